@@ -1,0 +1,204 @@
+/** cuBLASLt: dense products with fused epilogues, in row-major terms. Plans (descriptors and the chosen algorithm) are kept by problem. */
+import { openCudaLibrary } from "./shared_library.ts";
+
+const SYMBOLS = {
+  cublasLtCreate: { parameters: ["buffer"], result: "i32" },
+  cublasLtGetVersion: { parameters: [], result: "usize" },
+  cublasLtMatmulDescCreate: { parameters: ["buffer", "i32", "i32"], result: "i32" },
+  cublasLtMatmulDescSetAttribute: { parameters: ["u64", "i32", "buffer", "usize"], result: "i32" },
+  cublasLtMatrixLayoutCreate: { parameters: ["buffer", "i32", "u64", "u64", "i64"], result: "i32" },
+  cublasLtMatrixLayoutSetAttribute: { parameters: ["u64", "i32", "buffer", "usize"], result: "i32" },
+  cublasLtMatmulPreferenceCreate: { parameters: ["buffer"], result: "i32" },
+  cublasLtMatmulPreferenceSetAttribute: { parameters: ["u64", "i32", "buffer", "usize"], result: "i32" },
+  cublasLtMatmulPreferenceDestroy: { parameters: ["u64"], result: "i32" },
+  cublasLtMatmulAlgoGetHeuristic: {
+    parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "buffer", "buffer"],
+    result: "i32",
+  },
+  cublasLtMatmul: {
+    parameters: [
+      ...["u64", "u64", "buffer", "u64", "u64", "u64", "u64", "buffer"] as const,
+      ...["u64", "u64", "u64", "u64", "buffer", "u64", "usize", "u64"] as const,
+    ],
+    result: "i32",
+  },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+type CublasLt = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
+
+/** cudaDataType of the float dtypes. */
+const CUDA_TYPE = { f32: 0, f16: 2, bf16: 14 } as const;
+const COMPUTE_32F = 68;
+const DESC = { transA: 3, transB: 4, epilogue: 7, biasPointer: 8, auxPointer: 11, auxLd: 12 };
+const LAYOUT = { batchCount: 5, batchStride: 6 };
+const PREFERENCE = { workspaceBytes: 1, reductionScheme: 3, alignment: [5, 6, 7, 8] };
+/** Split products are summed in the workspace in f32, in a fixed order. */
+const REDUCE_IN_COMPUTE_TYPE = 2;
+const EPILOGUE = { none: 1, bias: 4, gelu: 164, rowSums: 512 } as const;
+const NOT_SUPPORTED = [7, 15]; // CUBLAS_STATUS_INVALID_VALUE, CUBLAS_STATUS_NOT_SUPPORTED
+
+/** An element type of the products. */
+export type MatmulType = keyof typeof CUDA_TYPE;
+
+/**
+ * `y [batch, M, N] = op(a) op(b)`, row-major and contiguous, with op(a) [M, K] and op(b) [K, N]; sums in f32.
+ * The epilogue: "bias" adds `bias [N]`; "gelu" adds it, writes the sum to `aux [M, N]` and its tanh-GELU to y; "rowSums" also writes the sums of
+ * op(a)'s rows over K to `bias [M]`: the bias gradient, where a is dyᵀ.
+ */
+export interface MatmulProblem {
+  y: bigint;
+  a: bigint;
+  b: bigint;
+  bias: bigint;
+  aux: bigint;
+  batch: number;
+  M: number;
+  N: number;
+  K: number;
+  transposeA: boolean;
+  transposeB: boolean;
+  /** Elements from one matrix to the next; 0 repeats it. */
+  strideA: number;
+  strideB: number;
+  /** dtype of a, b (and of the bias and aux, but for "rowSums") and of y. */
+  type: MatmulType;
+  outType: MatmulType;
+  epilogue: keyof typeof EPILOGUE;
+}
+
+interface Plan {
+  description: bigint;
+  layouts: [a: bigint, b: bigint, d: bigint];
+  algorithm: Uint8Array<ArrayBuffer>;
+  workspace: bigint;
+}
+
+/** Bytes of the workspace that {@linkcode matmul} must be given. */
+export const WORKSPACE_BYTES = 64 * 2 ** 20;
+
+const HEURISTIC_BYTES = 96, ALGORITHM_BYTES = 64;
+const ONE = new Float32Array([1]), ZERO = new Float32Array([0]);
+let library: CublasLt | undefined;
+let handle = 0n;
+const plans = new Map<string, Plan | null>();
+
+/** Opens libcublasLt (CUDA 13 or 12), once. */
+function open(): CublasLt {
+  if (library) return library;
+  library = openCudaLibrary(["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"], SYMBOLS, {
+    what: "cuBLASLt",
+    purpose: "does the dense products",
+  });
+  const out = new BigUint64Array(1);
+  check("cublasLtCreate", library.cublasLtCreate(out));
+  handle = out[0];
+  return library;
+}
+
+/** The version of cuBLASLt, such as 130000. */
+export function cublasLtVersion(): number {
+  return Number(open().cublasLtGetVersion());
+}
+
+function check(call: string, status: number): void {
+  if (status !== 0) throw new Error(`Cannot run ${call}: cuBLASLt's status is ${status}, it must be 0`);
+}
+
+/** The largest power of two up to 256 that divides all addresses. */
+function alignment(...addresses: bigint[]): number {
+  const all = Number(addresses.reduce((a, b) => a | b, 256n) & 511n);
+  return all & -all;
+}
+
+function makePlan(p: MatmulProblem, align: number): Plan | null {
+  const lt = open(), out = new BigUint64Array(1);
+  const create = (call: string, status: number): bigint => {
+    check(call, status);
+    return out[0];
+  };
+  const i32 = (v: number) => new Int32Array([v]), i64 = (v: number) => new BigInt64Array([BigInt(v)]);
+  const description = create("cublasLtMatmulDescCreate", lt.cublasLtMatmulDescCreate(out, COMPUTE_32F, CUDA_TYPE.f32));
+  const describe = (attribute: number, value: Int32Array<ArrayBuffer> | BigInt64Array<ArrayBuffer>) =>
+    check("cublasLtMatmulDescSetAttribute", lt.cublasLtMatmulDescSetAttribute(description, attribute, value, BigInt(value.byteLength)));
+  // cuBLASLt is column-major: its A is our b, its B is our a, its D [N, M] is our y.
+  describe(DESC.transA, i32(p.transposeB ? 1 : 0));
+  describe(DESC.transB, i32(p.transposeA ? 1 : 0));
+  describe(DESC.epilogue, i32(EPILOGUE[p.epilogue]));
+  if (p.epilogue !== "none") describe(DESC.biasPointer, new BigInt64Array([BigInt.asIntN(64, p.bias)]));
+  if (p.epilogue === "gelu") {
+    describe(DESC.auxPointer, new BigInt64Array([BigInt.asIntN(64, p.aux)]));
+    describe(DESC.auxLd, i64(p.N));
+  }
+  const layout = (type: MatmulType, rows: number, columns: number, stride: number): bigint => {
+    const made = create(
+      "cublasLtMatrixLayoutCreate",
+      lt.cublasLtMatrixLayoutCreate(out, CUDA_TYPE[type], BigInt(rows), BigInt(columns), BigInt(rows)),
+    );
+    if (p.batch > 1) {
+      check("cublasLtMatrixLayoutSetAttribute", lt.cublasLtMatrixLayoutSetAttribute(made, LAYOUT.batchCount, i32(p.batch), 4n));
+      check("cublasLtMatrixLayoutSetAttribute", lt.cublasLtMatrixLayoutSetAttribute(made, LAYOUT.batchStride, i64(stride), 8n));
+    }
+    return made;
+  };
+  const layouts: Plan["layouts"] = [
+    p.transposeB ? layout(p.type, p.K, p.N, p.strideB) : layout(p.type, p.N, p.K, p.strideB),
+    p.transposeA ? layout(p.type, p.M, p.K, p.strideA) : layout(p.type, p.K, p.M, p.strideA),
+    layout(p.outType, p.N, p.M, p.M * p.N),
+  ];
+  const preference = create("cublasLtMatmulPreferenceCreate", lt.cublasLtMatmulPreferenceCreate(out));
+  const prefer = (attribute: number, value: Int32Array<ArrayBuffer> | BigInt64Array<ArrayBuffer>) =>
+    check(
+      "cublasLtMatmulPreferenceSetAttribute",
+      lt.cublasLtMatmulPreferenceSetAttribute(preference, attribute, value, BigInt(value.byteLength)),
+    );
+  prefer(PREFERENCE.workspaceBytes, i64(WORKSPACE_BYTES));
+  prefer(PREFERENCE.reductionScheme, i32(REDUCE_IN_COMPUTE_TYPE));
+  for (const which of PREFERENCE.alignment) prefer(which, i32(align));
+  const found = new Uint8Array(HEURISTIC_BYTES), count = new Int32Array(1), [a, b, d] = layouts;
+  const status = lt.cublasLtMatmulAlgoGetHeuristic(handle, description, a, b, d, d, preference, 1, found, count);
+  check("cublasLtMatmulPreferenceDestroy", lt.cublasLtMatmulPreferenceDestroy(preference));
+  if (NOT_SUPPORTED.includes(status) || (status === 0 && count[0] === 0)) return null;
+  check("cublasLtMatmulAlgoGetHeuristic", status);
+  const workspace = new DataView(found.buffer).getBigUint64(ALGORITHM_BYTES, true);
+  return { description, layouts, algorithm: found.slice(0, ALGORITHM_BYTES), workspace };
+}
+
+/** Runs a product. False, with nothing done, where cuBLASLt has no algorithm for the problem (an epilogue at odd sizes, say). */
+export function matmul(p: MatmulProblem, workspace: bigint, stream: bigint): boolean {
+  const lt = open(), align = alignment(p.y, p.a, p.b, p.bias, p.aux);
+  const key =
+    `${p.batch},${p.M},${p.N},${p.K},${p.transposeA},${p.transposeB},${p.strideA},${p.strideB},${p.type},${p.outType},${p.epilogue},${align}`;
+  let plan = plans.get(key);
+  if (plan === undefined) plans.set(key, plan = makePlan(p, align));
+  if (!plan) return false;
+  const pointer = (attribute: number, address: bigint) =>
+    check(
+      "cublasLtMatmulDescSetAttribute",
+      lt.cublasLtMatmulDescSetAttribute(plan.description, attribute, new BigUint64Array([address]), 8n),
+    );
+  if (p.epilogue !== "none") pointer(DESC.biasPointer, p.bias);
+  if (p.epilogue === "gelu") pointer(DESC.auxPointer, p.aux);
+  const [a, b, d] = plan.layouts;
+  check(
+    "cublasLtMatmul",
+    lt.cublasLtMatmul(
+      handle,
+      plan.description,
+      ONE,
+      p.b,
+      a,
+      p.a,
+      b,
+      ZERO,
+      p.y,
+      d,
+      p.y,
+      d,
+      plan.algorithm,
+      workspace,
+      plan.workspace,
+      stream,
+    ),
+  );
+  return true;
+}

@@ -1,0 +1,80 @@
+/** The CUDA runtime: device properties, the stream-ordered memory pool, copies, streams, events. Every call throws on an error status. */
+import { openCudaLibrary } from "./shared_library.ts";
+
+const SYMBOLS = {
+  cudaGetErrorString: { parameters: ["i32"], result: "pointer" },
+  cudaGetDeviceCount: { parameters: ["buffer"], result: "i32" },
+  cudaRuntimeGetVersion: { parameters: ["buffer"], result: "i32" },
+  cudaDriverGetVersion: { parameters: ["buffer"], result: "i32" },
+  cudaSetDevice: { parameters: ["i32"], result: "i32" },
+  cudaDeviceGetAttribute: { parameters: ["buffer", "i32", "i32"], result: "i32" },
+  cudaDeviceGetPCIBusId: { parameters: ["buffer", "i32", "i32"], result: "i32" },
+  cudaMemGetInfo: { parameters: ["buffer", "buffer"], result: "i32" },
+  cudaMemPoolCreate: { parameters: ["buffer", "buffer"], result: "i32" },
+  cudaMemPoolSetAttribute: { parameters: ["u64", "i32", "buffer"], result: "i32" },
+  cudaMemPoolGetAttribute: { parameters: ["u64", "i32", "buffer"], result: "i32" },
+  cudaMallocFromPoolAsync: { parameters: ["buffer", "u64", "u64", "u64"], result: "i32" },
+  cudaFreeAsync: { parameters: ["u64", "u64"], result: "i32" },
+  cudaMemcpyAsync: { parameters: ["u64", "u64", "u64", "i32", "u64"], result: "i32" },
+  cudaMemsetAsync: { parameters: ["u64", "i32", "u64", "u64"], result: "i32" },
+  cudaStreamCreateWithFlags: { parameters: ["buffer", "u32"], result: "i32" },
+  cudaStreamSynchronize: { parameters: ["u64"], result: "i32" },
+  cudaEventCreate: { parameters: ["buffer"], result: "i32" },
+  cudaEventRecord: { parameters: ["u64", "u64"], result: "i32" },
+  cudaEventSynchronize: { parameters: ["u64"], result: "i32" },
+  cudaEventElapsedTime: { parameters: ["buffer", "u64", "u64"], result: "i32" },
+  cudaEventDestroy: { parameters: ["u64"], result: "i32" },
+  cudaGetLastError: { parameters: [], result: "i32" },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+type Status = Exclude<keyof typeof SYMBOLS, "cudaGetErrorString" | "cudaGetLastError">;
+
+/** cudaErrorMemoryAllocation. */
+export const CUDA_OUT_OF_MEMORY = 2;
+
+/** A CUDA runtime call failed. */
+export class CudaError extends Error {
+  override name = "CudaError";
+  /** `status` is the cudaError_t. */
+  constructor(readonly status: number, call: string, text: string) {
+    super(`Cannot run ${call}: CUDA says "${text}" (error ${status})`);
+  }
+}
+
+/** The CUDA runtime's functions, each throwing a {@linkcode CudaError} where the C function returns an error. */
+export type Cudart = { [K in Status]: (...args: Parameters<Deno.DynamicLibrary<typeof SYMBOLS>["symbols"][K]>) => void };
+
+let opened: Cudart | undefined;
+
+/** Opens libcudart (CUDA 13 or 12), once. Throws where it is missing. */
+export function openCudart(): Cudart {
+  if (opened) return opened;
+  const library = openCudaLibrary(["libcudart.so.13", "libcudart.so.12", "libcudart.so"], SYMBOLS, {
+    what: "the CUDA runtime",
+    purpose: "gives device memory",
+  });
+  const { cudaGetErrorString, cudaGetLastError, ...calls } = library;
+  return opened = Object.fromEntries(
+    Object.entries(calls).map(([name, call]) => [
+      name,
+      (...args: unknown[]) => {
+        const status = (call as (...args: unknown[]) => number)(...args);
+        if (status !== 0) {
+          cudaGetLastError(); // clears it, so that the next launch is not blamed
+          throw new CudaError(status, name, Deno.UnsafePointerView.getCString(cudaGetErrorString(status)!));
+        }
+      },
+    ]),
+  ) as Cudart;
+}
+
+/** Whether a CUDA runtime and at least one device can be used; `reason` says why not. */
+export function probeCuda(): { available: boolean; reason: string } {
+  try {
+    const count = new Int32Array(1);
+    openCudart().cudaGetDeviceCount(count);
+    return count[0] > 0 ? { available: true, reason: "" } : { available: false, reason: "the driver lists no CUDA device" };
+  } catch (error) {
+    return { available: false, reason: (error as Error).message };
+  }
+}

@@ -1,0 +1,95 @@
+/** Opens the kernel libraries of a device. Every call throws a {@linkcode KernelError} on a non-zero status. */
+import { FLASH_ATTN, type FlashAttnKernels, OPS, type OpsKernels, RENDER, type RenderKernels } from "./symbols.ts";
+
+/** A device that the kernel libraries exist for. */
+export type Device = "cpu" | "cuda";
+
+/** All kernels of a device. */
+export type Kernels = OpsKernels & FlashAttnKernels & RenderKernels;
+
+/** The version of the C ABI that these bindings speak (`K_ABI_VERSION` in `kernels/include/k.h`). */
+export const ABI_VERSION = 1;
+
+/** A kernel refused its arguments (status < 0), or CUDA reported an error (status > 0). */
+export class KernelError extends Error {
+  override name = "KernelError";
+  /** `status` is the kernel's status, `detail` its own message. */
+  constructor(readonly status: number, detail: string) {
+    super(`Cannot run ${detail}${status > 0 ? ` (CUDA error ${status})` : ""}`);
+  }
+}
+
+const LIBRARIES = { ops: OPS, flash_attn: FLASH_ATTN, render: RENDER };
+
+/** The folder of the prebuilt libraries of this platform. */
+function prebuilt(): URL {
+  const platform = `${Deno.build.os}-${Deno.build.arch}`;
+  if (platform !== "linux-x86_64") {
+    throw new Error(`Cannot open the kernel libraries: the platform is ${platform}, it must be linux-x86_64`);
+  }
+  const folder = Deno.env.get("ESPALIER_KERNELS");
+  return folder ? new URL(`file://${folder.replace(/\/*$/, "/")}`) : new URL(`../kernels/prebuilt/${platform}/`, import.meta.url);
+}
+
+function expectAvx2(): void {
+  let flags: string;
+  try {
+    flags = Deno.readTextFileSync("/proc/cpuinfo");
+  } catch {
+    return; // no /proc: the libraries are tried as they are
+  }
+  if (!/\bavx2\b/.test(flags)) {
+    throw new Error("Cannot open the CPU kernels: this processor has no AVX2, they need it (Intel since 2013, AMD since 2015)");
+  }
+}
+
+function openLibrary(name: keyof typeof LIBRARIES, device: Device): Record<string, unknown> {
+  const path = new URL(`lib${name}_${device}.so`, prebuilt());
+  const symbols = Object.fromEntries(
+    Object.entries(LIBRARIES[name]).map(([symbol, type]) => [symbol, { ...type, optional: true as const }]),
+  );
+  let library;
+  try {
+    library = Deno.dlopen(path, symbols as Deno.ForeignLibraryInterface).symbols as Record<
+      string,
+      ((...args: unknown[]) => unknown) | null
+    >;
+  } catch (error) {
+    throw new Error(
+      `Cannot open the ${device} kernels: ${path.pathname} says "${(error as Error).message}", it must be a readable shared library ` +
+        "(restore kernels/prebuilt from the repository or build it with `deno task build`; `deno task doctor` says more)",
+    );
+  }
+  const version = library.k_abi_version?.();
+  if (version !== ABI_VERSION) {
+    throw new Error(
+      `Cannot use ${path.pathname}: its ABI version is ${version}, it must be ${ABI_VERSION} (build it again with \`deno task build\`)`,
+    );
+  }
+  const message = library.k_last_error!;
+  return Object.fromEntries(
+    Object.entries(library).map(([symbol, call]) => [
+      symbol,
+      (...args: unknown[]) => {
+        if (!call) throw new Error(`Cannot run ${symbol}: ${path.pathname} has no such symbol, build it again with \`deno task build\``);
+        const status = call(...args) as number;
+        if (status !== 0) throw new KernelError(status, Deno.UnsafePointerView.getCString(message() as Deno.PointerObject));
+      },
+    ]),
+  );
+}
+
+const opened = new Map<Device, Kernels>();
+
+/** The kernels of `device`, from `kernels/prebuilt/<platform>/` (or the folder in ESPALIER_KERNELS). Opened once; never closed. */
+export function openKernels(device: Device): Kernels {
+  const known = opened.get(device);
+  if (known) return known;
+  if (device === "cpu") expectAvx2();
+  const kernels = Object.assign(
+    {},
+    ...Object.keys(LIBRARIES).map((name) => openLibrary(name as keyof typeof LIBRARIES, device)),
+  ) as Kernels;
+  opened.set(device, kernels);
+  return kernels;
+}

@@ -1,0 +1,94 @@
+// The gated residual on CUDA.
+#include "../include/gate_add.h"
+
+#include "sums.cuh"
+
+namespace {
+constexpr int THREADS = 256;
+
+// A block is X threads along a row times THREADS / X rows; each thread takes every X-th pack of its row.
+template <class T, int V>
+__global__ void __launch_bounds__(THREADS) gate_add(T* __restrict__ y, const T* __restrict__ x, const T* __restrict__ h, const T* __restrict__ gate,
+                                                    unsigned N, unsigned L, int C, int X) {
+  const unsigned n = blockIdx.x * (THREADS / X) + threadIdx.x / X;
+  if (n >= N) return;
+  const int64_t row = int64_t(n) * C, gate_row = int64_t(n / L) * C;
+  for (int c = (threadIdx.x & (X - 1)) * V; c < C; c += X * V) {
+    float a[V], b[V], g[V];
+    load_lanes(a, x + row + c);
+    load_lanes(b, h + row + c);
+    load_lanes(g, gate + gate_row + c);
+#pragma unroll
+    for (int i = 0; i < V; i++) a[i] += b[i] * g[i];
+    store_lanes(y + row + c, a);
+  }
+}
+
+// Writes dh on the way; see column_sums.
+template <class T, int V>
+struct GateBackward {
+  T* dh;
+  const T *dy, *h, *gate;
+  int L, C;
+
+  __device__ void operator()(float (&sums)[1][V], int b, int64_t l, int c) const {
+    const int64_t i = (int64_t(b) * L + l) * C + c;
+    float d[V], v[V], g[V];
+    load_lanes(d, dy + i);
+    load_lanes(v, h + i);
+    load_lanes(g, gate + int64_t(b) * C + c);
+#pragma unroll
+    for (int k = 0; k < V; k++) {
+      sums[0][k] += d[k] * v[k];
+      g[k] *= d[k];
+    }
+    if (dh) store_lanes(dh + i, g);
+  }
+};
+
+int32_t check(const char* where, int32_t B, int32_t L, int32_t C) {
+  if (B < 0 || L < 0 || C < 1) return fail(K_BAD_ARGUMENT, where, "B = %d, L = %d, C = %d, C must be > 0 and the others >= 0", B, L, C);
+  if (int64_t(B) * L > INT32_MAX) return fail(K_BAD_ARGUMENT, where, "B * L = %lld, it must be below 2^31", static_cast<long long>(B) * L);
+  return K_OK;
+}
+}  // namespace
+
+int32_t k_gate_add_fwd(uint64_t y, uint64_t x, uint64_t h, uint64_t gate, int32_t B, int32_t L, int32_t C, int32_t dtype, uint64_t stream) {
+  const char* where = "k_gate_add_fwd";
+  if (const int32_t status = check(where, B, L, C)) return status;
+  const int64_t N = int64_t(B) * L;
+  if (N == 0) return K_OK;
+  return with_float_type(where, dtype, [&](auto t) {
+    using T = decltype(t);
+    constexpr int V = 16 / sizeof(T);
+    const bool packed = C % V == 0 && aligned16(y, x, h, gate);
+    const int X = std::min(THREADS, power_of_two(packed ? C / V : C));
+    const auto kernel = packed ? gate_add<T, V> : gate_add<T, 1>;
+    kernel<<<unsigned(ceil_div(N, THREADS / X)), THREADS, 0, stream_of(stream)>>>(at<T>(y), at<const T>(x), at<const T>(h), at<const T>(gate),
+                                                                                 unsigned(N), unsigned(L), C, X);
+    return launched(where);
+  });
+}
+
+int32_t k_gate_add_bwd_workspace(uint64_t* bytes, int32_t B, int32_t L, int32_t C) {
+  *bytes = uint64_t(B) * Chunks(B, L).S * C * sizeof(float);
+  return K_OK;
+}
+
+int32_t k_gate_add_bwd(uint64_t dh, uint64_t dgate, uint64_t dy, uint64_t h, uint64_t gate, uint64_t scratch, int32_t B, int32_t L, int32_t C,
+                       int32_t dtype, uint64_t stream) {
+  const char* where = "k_gate_add_bwd";
+  if (const int32_t status = check(where, B, L, C)) return status;
+  return with_float_type(where, dtype, [&](auto t) {
+    using T = decltype(t);
+    const auto run = [&](auto v) {
+      const GateBackward<T, v> add{at<T>(dh), at<const T>(dy), at<const T>(h), at<const T>(gate), L, C};
+      return launch_column_sums<1, v>(where, scratch, B, L, C, stream, add);
+    };
+    constexpr int V = 16 / sizeof(T);
+    const bool packed = C % V == 0 && aligned16(dh, dy, h, gate);
+    const int32_t status = packed ? run(std::integral_constant<int, V>{}) : run(std::integral_constant<int, 1>{});
+    if (status || !dgate) return status;
+    return launch_sum_partials(where, Sums<T>{{at<T>(dgate)}}, scratch, B, Chunks(B, L).S, C, 1, stream);
+  });
+}

@@ -1,0 +1,193 @@
+// Group norm of channels-last tensors on CUDA. Forward: column sums, statistics of each group, one pass that writes y. Backward: column sums,
+// the means of each group, one pass that writes dx.
+#include "../include/group_norm.h"
+
+#include "sums.cuh"
+
+namespace {
+constexpr int THREADS = 256;
+
+// Sums of x - x0 and (x - x0)^2, where x0 is the first position's value of the channel: differences keep the digits of a large mean.
+template <class T, int V>
+struct Moments {
+  const T* x;
+  int L, C;
+
+  __device__ void operator()(float (&sums)[2][V], int b, int64_t l, int c) const {
+    float v[V], x0[V];
+    load_lanes(v, x + (int64_t(b) * L + l) * C + c);
+    load_lanes(x0, x + int64_t(b) * L * C + c);
+#pragma unroll
+    for (int i = 0; i < V; i++) {
+      const float d = v[i] - x0[i];
+      sums[0][i] += d;
+      sums[1][i] += d * d;
+    }
+  }
+};
+
+// The statistics of group blockIdx.x % G of batch item blockIdx.x / G, from the moments of its channels in S chunks.
+template <class T>
+__global__ void __launch_bounds__(THREADS) group_stats(float* mean, float* rstd, const float* partial, const T* x, int64_t L, int C, int G, int S,
+                                                       int rows, float eps) {
+  const int b = blockIdx.x / G, width = C / G, first = blockIdx.x % G * width;
+  const float* const sums = partial + int64_t(b) * S * 2 * C + first;
+  const float count = float(L) * width, x00 = to_f32(x[int64_t(b) * L * C + first]);
+  const auto x0 = [&](int c) { return to_f32(x[int64_t(b) * L * C + first + c]) - x00; };
+  float sum = 0, squares = 0;
+  for (int64_t i = threadIdx.x; i < int64_t(S) * width; i += THREADS) {
+    const int64_t s = i / width, c = i % width, n = min(int64_t(rows), L - s * rows);
+    sum += sums[s * 2 * C + c] + n * x0(c);
+  }
+  const float m = block_sum<THREADS>(sum) / count;
+  for (int64_t i = threadIdx.x; i < int64_t(S) * width; i += THREADS) {
+    const int64_t s = i / width, c = i % width, n = min(int64_t(rows), L - s * rows);
+    const float s1 = sums[s * 2 * C + c], d = s1 / n + x0(c) - m;
+    squares += fmaxf(sums[(s * 2 + 1) * C + c] - s1 * (s1 / n), 0) + n * d * d;
+  }
+  const float variance = block_sum<THREADS>(squares) / count;
+  if (threadIdx.x == 0) mean[blockIdx.x] = x00 + m, rstd[blockIdx.x] = rsqrtf(variance + eps);
+}
+
+// Walks the channels c, c + 1, ... of a pack together with the groups that they are in.
+struct GroupAt {
+  int group, left, width;
+  __device__ GroupAt(int c, int width) : group(c / width), left(width - c % width), width(width) {}
+  __device__ void next() {
+    if (--left == 0) left = width, group++;
+  }
+};
+
+// y = xhat * w + b, or dx where `dy` is not null: rstd * (g - means[0] - xhat * means[1]). A block is X threads along a row times THREADS / X rows.
+template <class T, int V>
+__global__ void __launch_bounds__(THREADS) group_norm(T* __restrict__ y, const T* __restrict__ dy, const T* __restrict__ x, const float* __restrict__ w,
+                                                      const float* __restrict__ bias, const float* __restrict__ mean,
+                                                      const float* __restrict__ rstd, const float2* __restrict__ means, unsigned N, unsigned L, int C,
+                                                      int G, int X) {
+  const unsigned n = blockIdx.x * (THREADS / X) + threadIdx.x / X;
+  if (n >= N) return;
+  const int64_t row = int64_t(n) * C, stats = int64_t(n / L) * G;
+  for (int c = (threadIdx.x & (X - 1)) * V; c < C; c += X * V) {
+    float v[V], d[V];
+    load_lanes(v, x + row + c);
+    if (dy) load_lanes(d, dy + row + c);
+    GroupAt at(c, C / G);
+#pragma unroll
+    for (int i = 0; i < V; i++, at.next()) {
+      const float r = rstd[stats + at.group], xhat = (v[i] - mean[stats + at.group]) * r, scale = w ? w[c + i] : 1;
+      if (dy) {
+        const float2 m = means[stats + at.group];
+        v[i] = r * (d[i] * scale - m.x - xhat * m.y);
+      } else {
+        v[i] = xhat * scale + (bias ? bias[c + i] : 0);
+      }
+    }
+    store_lanes(y + row + c, v);
+  }
+}
+
+// Sums of dy * xhat and dy.
+template <class T, int V>
+struct Products {
+  const T *dy, *x;
+  const float *mean, *rstd;
+  int L, C, G;
+
+  __device__ void operator()(float (&sums)[2][V], int b, int64_t l, int c) const {
+    const int64_t i = (int64_t(b) * L + l) * C + c;
+    float d[V], v[V];
+    load_lanes(d, dy + i);
+    load_lanes(v, x + i);
+    GroupAt at(c, C / G);
+#pragma unroll
+    for (int k = 0; k < V; k++, at.next()) {
+      const int64_t g = int64_t(b) * G + at.group;
+      sums[0][k] += d[k] * (v[k] - mean[g]) * rstd[g];
+      sums[1][k] += d[k];
+    }
+  }
+};
+
+// means[b, g] = the means over a group of dy * w and of dy * w * xhat, from the sums of S chunks
+__global__ void __launch_bounds__(THREADS) group_means(float2* means, const float* partial, const float* w, int64_t L, int C, int G, int S) {
+  const int b = blockIdx.x / G, width = C / G, first = blockIdx.x % G * width;
+  const float* const sums = partial + int64_t(b) * S * 2 * C + first;
+  float g = 0, gx = 0;
+  for (int64_t i = threadIdx.x; i < int64_t(S) * width; i += THREADS) {
+    const int64_t s = i / width, c = i % width;
+    const float scale = w ? w[first + c] : 1;
+    gx += sums[s * 2 * C + c] * scale;
+    g += sums[(s * 2 + 1) * C + c] * scale;
+  }
+  g = block_sum<THREADS>(g);
+  gx = block_sum<THREADS>(gx);
+  if (threadIdx.x == 0) means[blockIdx.x] = {g / (float(L) * width), gx / (float(L) * width)};
+}
+
+int32_t check(const char* where, int32_t B, int32_t L, int32_t C, int32_t G) {
+  if (B < 0 || L < 0 || C < 1) return fail(K_BAD_ARGUMENT, where, "B = %d, L = %d, C = %d, C must be > 0 and the others >= 0", B, L, C);
+  if (G < 1 || C % G) return fail(K_BAD_ARGUMENT, where, "G = %d, it must divide C = %d", G, C);
+  if (int64_t(B) * L > INT32_MAX) return fail(K_BAD_ARGUMENT, where, "B * L = %lld, it must be below 2^31", static_cast<long long>(B) * L);
+  if (int64_t(B) * G > INT32_MAX) return fail(K_BAD_ARGUMENT, where, "B * G = %lld, it must be below 2^31", static_cast<long long>(B) * G);
+  return K_OK;
+}
+
+// Calls run with the lanes of a pack: 16 bytes of T where `packed`, else one element.
+template <class T, class F>
+int32_t with_lanes(bool packed, F run) {
+  return packed ? run(std::integral_constant<int, 16 / sizeof(T)>{}) : run(std::integral_constant<int, 1>{});
+}
+
+template <class T, int V>
+int32_t write_rows(const char* where, uint64_t y, uint64_t dy, uint64_t x, uint64_t w, uint64_t b, uint64_t mean, uint64_t rstd, uint64_t means,
+                   int B, int L, int C, int G, uint64_t stream) {
+  const int64_t N = int64_t(B) * L;
+  const int X = std::min(THREADS, power_of_two(C / V));
+  group_norm<T, V><<<unsigned(ceil_div(N, THREADS / X)), THREADS, 0, stream_of(stream)>>>(
+      at<T>(y), at<const T>(dy), at<const T>(x), at<const float>(w), at<const float>(b), at<const float>(mean), at<const float>(rstd),
+      at<const float2>(means), unsigned(N), unsigned(L), C, G, X);
+  return launched(where);
+}
+}  // namespace
+
+int32_t k_group_norm_workspace(uint64_t* bytes, int32_t B, int32_t L, int32_t C, int32_t G) {
+  *bytes = uint64_t(B) * (uint64_t(Chunks(B, L).S) * C + G) * 2 * sizeof(float);
+  return K_OK;
+}
+
+int32_t k_group_norm_fwd(uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, uint64_t w, uint64_t b, uint64_t scratch, int32_t B, int32_t L,
+                         int32_t C, int32_t G, float eps, int32_t dtype, uint64_t stream) {
+  const char* where = "k_group_norm_fwd";
+  if (const int32_t status = check(where, B, L, C, G)) return status;
+  if (B == 0 || L == 0) return K_OK;
+  return with_float_type(where, dtype, [&](auto t) {
+    using T = decltype(t);
+    return with_lanes<T>(C % (16 / sizeof(T)) == 0 && aligned16(y, x), [&](auto v) {
+      const Chunks chunks(B, L);
+      if (const int32_t status = launch_column_sums<2, v>(where, scratch, B, L, C, stream, Moments<T, v>{at<const T>(x), L, C})) return status;
+      group_stats<<<unsigned(B * G), THREADS, 0, stream_of(stream)>>>(at<float>(mean), at<float>(rstd), at<const float>(scratch), at<const T>(x), L, C,
+                                                                      G, chunks.S, chunks.rows, eps);
+      return write_rows<T, v>(where, y, 0, x, w, b, mean, rstd, 0, B, L, C, G, stream);
+    });
+  });
+}
+
+int32_t k_group_norm_bwd(uint64_t dx, uint64_t dw, uint64_t db, uint64_t dy, uint64_t x, uint64_t w, uint64_t mean, uint64_t rstd,
+                         uint64_t scratch, int32_t B, int32_t L, int32_t C, int32_t G, int32_t dtype, uint64_t stream) {
+  const char* where = "k_group_norm_bwd";
+  if (const int32_t status = check(where, B, L, C, G)) return status;
+  const int S = Chunks(B, L).S;
+  const int32_t status = B == 0 || L == 0 ? K_OK : with_float_type(where, dtype, [&](auto t) {
+    using T = decltype(t);
+    return with_lanes<T>(C % (16 / sizeof(T)) == 0 && aligned16(dx, dy, x), [&](auto v) {
+      const Products<T, v> add{at<const T>(dy), at<const T>(x), at<const float>(mean), at<const float>(rstd), L, C, G};
+      const int32_t status = launch_column_sums<2, v>(where, scratch, B, L, C, stream, add);
+      if (status || !dx) return status;
+      const uint64_t means = scratch + uint64_t(B) * S * 2 * C * sizeof(float);
+      group_means<<<unsigned(B * G), THREADS, 0, stream_of(stream)>>>(at<float2>(means), at<const float>(scratch), at<const float>(w), L, C, G, S);
+      return write_rows<T, v>(where, dx, dy, x, w, 0, mean, rstd, means, B, L, C, G, stream);
+    });
+  });
+  if (status || (!dw && !db)) return status;
+  return launch_sum_partials(where, Sums<float>{{at<float>(dw), at<float>(db)}}, scratch, 1, int64_t(B) * S, C, 2, stream);
+}

@@ -1,0 +1,298 @@
+// Layer norm, plain and modulated, on CUDA. A row is read once and stays in registers: a warp (or a part of one, for short rows) a row of up to
+// 1024 elements, a block a longer one. The backward pass keeps the column sums of the rows that a thread group visits in registers too.
+#include "../include/norm.h"
+
+#include "sums.cuh"
+
+namespace {
+// How a row lies over a group of threads: P packs of V elements a thread, pack p of thread t at (p * lanes + t) * V. A group is `lanes` threads
+// of a warp (a power of two), or the whole block where THREADS > 128.
+template <int V_, int P_, int THREADS_ = 128>
+struct Layout {
+  static constexpr int V = V_, P = P_, THREADS = THREADS_;
+  static constexpr bool WHOLE = THREADS > 128;
+  int lanes = THREADS;
+  int groups() const { return THREADS / lanes; }
+};
+
+// Calls run(Layout) with the layout for rows of C elements of T; `packed` where all rows may be moved in accesses of 16 bytes.
+template <class T, class F>
+int32_t with_layout(const char* where, int C, bool packed, F run) {
+  constexpr int V = 16 / sizeof(T);
+  if (C > 8192) return fail(K_UNSUPPORTED, where, "C = %d, it must be at most 8192", C);
+  if (!packed || C % V) {
+    if (C <= 256) return run(Layout<1, 8>{32});
+    if (C <= 2048) return run(Layout<1, 8, 256>{});
+    return run(Layout<1, 16, 512>{});
+  }
+  if (C <= 256) return run(Layout<V, 8 / V>{power_of_two(ceil_div(C, 8))});
+  if (C <= 1024) return run(Layout<V, 32 / V>{32});
+  if (C <= 2048) return run(Layout<V, 8 / V, 256>{});
+  return run(Layout<V, 32 / V, 256>{});
+}
+
+// One row in registers; what lies past its end is 0.
+template <class T, class At>
+struct Row {
+  Pack<T, At::V> pack[At::P];
+
+  __device__ void load(const T* from, int C, int lane, int lanes) {
+#pragma unroll
+    for (int p = 0; p < At::P; p++) {
+      const int c = (p * lanes + lane) * At::V;
+      if (c < C) pack[p] = *reinterpret_cast<const Pack<T, At::V>*>(from + c);
+      else pack[p] = {};
+    }
+  }
+};
+
+__device__ inline float lanes_sum(float v, int lanes) {
+  for (int o = lanes / 2; o; o /= 2) v += __shfl_xor_sync(0xffffffffu, v, o);
+  return v;
+}
+
+template <class At>
+__device__ inline float group_sum(float v, int lanes) {
+  if constexpr (At::WHOLE) return block_sum<At::THREADS>(v);
+  else return lanes_sum(v, lanes);
+}
+
+// y = xhat * (one + w) + s, with w and s at row n / L; either may be absent.
+template <class T, class W, class At>
+__global__ void __launch_bounds__(At::THREADS) norm_fwd(T* __restrict__ y, float* __restrict__ mean, float* __restrict__ rstd,
+                                                         const T* __restrict__ x, const W* __restrict__ w, const W* __restrict__ s, float one,
+                                                         unsigned N, unsigned L, int C, int lanes, float eps) {
+  constexpr int V = At::V;
+  const int lane = threadIdx.x & (lanes - 1);
+  const unsigned n = blockIdx.x * (At::THREADS / lanes) + threadIdx.x / lanes;
+  const bool live = n < N;
+  Row<T, At> row;
+  row.load(x + int64_t(n) * C, live ? C : 0, lane, lanes);
+  float sum = 0, squares = 0;
+#pragma unroll
+  for (int p = 0; p < At::P; p++) {
+#pragma unroll
+    for (int i = 0; i < V; i++) sum += to_f32(row.pack[p].v[i]);
+  }
+  const float m = group_sum<At>(sum, lanes) / C;
+#pragma unroll
+  for (int p = 0; p < At::P; p++) {
+#pragma unroll
+    for (int i = 0; i < V; i++) {
+      const float d = to_f32(row.pack[p].v[i]) - m;
+      if ((p * lanes + lane) * V < C) squares += d * d;
+    }
+  }
+  const float r = rsqrtf(group_sum<At>(squares, lanes) / C + eps);
+  if (!live) return;
+  if (lane == 0) mean[n] = m, rstd[n] = r;
+  const int64_t affine = int64_t(n / L) * C;
+#pragma unroll
+  for (int p = 0; p < At::P; p++) {
+    const int c = (p * lanes + lane) * V;
+    if (c >= C) continue;
+    float gain[V] = {}, shift[V] = {}, out[V];
+    if (w) load_lanes(gain, w + affine + c);
+    if (s) load_lanes(shift, s + affine + c);
+#pragma unroll
+    for (int i = 0; i < V; i++) out[i] = (to_f32(row.pack[p].v[i]) - m) * r * (one + gain[i]) + shift[i];
+    store_lanes(y + int64_t(n) * C + c, out);
+  }
+}
+
+constexpr int COLUMNS = 8;  // of a thread in the backward pass: its packs lie side by side
+
+// Sums each value over the X threads of a group: X <= 32, a power of two, or the whole block where WIDE. A `buffer` may be used again after two calls.
+template <int COUNT, bool WIDE>
+__device__ inline void group_sums(float (&values)[COUNT], float (*buffer)[COUNT], int X) {
+#pragma unroll
+  for (int i = 0; i < COUNT; i++) {
+    if constexpr (WIDE) values[i] = warp_sum(values[i]);
+    else values[i] = lanes_sum(values[i], X);
+  }
+  if constexpr (WIDE) {
+    if (threadIdx.x % 32 == 0) {
+#pragma unroll
+      for (int i = 0; i < COUNT; i++) buffer[threadIdx.x / 32][i] = values[i];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) values[i] = 0;
+    for (int warp = 0; warp < blockDim.x / 32; warp++) {
+#pragma unroll
+      for (int i = 0; i < COUNT; i++) values[i] += buffer[warp][i];
+    }
+  }
+}
+
+// Block b * S + s takes the rows of matrix b (L rows) that come to it when S blocks take turns, R rows a group of X threads at a time. It writes dx
+// and, where partial is not null, partial[b, s, 0, :] = sum(dy * xhat) and partial[b, s, 1, :] = sum(dy).
+template <class T, class W, int V, int R, bool WIDE>
+__global__ void __launch_bounds__(WIDE ? R > 1 ? 512 : 1024 : 128) norm_bwd(T* __restrict__ dx, float* __restrict__ partial,
+                                                                            const T* __restrict__ dy, const T* __restrict__ x,
+                                                                            const W* __restrict__ w, float one, const float* __restrict__ mean,
+                                                                            const float* __restrict__ rstd, int L, int C, int X, int S) {
+  constexpr int P = COLUMNS / V;
+  __shared__ alignas(16) float shared[WIDE ? 2 * 32 * 2 * R : 128 * 2 * COLUMNS];
+  const int lane = WIDE ? threadIdx.x : threadIdx.x & (X - 1), group = WIDE ? 0 : threadIdx.x / X, groups = WIDE ? 1 : 128 / X;
+  const int b = blockIdx.x / S, c = lane * COLUMNS;
+  const int64_t start = int64_t(b) * L, step = int64_t(S) * groups * R;
+  float gain[COLUMNS], sums[2][COLUMNS] = {};
+#pragma unroll
+  for (int i = 0; i < COLUMNS; i++) gain[i] = one + (w && c + i < C ? to_f32(w[int64_t(b) * C + c + i]) : 0);
+  bool second = false;
+  for (int64_t base = int64_t(blockIdx.x % S) * groups * R + group; base - group < L; base += step, second = !second) {
+    Pack<T, V> xs[R][P], dys[R][P];
+    float m[R], r[R], dots[2 * R] = {};
+#pragma unroll
+    for (int j = 0; j < R; j++) {
+      const int64_t l = base + j * groups, n = start + l;
+      const bool live = l < L;
+      m[j] = live ? mean[n] : 0;
+      r[j] = live ? rstd[n] : 0;
+#pragma unroll
+      for (int p = 0; p < P; p++) {
+        if (live && c + p * V < C) {
+          xs[j][p] = *reinterpret_cast<const Pack<T, V>*>(x + n * C + c + p * V);
+          dys[j][p] = *reinterpret_cast<const Pack<T, V>*>(dy + n * C + c + p * V);
+        } else {
+          xs[j][p] = dys[j][p] = {};
+        }
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < R; j++) {
+#pragma unroll
+      for (int i = 0; i < COLUMNS; i++) {
+        const float d = to_f32(dys[j][i / V].v[i % V]), xhat = (to_f32(xs[j][i / V].v[i % V]) - m[j]) * r[j];
+        dots[2 * j] += d * gain[i];
+        dots[2 * j + 1] += d * gain[i] * xhat;
+        sums[0][i] += d * xhat;
+        sums[1][i] += d;
+      }
+    }
+    group_sums<2 * R, WIDE>(dots, reinterpret_cast<float(*)[2 * R]>(shared) + (second ? 32 : 0), X);
+#pragma unroll
+    for (int j = 0; j < R; j++) {
+      const int64_t l = base + j * groups, n = start + l;
+      if (!dx || l >= L) continue;
+      const float mean_g = dots[2 * j] / C, mean_gx = dots[2 * j + 1] / C;
+#pragma unroll
+      for (int p = 0; p < P; p++) {
+        float out[V];
+#pragma unroll
+        for (int i = 0; i < V; i++) {
+          const float xhat = (to_f32(xs[j][p].v[i]) - m[j]) * r[j];
+          out[i] = r[j] * (to_f32(dys[j][p].v[i]) * gain[p * V + i] - mean_g - xhat * mean_gx);
+        }
+        if (c + p * V < C) store_lanes(dx + n * C + c + p * V, out);
+      }
+    }
+  }
+  if (!partial) return;
+  float* const to = partial + int64_t(blockIdx.x) * 2 * C;
+  if constexpr (!WIDE) store_column_sums(to, sums, shared, C, 0, X, groups, lane, group);
+  else {
+#pragma unroll
+    for (int i = 0; i < COLUMNS; i++) {
+      if (c + i < C) to[c + i] = sums[0][i], to[C + c + i] = sums[1][i];
+    }
+  }
+}
+
+// Blocks a matrix in the backward pass: 4 for each of 132 multiprocessors. Fixed, so that every GPU gives the same bits.
+int64_t backward_blocks(int64_t B, int64_t L) {
+  return std::max<int64_t>(1, std::min(528 / std::max<int64_t>(1, B), ceil_div(L, 4)));
+}
+
+int32_t check(const char* where, int32_t B, int32_t L, int32_t C) {
+  if (B < 0 || L < 0 || C < 1) return fail(K_BAD_ARGUMENT, where, "B = %d, L = %d, C = %d, C must be > 0 and the others >= 0", B, L, C);
+  if (int64_t(B) * L > INT32_MAX) return fail(K_BAD_ARGUMENT, where, "B * L = %lld, it must be below 2^31", static_cast<long long>(B) * L);
+  return K_OK;
+}
+
+template <class T, class W>
+int32_t forward(const char* where, uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, uint64_t w, uint64_t s, float one, int B, int L, int C,
+                float eps, uint64_t stream) {
+  const int64_t N = int64_t(B) * L;
+  if (N == 0) return K_OK;
+  return with_layout<T>(where, C, aligned16(y, x, w, s), [&](auto layout) {
+    norm_fwd<T, W, decltype(layout)><<<unsigned(ceil_div(N, layout.groups())), layout.THREADS, 0, stream_of(stream)>>>(
+        at<T>(y), at<float>(mean), at<float>(rstd), at<const T>(x), at<const W>(w), at<const W>(s), one, unsigned(N), unsigned(L), C, layout.lanes,
+        eps);
+    return launched(where);
+  });
+}
+
+template <class T, class W>
+int32_t backward(const char* where, uint64_t dx, uint64_t dw, uint64_t ds, uint64_t dy, uint64_t x, uint64_t w, float one, uint64_t mean,
+                 uint64_t rstd, uint64_t scratch, int B, int L, int C, uint64_t stream) {
+  if (B == 0) return K_OK;
+  const bool sums = dw || ds;
+  const int64_t S = backward_blocks(B, L);
+  if (C > 8192) return fail(K_UNSUPPORTED, where, "C = %d, it must be at most 8192", C);
+  if (B * S > INT32_MAX) return fail(K_BAD_ARGUMENT, where, "B = %d, it must be smaller", B);
+  constexpr int V = 16 / sizeof(T);
+  const int threads = int(ceil_div(C, COLUMNS)), X = threads <= 32 ? power_of_two(threads) : int(ceil_div(threads, 32) * 32);
+  const auto run = [&](auto kernel) {
+    kernel<<<unsigned(B * S), X <= 32 ? 128 : X, 0, stream_of(stream)>>>(
+        at<T>(dx), sums ? at<float>(scratch) : nullptr, at<const T>(dy), at<const T>(x), at<const W>(w), one, at<const float>(mean),
+        at<const float>(rstd), L, C, X, int(S));
+    return launched(where);
+  };
+  const auto choose = [&](auto v) {
+    constexpr int R = sizeof(T) == 4 ? 2 : 4;
+    if (X <= 32) return run(norm_bwd<T, W, v, R, false>);
+    return X <= 512 ? run(norm_bwd<T, W, v, R, true>) : run(norm_bwd<T, W, v, 1, true>);
+  };
+  const bool packed = C % V == 0 && aligned16(dx, dy, x);
+  const int32_t status = L == 0 ? K_OK : packed ? choose(std::integral_constant<int, V>{}) : choose(std::integral_constant<int, 1>{});
+  if (status || !sums) return status;
+  return launch_sum_partials(where, Sums<W>{{at<W>(dw), at<W>(ds)}}, scratch, B, L ? S : 0, C, 2, stream);
+}
+}  // namespace
+
+int32_t k_layer_norm_fwd(uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, uint64_t w, uint64_t b, int32_t N, int32_t C, float eps,
+                         int32_t dtype, uint64_t stream) {
+  const char* where = "k_layer_norm_fwd";
+  if (const int32_t status = check(where, 1, N, C)) return status;
+  return with_float_type(where, dtype, [&](auto t) {
+    return forward<decltype(t), float>(where, y, mean, rstd, x, w, b, w ? 0 : 1, 1, N, C, eps, stream);
+  });
+}
+
+int32_t k_layer_norm_bwd_workspace(uint64_t* bytes, int32_t N, int32_t C) {
+  return k_layer_norm_modulate_bwd_workspace(bytes, 1, N, C);
+}
+
+int32_t k_layer_norm_bwd(uint64_t dx, uint64_t dw, uint64_t db, uint64_t dy, uint64_t x, uint64_t w, uint64_t mean, uint64_t rstd,
+                         uint64_t scratch, int32_t N, int32_t C, int32_t dtype, uint64_t stream) {
+  const char* where = "k_layer_norm_bwd";
+  if (const int32_t status = check(where, 1, N, C)) return status;
+  return with_float_type(where, dtype, [&](auto t) {
+    return backward<decltype(t), float>(where, dx, dw, db, dy, x, w, w ? 0 : 1, mean, rstd, scratch, 1, N, C, stream);
+  });
+}
+
+int32_t k_layer_norm_modulate_fwd(uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, uint64_t shift, uint64_t scale, int32_t B, int32_t L,
+                                  int32_t C, float eps, int32_t dtype, uint64_t stream) {
+  const char* where = "k_layer_norm_modulate_fwd";
+  if (const int32_t status = check(where, B, L, C)) return status;
+  return with_float_type(where, dtype, [&](auto t) {
+    return forward<decltype(t), decltype(t)>(where, y, mean, rstd, x, scale, shift, 1, B, L, C, eps, stream);
+  });
+}
+
+int32_t k_layer_norm_modulate_bwd_workspace(uint64_t* bytes, int32_t B, int32_t L, int32_t C) {
+  *bytes = B * backward_blocks(B, L) * 2 * C * sizeof(float);
+  return K_OK;
+}
+
+int32_t k_layer_norm_modulate_bwd(uint64_t dx, uint64_t dshift, uint64_t dscale, uint64_t dy, uint64_t x, uint64_t scale, uint64_t mean,
+                                  uint64_t rstd, uint64_t scratch, int32_t B, int32_t L, int32_t C, int32_t dtype, uint64_t stream) {
+  const char* where = "k_layer_norm_modulate_bwd";
+  if (const int32_t status = check(where, B, L, C)) return status;
+  return with_float_type(where, dtype, [&](auto t) {
+    return backward<decltype(t), decltype(t)>(where, dx, dscale, dshift, dy, x, scale, 1, mean, rstd, scratch, B, L, C, stream);
+  });
+}

@@ -1,0 +1,186 @@
+// The multi-head RMS norm on CUDA: a vector of D elements is held by a group of threads, a part of a warp, 8 elements a thread.
+#include "../include/rms_norm.h"
+
+#include "sums.cuh"
+
+namespace {
+constexpr int THREADS = 128, COLUMNS = 8, ROWS = 4;  // ROWS vectors of the same head are in flight
+constexpr float SMALLEST = 1e-12f;
+
+struct Gammas {
+  const float* of[3];
+};
+
+__device__ inline float lanes_sum(float v, int lanes) {
+  for (int o = lanes / 2; o; o /= 2) v += __shfl_xor_sync(0xffffffffu, v, o);
+  return v;
+}
+
+// A thread's place: `slot` counts the G * H vectors of one n, c its first element of the vector.
+struct Place {
+  int slot, c;
+  bool live;
+  const float* gamma;  // of these elements; null where the group is copied
+
+  __device__ Place(const Gammas& gammas, int slots, int H, int D, int lanes, int tile) {
+    slot = tile * (THREADS / lanes) + threadIdx.x / lanes;
+    c = (threadIdx.x & (lanes - 1)) * COLUMNS;
+    live = slot < slots;
+    const int g = slot / H;
+    gamma = !live ? nullptr : g == 0 ? gammas.of[0] : g == 1 ? gammas.of[1] : gammas.of[2];
+    if (gamma) gamma += int64_t(slot % H) * D + c;
+  }
+};
+
+template <class T, int V>
+struct Elements {
+  Pack<T, V> pack[COLUMNS / V];
+
+  // Of the elements from..from + D those that lie in the first `count`; the others are 0.
+  __device__ void load(const T* from, int count) {
+#pragma unroll
+    for (int p = 0; p < COLUMNS / V; p++) {
+      if (p * V < count) pack[p] = *reinterpret_cast<const Pack<T, V>*>(from + p * V);
+      else pack[p] = {};
+    }
+  }
+  __device__ void store(T* to, int count) const {
+#pragma unroll
+    for (int p = 0; p < COLUMNS / V; p++) {
+      if (p * V < count) *reinterpret_cast<Pack<T, V>*>(to + p * V) = pack[p];
+    }
+  }
+  __device__ float get(int i) const { return to_f32(pack[i / V].v[i % V]); }
+  __device__ void set(int i, float v) { pack[i / V].v[i % V] = from_f32<T>(v); }
+};
+
+template <class T, int V>
+__global__ void __launch_bounds__(THREADS) head_rms_norm_fwd(T* __restrict__ y, const T* __restrict__ x, Gammas gammas, int N, int slots, int H,
+                                                             int D, int lanes, int tiles) {
+  const Place at(gammas, slots, H, D, lanes, blockIdx.x % tiles);
+  const int64_t first = int64_t(blockIdx.x / tiles) * ROWS;
+  const int count = at.live ? D - at.c : 0;
+  Elements<T, V> v[ROWS];
+#pragma unroll
+  for (int j = 0; j < ROWS; j++) v[j].load(x + ((first + j) * slots + at.slot) * D + at.c, first + j < N ? count : 0);
+  float gamma[COLUMNS];
+#pragma unroll
+  for (int i = 0; i < COLUMNS; i++) gamma[i] = at.gamma && i < count ? at.gamma[i] : 0;
+#pragma unroll
+  for (int j = 0; j < ROWS; j++) {
+    float squares = 0;
+#pragma unroll
+    for (int i = 0; i < COLUMNS; i++) squares += v[j].get(i) * v[j].get(i);
+    const float scale = sqrtf(float(D)) / fmaxf(sqrtf(lanes_sum(squares, lanes)), SMALLEST);
+    if (at.gamma) {
+#pragma unroll
+      for (int i = 0; i < COLUMNS; i++) v[j].set(i, v[j].get(i) * scale * gamma[i]);
+    }
+    if (first + j < N) v[j].store(y + ((first + j) * slots + at.slot) * D + at.c, count);
+  }
+}
+
+// Block s * tiles + t takes every S-th run of ROWS rows; it writes dx and, where partial is not null, partial[s, slot, :] = sum(dy * vhat) * sqrt(D).
+template <class T, int V>
+__global__ void __launch_bounds__(THREADS) head_rms_norm_bwd(T* __restrict__ dx, float* __restrict__ partial, const T* __restrict__ dy,
+                                                             const T* __restrict__ x, Gammas gammas, int N, int slots, int H, int D, int lanes,
+                                                             int tiles, int S) {
+  const Place at(gammas, slots, H, D, lanes, blockIdx.x % tiles);
+  const int count = at.live ? D - at.c : 0, s = blockIdx.x / tiles;
+  float gamma[COLUMNS], sums[COLUMNS] = {};
+#pragma unroll
+  for (int i = 0; i < COLUMNS; i++) gamma[i] = at.gamma && i < count ? at.gamma[i] : 0;
+  for (int64_t first = int64_t(s) * ROWS; first < N; first += int64_t(S) * ROWS) {
+    Elements<T, V> v[ROWS], d[ROWS];
+#pragma unroll
+    for (int j = 0; j < ROWS; j++) {
+      const int64_t i = ((first + j) * slots + at.slot) * D + at.c;
+      v[j].load(x + i, first + j < N && at.gamma ? count : 0);
+      d[j].load(dy + i, first + j < N ? count : 0);
+    }
+#pragma unroll
+    for (int j = 0; j < ROWS; j++) {
+      float squares = 0, dot = 0;
+#pragma unroll
+      for (int i = 0; i < COLUMNS; i++) {
+        squares += v[j].get(i) * v[j].get(i);
+        dot += v[j].get(i) * d[j].get(i) * gamma[i];
+      }
+      const float size = sqrtf(lanes_sum(squares, lanes)), inverse = 1 / fmaxf(size, SMALLEST), scale = sqrtf(float(D)) * inverse;
+      dot = size > SMALLEST ? lanes_sum(dot, lanes) * inverse : lanes_sum(0, lanes);
+#pragma unroll
+      for (int i = 0; i < COLUMNS; i++) {
+        const float vhat = v[j].get(i) * inverse, g = d[j].get(i);
+        sums[i] += g * vhat;
+        if (at.gamma) d[j].set(i, scale * (g * gamma[i] - vhat * dot));
+      }
+      if (dx && first + j < N) d[j].store(dx + ((first + j) * slots + at.slot) * D + at.c, count);
+    }
+  }
+  if (!partial || !at.gamma) return;
+#pragma unroll
+  for (int i = 0; i < COLUMNS; i++) {
+    if (i < count) partial[(int64_t(s) * slots + at.slot) * D + at.c + i] = sums[i] * sqrtf(float(D));
+  }
+}
+
+// Threads a vector, and blocks that cover the vectors of one n.
+int lanes_of(int D) { return power_of_two(ceil_div(D, COLUMNS)); }
+int64_t tiles_of(int64_t slots, int D) { return ceil_div(slots, THREADS / lanes_of(D)); }
+
+// Blocks a tile in the backward pass: 8 for each of 132 multiprocessors in all. Fixed, so that every GPU gives the same bits.
+int64_t backward_blocks(int64_t N, int64_t tiles) { return std::max<int64_t>(1, std::min(1056 / tiles, ceil_div(N, 2 * ROWS))); }
+
+int32_t check(const char* where, int32_t N, int32_t G, int32_t H, int32_t D) {
+  if (N < 0 || H < 1) return fail(K_BAD_ARGUMENT, where, "N = %d and H = %d, N must be >= 0 and H > 0", N, H);
+  if (G < 1 || G > 3) return fail(K_BAD_ARGUMENT, where, "G = %d, it must be 1 to 3", G);
+  if (D < 1 || D > 256) return fail(K_BAD_ARGUMENT, where, "D = %d, it must be 1 to 256", D);
+  const int64_t blocks = ceil_div(N, ROWS) * tiles_of(int64_t(G) * H, D);
+  if (blocks > INT32_MAX) return fail(K_BAD_ARGUMENT, where, "N = %d and H = %d, their product must be smaller", N, H);
+  return K_OK;
+}
+}  // namespace
+
+int32_t k_head_rms_norm_fwd(uint64_t y, uint64_t x, uint64_t gamma_0, uint64_t gamma_1, uint64_t gamma_2, int32_t N, int32_t G, int32_t H, int32_t D,
+                            int32_t dtype, uint64_t stream) {
+  const char* where = "k_head_rms_norm_fwd";
+  if (const int32_t status = check(where, N, G, H, D)) return status;
+  if (N == 0) return K_OK;
+  const int slots = G * H, tiles = int(tiles_of(slots, D));
+  const Gammas gammas{{at<const float>(gamma_0), at<const float>(gamma_1), at<const float>(gamma_2)}};
+  return with_float_type(where, dtype, [&](auto t) {
+    using T = decltype(t);
+    constexpr int V = 16 / sizeof(T);
+    const auto kernel = D % V == 0 && aligned16(y, x) ? head_rms_norm_fwd<T, V> : head_rms_norm_fwd<T, 1>;
+    kernel<<<unsigned(ceil_div(N, ROWS) * tiles), THREADS, 0, stream_of(stream)>>>(at<T>(y), at<const T>(x), gammas, N, slots, H, D, lanes_of(D),
+                                                                                  tiles);
+    return launched(where);
+  });
+}
+
+int32_t k_head_rms_norm_bwd_workspace(uint64_t* bytes, int32_t N, int32_t G, int32_t H, int32_t D) {
+  const int64_t slots = int64_t(G) * H;
+  *bytes = backward_blocks(N, tiles_of(slots, D)) * slots * D * sizeof(float);
+  return K_OK;
+}
+
+int32_t k_head_rms_norm_bwd(uint64_t dx, uint64_t dgamma_0, uint64_t dgamma_1, uint64_t dgamma_2, uint64_t dy, uint64_t x, uint64_t gamma_0,
+                            uint64_t gamma_1, uint64_t gamma_2, uint64_t scratch, int32_t N, int32_t G, int32_t H, int32_t D, int32_t dtype,
+                            uint64_t stream) {
+  const char* where = "k_head_rms_norm_bwd";
+  if (const int32_t status = check(where, N, G, H, D)) return status;
+  const int slots = G * H, tiles = int(tiles_of(slots, D)), S = int(backward_blocks(N, tiles));
+  const bool sums = dgamma_0 || dgamma_1 || dgamma_2;
+  const Gammas gammas{{at<const float>(gamma_0), at<const float>(gamma_1), at<const float>(gamma_2)}};
+  const int32_t status = N == 0 ? K_OK : with_float_type(where, dtype, [&](auto t) {
+    using T = decltype(t);
+    constexpr int V = 16 / sizeof(T);
+    const auto kernel = D % V == 0 && aligned16(dx, dy, x) ? head_rms_norm_bwd<T, V> : head_rms_norm_bwd<T, 1>;
+    kernel<<<unsigned(S * tiles), THREADS, 0, stream_of(stream)>>>(at<T>(dx), sums ? at<float>(scratch) : nullptr, at<const T>(dy), at<const T>(x),
+                                                                  gammas, N, slots, H, D, lanes_of(D), tiles, S);
+    return launched(where);
+  });
+  if (status || !sums) return status;
+  const Sums<float> to{{at<float>(dgamma_0), at<float>(dgamma_1), at<float>(dgamma_2)}};
+  return launch_sum_partials(where, to, scratch, 1, N ? S : 0, int64_t(H) * D, G, stream);
+}

@@ -1,0 +1,107 @@
+// Sums over the rows of matrices in two launches and one fixed order, so that two runs agree to the bit: blocks sum chunks of rows into scratch,
+// then sum_partials adds the chunks.
+#pragma once
+#include <algorithm>
+
+#include "vector.cuh"
+
+// Where the sums go: column k * width + j of the partial sums to element j of to[k]; null where they are not wanted.
+template <class T>
+struct Sums {
+  T* to[3];
+};
+
+constexpr int SUM_COLUMNS = 32, SUM_ROWS = 8;
+
+// to[k][b, j] = sum over s of partial[b, s, k * width + j]; there are M columns
+template <class T>
+__global__ void sum_partials(Sums<T> sums, const float* partial, int S, int width, int M) {
+  __shared__ float shared[SUM_ROWS][SUM_COLUMNS];
+  const int tiles = (M + SUM_COLUMNS - 1) / SUM_COLUMNS, b = blockIdx.x / tiles, m = blockIdx.x % tiles * SUM_COLUMNS + threadIdx.x;
+  T* const to = m >= M ? nullptr : m < width ? sums.to[0] : m < 2 * width ? sums.to[1] : sums.to[2];
+  float sum = 0;
+  if (to) {
+#pragma unroll 8
+    for (int s = threadIdx.y; s < S; s += SUM_ROWS) sum += partial[(int64_t(b) * S + s) * M + m];
+  }
+  shared[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y || !to) return;
+  for (int i = 1; i < SUM_ROWS; i++) sum += shared[i][threadIdx.x];
+  to[int64_t(b) * width + m % width] = from_f32<T>(sum);
+}
+
+// For `count` outputs of [B, width] each. With S = 0 they become 0.
+template <class T>
+int32_t launch_sum_partials(const char* where, Sums<T> sums, uint64_t partial, int64_t B, int64_t S, int64_t width, int count, uint64_t stream) {
+  if (B == 0) return K_OK;
+  const int64_t M = width * count, blocks = B * ceil_div(M, SUM_COLUMNS);
+  if (M > INT32_MAX || blocks > INT32_MAX) {
+    return fail(K_BAD_ARGUMENT, where, "%lld sums are wanted, it must be fewer", static_cast<long long>(B * M));
+  }
+  sum_partials<T><<<unsigned(blocks), dim3(SUM_COLUMNS, SUM_ROWS), 0, stream_of(stream)>>>(sums, at<const float>(partial), int(S), int(width),
+                                                                                          int(M));
+  return launched(where);
+}
+
+inline int power_of_two(int64_t at_least) {
+  int p = 1;
+  while (p < at_least) p *= 2;
+  return p;
+}
+
+// to[k * C + c] = the sum of sums[k][i] over the Y threads that hold column c, where thread (x, y) holds the columns (tile * X + x) * V + i.
+// `shared` has room for every thread's sums.
+template <int K, int V>
+__device__ inline void store_column_sums(float* to, const float (&sums)[K][V], float* shared, int C, int tile, int X, int Y, int x, int y) {
+#pragma unroll
+  for (int k = 0; k < K; k++) {
+#pragma unroll
+    for (int i = 0; i < V; i++) shared[((y * K + k) * V + i) * X + x] = sums[k][i];
+  }
+  __syncthreads();
+  for (int j = y * X + x; j < K * V * X; j += X * Y) {
+    const int k = j / (V * X), c = (tile * X + j % X) * V + j / X % V;
+    float sum = 0;
+    for (int i = 0; i < Y; i++) sum += shared[i * K * V * X + j];
+    if (c < C) to[int64_t(k) * C + c] = sum;
+  }
+}
+
+// How launch_column_sums cuts B matrices of L rows: S chunks of `rows` rows each. It does not depend on the GPU, nor do the sums' bits.
+struct Chunks {
+  int S, rows;
+  Chunks(int64_t B, int64_t L) {
+    const int64_t most = std::max<int64_t>(1, ceil_div(L, 32)), wanted = std::max<int64_t>(1, 264 / std::max<int64_t>(1, B));
+    rows = int(std::max<int64_t>(1, ceil_div(L, std::min(most, wanted))));
+    S = int(ceil_div(L, rows));
+  }
+};
+
+constexpr int SUM_THREADS = 256;
+
+// partial[b, s, k, c] = the sum over the rows l of chunk s of what add(sums, b, l, c) adds to sums[k][i] for the columns c + i, i < V.
+template <int K, int V, class F>
+__global__ void __launch_bounds__(SUM_THREADS) column_sums(float* partial, int L, int C, int S, int rows, int X, F add) {
+  __shared__ float shared[SUM_THREADS * K * V];
+  const int tiles = (C / V + X - 1) / X, tile = blockIdx.x % tiles, chunk = blockIdx.x / tiles, b = chunk / S;
+  const int x = threadIdx.x & (X - 1), y = threadIdx.x / X, Y = SUM_THREADS / X, c = (tile * X + x) * V;
+  const int64_t first = int64_t(chunk % S) * rows, end = first + rows < L ? first + rows : L;
+  float sums[K][V] = {};
+  if (c < C) {
+#pragma unroll 4
+    for (int64_t l = first + y; l < end; l += Y) add(sums, b, l, c);
+  }
+  store_column_sums(partial + int64_t(chunk) * K * C, sums, shared, C, tile, X, Y, x, y);
+}
+
+template <int K, int V, class F>
+int32_t launch_column_sums(const char* where, uint64_t partial, int B, int L, int C, uint64_t stream, F add) {
+  const Chunks chunks(B, L);
+  const int X = std::min(32, power_of_two(C / V));
+  const int64_t blocks = int64_t(B) * chunks.S * ceil_div(C / V, X);
+  if (blocks == 0) return K_OK;
+  if (blocks > INT32_MAX) return fail(K_BAD_ARGUMENT, where, "B = %d and C = %d, their product must be smaller", B, C);
+  column_sums<K, V><<<unsigned(blocks), SUM_THREADS, 0, stream_of(stream)>>>(at<float>(partial), L, C, chunks.S, chunks.rows, X, add);
+  return launched(where);
+}

@@ -1,0 +1,119 @@
+/** Reading a prepared dataset. */
+import { readImage } from "../io/image.ts";
+import { readPly } from "../io/ply.ts";
+import { conditionImage } from "./condition_image.ts";
+import { assetPaths } from "./layout.ts";
+import { compare, isTrue, type MetadataRow, readMetadata } from "./metadata.ts";
+
+/** One object of a dataset. */
+export interface DatasetItem {
+  root: string;
+  sha256: string;
+  /** The column `file_identifier`. */
+  name: string;
+  numVoxels: number;
+  /** All its columns. */
+  row: MetadataRow;
+}
+
+/** Which objects {@linkcode openDataset} lists. */
+export interface DatasetOptions {
+  /** Columns that must be true, such as `voxelized` and `cond_rendered`. */
+  require?: readonly string[];
+  /** Objects with a lower score are left out; those without a score stay. */
+  minAestheticScore?: number;
+  /** Objects with more voxels are left out. */
+  maxVoxels?: number;
+}
+
+/** The objects of one or more dataset roots. */
+export interface Dataset {
+  /** In the order of their names. */
+  items: DatasetItem[];
+  /** How many each filter has left, root by root, to be shown. */
+  counts: { root: string; filter: string; left: number }[];
+}
+
+/** Lists the objects of a dataset root, or of several with commas between them. Throws an Error where a root has no metadata.csv or nothing is left. */
+export function openDataset(roots: string, { require = [], minAestheticScore, maxVoxels }: DatasetOptions = {}): Dataset {
+  const filters: [string, (item: DatasetItem) => boolean][] = require.map((column) => [column, ({ row }) => isTrue(row[column])]);
+  if (minAestheticScore !== undefined) {
+    filters.push([
+      `aesthetic score >= ${minAestheticScore}`,
+      ({ row }) => !row.aesthetic_score || Number(row.aesthetic_score) >= minAestheticScore,
+    ]);
+  }
+  if (maxVoxels !== undefined) filters.push([`voxels <= ${maxVoxels}`, (item) => item.numVoxels <= maxVoxels]);
+  const counts: Dataset["counts"] = [], items: DatasetItem[] = [];
+  for (const root of roots.split(",").map((part) => part.trim())) {
+    const metadata = readMetadata(root);
+    if (metadata.size === 0) {
+      throw new Error(`Cannot open the dataset ${root}: it has no metadata.csv with objects in it, \`deno task prepare\` makes one`);
+    }
+    let left = [...metadata.values()].map((row): DatasetItem => ({
+      root,
+      sha256: row.sha256,
+      name: row.file_identifier ?? "",
+      numVoxels: Number(row.num_voxels || 0),
+      row,
+    }));
+    counts.push({ root, filter: "all", left: left.length });
+    for (const [filter, keep] of filters) {
+      left = left.filter(keep);
+      counts.push({ root, filter, left: left.length });
+    }
+    items.push(...left);
+  }
+  if (items.length === 0) {
+    throw new Error(
+      `Cannot open the dataset ${roots}: no object is left (${
+        counts.map(({ filter, left }) => `${filter}: ${left}`).join(", ")
+      }); \`deno task prepare\` makes what is missing`,
+    );
+  }
+  return { items: items.sort((a, b) => compare(a.name, b.name) || compare(a.sha256, b.sha256)), counts };
+}
+
+/** Splits a list in name order: every `every`th item is held out. */
+export function holdOut<T>(items: readonly T[], every = 10): { train: T[]; heldOut: T[] } {
+  return { train: items.filter((_, i) => (i + 1) % every !== 0), heldOut: items.filter((_, i) => (i + 1) % every === 0) };
+}
+
+/** The occupancy [R, R, R] (x slowest, 1 or 0) of an object; R may be the resolution it was prepared at, or one that divides it. */
+export function loadVoxels({ root, sha256 }: DatasetItem, R: number): Uint8Array<ArrayBuffer> {
+  const path = assetPaths(root, sha256).voxels, { vertex } = readPly(path).elements;
+  const { x, y, z } = vertex?.columns ?? {};
+  if (!x || !y || !z) throw new Error(`Cannot read ${path}: it has no vertex x, y and z`);
+  const occupancy = new Uint8Array(R ** 3);
+  const index = (p: number): number => Math.floor((p + 0.5) * R);
+  for (let i = 0; i < vertex.count; i++) {
+    const a = index(x[i]), b = index(y[i]), c = index(z[i]);
+    if (!(a >= 0 && a < R && b >= 0 && b < R && c >= 0 && c < R)) {
+      throw new Error(`Cannot read ${path}: voxel ${i} lies at ${x[i]} ${y[i]} ${z[i]}, it must be between -0.5 and 0.5`);
+    }
+    occupancy[(a * R + b) * R + c] = 1;
+  }
+  return occupancy;
+}
+
+/** The number of condition views of an object, from its transforms.json. */
+export function countViews({ root, sha256 }: DatasetItem): number {
+  const path = assetPaths(root, sha256).transforms;
+  try {
+    const { frames } = JSON.parse(Deno.readTextFileSync(path));
+    if (Array.isArray(frames) && frames.length > 0) return frames.length;
+    throw new Error("it has no frames");
+  } catch (error) {
+    throw new Error(`Cannot read ${path}: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+/** View `view` of an object as an image condition: [3, size, size], see {@linkcode conditionImage}. */
+export function loadCondition({ root, sha256 }: DatasetItem, view: number, size: number): Float32Array<ArrayBuffer> {
+  const path = assetPaths(root, sha256).view(view);
+  try {
+    return conditionImage(readImage(path), size);
+  } catch (error) {
+    throw new Error(`Cannot use the view ${path}: ${(error as Error).message}`, { cause: error });
+  }
+}

@@ -1,0 +1,72 @@
+/** Multi-head attention layers with packed projections and optional q/k RMS norms. */
+import { crossAttention, selfAttention } from "../ops/attention.ts";
+import { reshape } from "../ops/movement.ts";
+import { headRmsNorm } from "../ops/rms_norm.ts";
+import type { FloatDType } from "../tensor/dtype.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { applyLinear, type LinearSpec, linearSpec } from "./linear.ts";
+import type { Parameters, ParameterSpec } from "./parameters.ts";
+
+/** gamma [H, D] of a multi-head RMS norm. */
+export type HeadNormSpec = { gamma: ParameterSpec };
+
+function headNormSpec(C: number, H: number): HeadNormSpec {
+  return { gamma: { shape: [H, C / H], dtype: "f32", init: { fill: 1 } } };
+}
+
+/** Parameters of {@linkcode multiHeadSelfAttention}. */
+export type SelfAttentionSpec = { to_qkv: LinearSpec; q_rms_norm?: HeadNormSpec; k_rms_norm?: HeadNormSpec; to_out: LinearSpec };
+
+/** Options of the attention layers. */
+export interface AttentionOptions {
+  /** Whether q and k pass a multi-head RMS norm. */
+  qkRmsNorm: boolean;
+  dtype: FloatDType;
+}
+
+/** Self-attention over C channels in H heads. */
+export function selfAttentionSpec(C: number, H: number, { qkRmsNorm, dtype }: AttentionOptions): SelfAttentionSpec {
+  return {
+    to_qkv: linearSpec(C, 3 * C, dtype),
+    q_rms_norm: qkRmsNorm ? headNormSpec(C, H) : undefined,
+    k_rms_norm: qkRmsNorm ? headNormSpec(C, H) : undefined,
+    to_out: linearSpec(C, C, dtype),
+  };
+}
+
+/** x [B, L, C] gives [B, L, C]. */
+export function multiHeadSelfAttention(p: Parameters<SelfAttentionSpec>, x: Tensor, H: number): Tensor {
+  const [B, L, C] = x.shape;
+  let qkv = reshape(applyLinear(p.to_qkv, x), [B, L, 3, H, C / H]);
+  if (p.q_rms_norm && p.k_rms_norm) qkv = headRmsNorm(qkv, [p.q_rms_norm.gamma, p.k_rms_norm.gamma]);
+  return applyLinear(p.to_out, reshape(selfAttention(qkv), [B, L, C]));
+}
+
+/** Parameters of {@linkcode multiHeadCrossAttention}. */
+export type CrossAttentionSpec = {
+  to_q: LinearSpec;
+  to_kv: LinearSpec;
+  q_rms_norm?: HeadNormSpec;
+  k_rms_norm?: HeadNormSpec;
+  to_out: LinearSpec;
+};
+
+/** Attention of C channels to a context of X channels in H heads. */
+export function crossAttentionSpec(C: number, X: number, H: number, { qkRmsNorm, dtype }: AttentionOptions): CrossAttentionSpec {
+  return {
+    to_q: linearSpec(C, C, dtype),
+    to_kv: linearSpec(X, 2 * C, dtype),
+    q_rms_norm: qkRmsNorm ? headNormSpec(C, H) : undefined,
+    k_rms_norm: qkRmsNorm ? headNormSpec(C, H) : undefined,
+    to_out: linearSpec(C, C, dtype),
+  };
+}
+
+/** x [B, L, C] and context [B, M, X] give [B, L, C]. */
+export function multiHeadCrossAttention(p: Parameters<CrossAttentionSpec>, x: Tensor, context: Tensor, H: number): Tensor {
+  const [B, L, C] = x.shape, M = context.shape[1], D = C / H;
+  let q = reshape(applyLinear(p.to_q, x), [B, L, H, D]), kv = reshape(applyLinear(p.to_kv, context), [B, M, 2, H, D]);
+  if (p.q_rms_norm) q = reshape(headRmsNorm(reshape(q, [B, L, 1, H, D]), [p.q_rms_norm.gamma]), [B, L, H, D]);
+  if (p.k_rms_norm) kv = headRmsNorm(kv, [p.k_rms_norm.gamma]);
+  return applyLinear(p.to_out, reshape(crossAttention(q, kv), [B, L, C]));
+}

@@ -1,0 +1,212 @@
+/** Dense products: cuBLASLt on CUDA, Eigen on the CPU. The only user of both. */
+import { matmul as cublasLtMatmul, type MatmulProblem, WORKSPACE_BYTES } from "../../ffi/cublaslt.ts";
+import { device } from "../tensor/device.ts";
+import { DTYPE, type FloatDType, isFloat } from "../tensor/dtype.ts";
+import { persist } from "../tensor/scope.ts";
+import { noGrad, record } from "../tensor/tape.ts";
+import { dim, empty, expectDtype, expectShape, kernels, sizeOf, stream, type Tensor, zeros } from "../tensor/tensor.ts";
+import { gelu, geluBackward } from "./elementwise.ts";
+import { sum } from "./reduce.ts";
+
+let workspace: Tensor | undefined;
+
+/** One product as cuBLASLt and the CPU library take it, with tensors for addresses. */
+interface Product extends Pick<MatmulProblem, "batch" | "M" | "N" | "K" | "transposeA" | "transposeB" | "strideA" | "strideB"> {
+  y: Tensor;
+  a: Tensor;
+  b: Tensor;
+  bias?: Tensor;
+  aux?: Tensor;
+}
+
+/** Runs a product with an epilogue on cuBLASLt; false where there is none for it. */
+function runCublasLt(p: Product, epilogue: MatmulProblem["epilogue"]): boolean {
+  workspace ??= persist(() => empty([WORKSPACE_BYTES], "u8"));
+  const { y, a, b, bias, aux, ...rest } = p;
+  const addresses = { y: y.addr, a: a.addr, b: b.addr, bias: bias?.addr ?? 0n, aux: aux?.addr ?? 0n };
+  const types = { type: a.dtype as FloatDType, outType: y.dtype as FloatDType };
+  return cublasLtMatmul({ ...rest, ...addresses, ...types, epilogue }, workspace.addr, stream());
+}
+
+/** y = op(a) op(b) + bias. */
+function product(p: Product): void {
+  if (p.y.size === 0) return;
+  if (p.K === 0) {
+    if (p.bias) throw new RangeError("Cannot run matmul: K is 0 with a bias, it must be at least 1");
+    return device().memory.zero(p.y.addr, p.y.bytes);
+  }
+  if (device().name === "cpu") {
+    const { y, a, b, bias, batch, M, N, K } = p;
+    return kernels().k_matmul_fwd(
+      ...[y.addr, a.addr, b.addr, bias?.addr ?? 0n] as const,
+      ...[batch, M, N, K, Number(p.transposeA), Number(p.transposeB)] as const,
+      ...[BigInt(p.strideA), BigInt(p.strideB), DTYPE[a.dtype], stream()] as const,
+    );
+  }
+  if (!runCublasLt(p, p.bias ? "bias" : "none")) {
+    throw new Error(`Cannot run matmul: cuBLASLt has no algorithm for [${p.M}, ${p.K}] x [${p.K}, ${p.N}] ${p.a.dtype} to ${p.y.dtype}`);
+  }
+}
+
+const PLAIN = { batch: 1, transposeA: false, transposeB: false, strideA: 0, strideB: 0 };
+
+/** Options of {@linkcode linear}. */
+export interface LinearOptions {
+  /** Applied to the result in the same pass where cuBLASLt can. */
+  activation?: "none" | "gelu";
+}
+
+/**
+ * `x wᵀ + b` over the last axis, and its tanh-GELU if asked: x [..., K], w [N, K], b [N] give [..., N]. All of one float dtype; sums in f32. The
+ * gradients of w and b are f32.
+ */
+export function linear(x: Tensor, w: Tensor, b?: Tensor | null, { activation = "none" }: LinearOptions = {}): Tensor {
+  const K = dim("linear", "K", x.shape.at(-1) ?? 0), N = dim("linear", "N", w.shape[0] ?? 0), M = dim("linear", "rows", K ? x.size / K : 0);
+  if (!isFloat(x.dtype)) throw new TypeError(`Cannot run linear: x is ${x.dtype}, it must be f32, f16 or bf16`);
+  expectShape("linear", "w", w, [N, K]);
+  expectShape("linear", "b", b, [N]);
+  expectDtype("linear", "w", w, x.dtype);
+  expectDtype("linear", "b", b, x.dtype);
+  let y = empty([...x.shape.slice(0, -1), N], x.dtype);
+  const before = activation === "gelu" ? empty(y.shape, y.dtype) : undefined; // x wᵀ + b, kept for the backward pass
+  const forward: Product = { ...PLAIN, y, a: x, b: w, M, N, K, transposeB: true, bias: b ?? undefined };
+  if (!before) product(forward);
+  else if (!(device().name === "cuda" && b && M > 0 && runCublasLt({ ...forward, aux: before }, "gelu"))) {
+    product({ ...forward, y: before });
+    y.free();
+    y = noGrad(() => gelu(before));
+  }
+  return record("linear", y, [x, w, b], [x, w, before], (dy) => {
+    const dz = before ? geluBackward(dy, before) : dy;
+    const dx = x.requiresGrad ? empty(x.shape, x.dtype) : null;
+    if (dx) product({ ...PLAIN, y: dx, a: dz, b: w, M, N: K, K: N });
+    const { dw, db } = weightGradients(dz, x, { M, N, K, wantW: w.requiresGrad, wantB: !!b?.requiresGrad });
+    return [dx, dw, db];
+  });
+}
+
+/** dw = dzᵀ x [N, K] and db = the column sums of dz [N], in one pass where cuBLASLt can. */
+function weightGradients(
+  dz: Tensor,
+  x: Tensor,
+  { M, N, K, wantW, wantB }: { M: number; N: number; K: number; wantW: boolean; wantB: boolean },
+): { dw: Tensor | null; db: Tensor | null } {
+  if (M === 0) return { dw: wantW ? zeros([N, K]) : null, db: wantB ? zeros([N]) : null };
+  const dw = wantW ? empty([N, K]) : null;
+  if (dw) {
+    const p: Product = { ...PLAIN, y: dw, a: dz, b: x, M: N, N: K, K: M, transposeA: true };
+    if (wantB && device().name === "cuda") {
+      const db = empty([N]);
+      if (runCublasLt({ ...p, bias: db }, "rowSums")) return { dw, db };
+      db.free();
+    }
+    product(p);
+  }
+  return { dw, db: wantB ? sum(dz.view([M, N]), { axes: [0], dtype: "f32" }) : null };
+}
+
+/** Options of {@linkcode matmul}. */
+export interface MatmulOptions {
+  /** a is stored [..., K, M]. */
+  transposeA?: boolean;
+  /** b is stored [..., N, K]. */
+  transposeB?: boolean;
+}
+
+/** `a b` for each leading index: a [..., M, K] and b [..., K, N] give [..., M, N]; a or b of rank 2 is used for every index. */
+export function matmul(a: Tensor, b: Tensor, { transposeA = false, transposeB = false }: MatmulOptions = {}): Tensor {
+  const { lead, M, N, K } = extents(a, b, transposeA, transposeB);
+  expectDtype("matmul", "b", b, a.dtype);
+  const batch = dim("matmul", "the product of the leading axes", sizeOf(lead));
+  const aBatched = a.shape.length > 2, bBatched = b.shape.length > 2;
+  const y = empty([...lead, M, N], a.dtype);
+  const strides = { strideA: aBatched ? M * K : 0, strideB: bBatched ? K * N : 0 };
+  product({ y, a, b, batch, M, N, K, transposeA, transposeB, ...strides });
+
+  return record("matmul", y, [a, b], [a, b], (dy) => {
+    const out = (t: Tensor, batched: boolean): Tensor => empty(batched || batch === 1 ? t.shape : [batch, ...t.shape], t.dtype);
+    const fold = (g: Tensor, t: Tensor): Tensor => g.size === t.size ? g : sum(g.view([batch, t.size]), { axes: [0] }).view(t.shape);
+    let da: Tensor | null = null, db: Tensor | null = null;
+    if (a.requiresGrad) {
+      da = out(a, aBatched);
+      // da = dy bᵀ [M, K], or its transpose b dyᵀ [K, M]
+      if (transposeA) {
+        product({
+          y: da,
+          a: b,
+          b: dy,
+          batch,
+          M: K,
+          N: M,
+          K: N,
+          transposeA: transposeB,
+          transposeB: true,
+          strideA: strides.strideB,
+          strideB: M * N,
+        });
+      } else {product({
+          y: da,
+          a: dy,
+          b,
+          batch,
+          M,
+          N: K,
+          K: N,
+          transposeA: false,
+          transposeB: !transposeB,
+          strideA: M * N,
+          strideB: strides.strideB,
+        });}
+      da = fold(da, a);
+    }
+    if (b.requiresGrad) {
+      db = out(b, bBatched);
+      // db = aᵀ dy [K, N], or its transpose dyᵀ a [N, K]
+      if (transposeB) {
+        product({
+          y: db,
+          a: dy,
+          b: a,
+          batch,
+          M: N,
+          N: K,
+          K: M,
+          transposeA: true,
+          transposeB: transposeA,
+          strideA: M * N,
+          strideB: strides.strideA,
+        });
+      } else {product({
+          y: db,
+          a,
+          b: dy,
+          batch,
+          M: K,
+          N,
+          K: M,
+          transposeA: !transposeA,
+          transposeB: false,
+          strideA: strides.strideA,
+          strideB: M * N,
+        });}
+      db = fold(db, b);
+    }
+    return [da, db];
+  });
+}
+
+function extents(a: Tensor, b: Tensor, transposeA: boolean, transposeB: boolean): { lead: number[]; M: number; N: number; K: number } {
+  if (a.shape.length < 2 || b.shape.length < 2 || !isFloat(a.dtype)) {
+    throw new RangeError(`Cannot run matmul: a is [${a.shape}] ${a.dtype} and b is [${b.shape}], they must be floats of rank 2 or more`);
+  }
+  const [a0, a1] = a.shape.slice(-2), [b0, b1] = b.shape.slice(-2), leadA = a.shape.slice(0, -2), leadB = b.shape.slice(0, -2);
+  const [M, K] = transposeA ? [a1, a0] : [a0, a1], [Kb, N] = transposeB ? [b1, b0] : [b0, b1];
+  const sameLead = leadA.length === 0 || leadB.length === 0 || `${leadA}` === `${leadB}`;
+  if (K !== Kb || !sameLead) {
+    throw new RangeError(
+      `Cannot run matmul: a is [${a.shape}]${transposeA ? " transposed" : ""} and b is [${b.shape}]${transposeB ? " transposed" : ""}, ` +
+        "their inner axes must agree and their leading axes must be equal (or absent)",
+    );
+  }
+  return { lead: [...(leadA.length ? leadA : leadB)], M: dim("matmul", "M", M), N: dim("matmul", "N", N), K: dim("matmul", "K", K) };
+}

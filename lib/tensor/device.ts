@@ -1,0 +1,67 @@
+/** The device that tensors live on: one a process, chosen before the first tensor is made. */
+import { openCudart, probeCuda } from "../../ffi/cudart.ts";
+import { type Device, type Kernels, openKernels } from "../../ffi/kernels.ts";
+import { cudaMemory, hostMemory, type Memory } from "./memory.ts";
+
+/** A device in use: its kernels, its memory and its stream. */
+export interface OpenDevice {
+  readonly name: Device;
+  readonly kernels: Kernels;
+  readonly memory: Memory;
+  /** The stream that all work is put on; 0 on the CPU. */
+  readonly stream: bigint;
+}
+
+/** Options of {@linkcode openDevice}. */
+export interface DeviceOptions {
+  /** The most device memory to use, in bytes; by default all that is free less a reserve of 512 MiB (CPU: all of the machine's memory). */
+  memoryLimit?: number;
+}
+
+let current: OpenDevice | undefined;
+let probed: { available: boolean; reason: string } | undefined;
+
+/** Whether CUDA can be used here; the answer is kept. */
+export function hasCuda(): boolean {
+  return (probed ??= probeCuda()).available;
+}
+
+/** Opens the device `choice`: "cpu", "cuda", or "auto" (CUDA where there is a GPU). Choosing another one later is an error. */
+export function openDevice(choice: string = Deno.env.get("DEVICE") ?? "auto", options: DeviceOptions = {}): OpenDevice {
+  if (choice !== "cpu" && choice !== "cuda" && choice !== "auto") {
+    throw new RangeError(`Cannot open a device: DEVICE (or --device) is "${choice}", it must be cpu, cuda or auto`);
+  }
+  const name = choice === "auto" ? (hasCuda() ? "cuda" : "cpu") : choice;
+  if (current) {
+    if (current.name !== name) throw new Error(`Cannot open the device ${name}: ${current.name} is open, a process must use one device`);
+    return current;
+  }
+  if (name === "cuda" && !hasCuda()) {
+    throw new Error(
+      `Cannot use the device cuda: ${
+        probed!.reason
+      }. A CUDA GPU must be visible; \`deno task doctor\` says more, --device cpu runs without one`,
+    );
+  }
+  return current = name === "cpu" ? openCpu(options) : openCuda(options);
+}
+
+function openCpu({ memoryLimit }: DeviceOptions): OpenDevice {
+  return { name: "cpu", kernels: openKernels("cpu"), memory: hostMemory(memoryLimit ?? Deno.systemMemoryInfo().total), stream: 0n };
+}
+
+function openCuda({ memoryLimit }: DeviceOptions): OpenDevice {
+  const cuda = openCudart(), out = new BigUint64Array(1), free = new BigUint64Array(1), total = new BigUint64Array(1);
+  cuda.cudaSetDevice(0);
+  const NON_BLOCKING = 1;
+  cuda.cudaStreamCreateWithFlags(out, NON_BLOCKING);
+  const stream = out[0];
+  cuda.cudaMemGetInfo(free, total);
+  const limit = Math.min(memoryLimit ?? Infinity, Number(free[0]) - 512 * 2 ** 20);
+  return { name: "cuda", kernels: openKernels("cuda"), memory: cudaMemory(0, stream, limit), stream };
+}
+
+/** The open device; opens `DEVICE` (by default "auto") on first use. */
+export function device(): OpenDevice {
+  return current ?? openDevice();
+}

@@ -1,0 +1,209 @@
+/** The tape: which op made a tensor from which inputs, and the walk that runs it backward. */
+import { DTYPE } from "./dtype.ts";
+import { tidy } from "./scope.ts";
+import { empty, expectShape, kernels, stream, type Tensor } from "./tensor.ts";
+
+/** Gradients of an op's inputs, in their order, given the gradient of its output; null where an input needs none. */
+export type Backward = (dy: Tensor) => (Tensor | null)[];
+
+/** One recorded op. */
+export interface Node {
+  op: string;
+  order: number;
+  inputs: Tensor[];
+  saved: Tensor[];
+  backward: Backward;
+}
+
+let recording = true;
+let count = 0;
+
+/** Whether ops are being recorded. */
+export function isRecording(): boolean {
+  return recording;
+}
+
+/** Runs `body` without recording: for inference and inside optimizers. */
+export function noGrad<T>(body: () => T): T {
+  const before = recording;
+  recording = false;
+  try {
+    return body();
+  } finally {
+    recording = before;
+  }
+}
+
+/**
+ * Ties `y` to the inputs it was made from. `saved` are the tensors that `backward` reads: they outlive {@linkcode tidy}. Inputs that are absent
+ * (undefined or null) may be listed; `backward` returns one gradient for each entry of `inputs`. Throws where a differentiable input has no backward.
+ */
+export function record(
+  op: string,
+  y: Tensor,
+  inputs: (Tensor | null | undefined)[],
+  saved: (Tensor | null | undefined)[],
+  backward?: Backward,
+): Tensor {
+  if (!recording || !inputs.some((t) => t?.requiresGrad)) return y;
+  if (!backward) throw new TypeError(`Cannot record ${op}: it has no backward pass, its inputs must not require gradients`);
+  const present = inputs.map((t, i) => [t, i] as const).filter((e): e is readonly [Tensor, number] => !!e[0]);
+  const held = saved.filter((t): t is Tensor => !!t);
+  for (const t of held) t.holds++;
+  y.requiresGrad = true;
+  y.node = {
+    op,
+    order: count++,
+    inputs: present.map(([t]) => t),
+    saved: held,
+    backward: (dy) => {
+      const grads = backward(dy);
+      if (grads.length !== inputs.length) {
+        throw new Error(`Cannot run ${op} backward: it gave ${grads.length} gradients, it must be ${inputs.length}`);
+      }
+      return present.map(([, i]) => grads[i]);
+    },
+  };
+  return y;
+}
+
+/** All nodes below `y`, the last recorded first. */
+function walk(y: Tensor): Tensor[] {
+  const seen = new Set<Tensor>(), stack = [y];
+  for (let t = stack.pop(); t; t = stack.pop()) {
+    if (seen.has(t) || !t.node) continue;
+    seen.add(t);
+    stack.push(...t.node.inputs);
+  }
+  return [...seen].sort((a, b) => b.node!.order - a.node!.order);
+}
+
+/** `a + b` in a's dtype; b is of any float dtype. */
+function sum(a: Tensor, b: Tensor): Tensor {
+  const y = empty(a.shape, a.dtype);
+  kernels().k_accumulate_fwd(y.addr, a.addr, b.addr, BigInt(a.size), DTYPE[a.dtype], DTYPE[b.dtype], stream());
+  return y;
+}
+
+/** Adds `dy` to a leaf's gradient: in place for a {@linkcode parameter}, whose gradient is nobody else's memory. */
+function accumulate(leaf: Tensor, dy: Tensor): void {
+  const g = leaf.grad;
+  if (!g) {
+    dy.holds++; // the leaf's claim: the gradient lives as long as the enclosing step
+    leaf.grad = dy;
+  } else if (leaf.accumulates) {
+    kernels().k_accumulate_fwd(g.addr, g.addr, dy.addr, BigInt(g.size), DTYPE[g.dtype], DTYPE[dy.dtype], stream());
+    dy.free();
+  } else {
+    leaf.grad = sum(g, dy);
+    leaf.grad.holds++;
+    g.free();
+    dy.free();
+  }
+}
+
+/**
+ * Runs the tape from `y`, whose gradient is `dy` (by default 1, for a single element), into the `grad` of every leaf that requires one: added
+ * to a gradient that is there, set otherwise. Frees intermediate gradients and what the recorded ops kept; a tape runs once.
+ */
+export function backward(y: Tensor, dy?: Tensor): void {
+  if (!y.requiresGrad) throw new Error(`Cannot run backward: the tensor [${y.shape}] does not depend on any that requires a gradient`);
+  if (!dy) {
+    if (y.size !== 1) {
+      throw new RangeError(`Cannot run backward from [${y.shape}] without its gradient: it must have one element, or dy must be given`);
+    }
+    dy = empty(y.shape, y.dtype).write([1]);
+  }
+  expectShape("backward", "dy", dy, y.shape);
+  if (!y.node) return accumulate(y, dy.view(dy.shape));
+  const grads = new Map<Tensor, Tensor>([[y, dy.view(dy.shape)]]);
+  noGrad(() => {
+    for (const t of walk(y)) {
+      const node = t.node!, g = grads.get(t);
+      grads.delete(t);
+      t.node = null;
+      if (g) {
+        const made = own(g, tidy(() => node.backward(g)));
+        node.inputs.forEach((input, i) => {
+          const d = made[i];
+          if (!d) return;
+          if (!input.requiresGrad) return d.free();
+          expectShape(`${node.op} backward`, `the gradient of input ${i}`, d, input.shape);
+          if (!input.node) return accumulate(input, d);
+          const before = grads.get(input);
+          grads.set(input, before ? sum(before, d) : d);
+          if (before) before.free(), d.free();
+        });
+        g.free();
+      }
+      release(node);
+    }
+  });
+}
+
+/** Gradients that may be freed one by one: a tensor that stands twice in `made`, or is `g` itself, becomes a view. */
+function own(g: Tensor, made: (Tensor | null)[]): (Tensor | null)[] {
+  const seen = new Set<Tensor>([g]);
+  return made.map((d) => {
+    if (!d) return null;
+    if (seen.has(d)) return d.view(d.shape);
+    seen.add(d);
+    return d;
+  });
+}
+
+/** Drops a node's claim on what it kept. */
+function release(node: Node): void {
+  for (const t of node.saved) if (--t.holds === 0 && t.orphan) t.free();
+}
+
+/** State that {@linkcode checkpoint} puts back before it computes again, such as a random generator's. */
+export interface Replayable<S = unknown> {
+  state(): S;
+  restore(state: S): void;
+}
+
+/**
+ * `fn(...inputs)` without keeping anything inside it: the backward pass computes it again. `replay` lists the random generators it draws from;
+ * they are set back for the second run, so both runs agree to the bit. Parameters used inside get their gradients as usual.
+ */
+export function checkpoint(fn: (...inputs: Tensor[]) => Tensor, inputs: Tensor[], { replay = [] }: { replay?: Replayable[] } = {}): Tensor {
+  const states = replay.map((r) => r.state());
+  if (!recording) return fn(...inputs);
+  const y = tidy(() => noGrad(() => fn(...inputs)));
+  y.requiresGrad = true;
+  for (const t of inputs) t.holds++;
+  y.node = {
+    op: "checkpoint",
+    order: count++,
+    inputs,
+    saved: inputs,
+    backward: (dy) => {
+      const now = replay.map((r) => r.state());
+      replay.forEach((r, i) => r.restore(states[i]));
+      const leaves = inputs.map((t) => {
+        const leaf = t.view(t.shape);
+        leaf.requiresGrad = t.requiresGrad;
+        return leaf;
+      });
+      const before = recording;
+      recording = true;
+      try {
+        backward(fn(...leaves), dy);
+      } finally {
+        recording = before;
+      }
+      replay.forEach((r, i) => r.restore(now[i]));
+      return leaves.map((leaf) => leaf.grad);
+    },
+  };
+  return y;
+}
+
+/** Makes `t` a leaf whose backward passes add to `grad` in place: [as t] f32, zeroed by its owner. */
+export function parameter(t: Tensor, grad: Tensor): Tensor {
+  expectShape("parameter", "grad", grad, t.shape);
+  t.requiresGrad = t.accumulates = true;
+  t.grad = grad;
+  return t;
+}

@@ -1,0 +1,106 @@
+/**
+ * Checkpoints of a run: one safetensors file a step, `ckpts/step0000500.safetensors`, with every tensor of the training state and, in its metadata,
+ * the rest as JSON. It is written whole or not at all, so the newest one is always good; an unreadable one is passed over.
+ */
+import { openSafetensors, writeSafetensors } from "../io/safetensors.ts";
+import { type DType, DTYPE_BYTES } from "../tensor/dtype.ts";
+import { type Tensor, tensorFromBytes } from "../tensor/tensor.ts";
+import { device } from "../tensor/device.ts";
+import type { Json } from "./config.ts";
+
+const FILE_DTYPE = { f32: "F32", f16: "F16", bf16: "BF16", i32: "I32", i64: "I64", u8: "U8" } as const;
+
+/** The path of the checkpoint of a step. */
+export function checkpointPath(folder: string, step: number): string {
+  return `${folder}/ckpts/step${String(step).padStart(7, "0")}.safetensors`;
+}
+
+/** The steps that `folder` has checkpoints of, the newest first. */
+export function listCheckpoints(folder: string): number[] {
+  try {
+    return [...Deno.readDirSync(`${folder}/ckpts`)].map((e) => Number(e.name.match(/^step(\d+)\.safetensors$/)?.[1] ?? -1)).filter((s) =>
+      s >= 0
+    ).sort((a, b) => b - a);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return [];
+    throw error;
+  }
+}
+
+/** Writes the checkpoint of `step`, then removes all but the newest `keep`. */
+export function saveCheckpoint(
+  folder: string,
+  step: number,
+  { tensors, state, keep }: { tensors: Record<string, Tensor>; state: Json; keep: number },
+): void {
+  Deno.mkdirSync(`${folder}/ckpts`, { recursive: true });
+  const list = Object.entries(tensors).map(([name, t]) => ({
+    name,
+    dtype: FILE_DTYPE[t.dtype],
+    shape: t.shape,
+    bytes: () => {
+      const raw = t.readRaw();
+      return new Uint8Array(raw.buffer, raw.byteOffset, raw.byteLength);
+    },
+  }));
+  writeSafetensors(checkpointPath(folder, step), list, { step: String(step), state: JSON.stringify(state) });
+  for (const old of listCheckpoints(folder).slice(keep)) Deno.removeSync(checkpointPath(folder, old));
+}
+
+/** Copies a checkpoint into the tensors of a run, which must be exactly those it was saved from, and returns its state. */
+export function loadCheckpoint(path: string, tensors: Record<string, Tensor>): Json {
+  using file = openSafetensors(path);
+  const extra = [...file.tensors.keys()].filter((name) => !(name in tensors));
+  if (extra.length) {
+    throw new Error(
+      `Cannot resume from ${path}: it holds ${extra.join(", ")}, which this run has not; it must be resumed with its own config`,
+    );
+  }
+  for (const [name, t] of Object.entries(tensors)) {
+    const stored = file.tensors.get(name);
+    if (!stored || stored.dtype !== FILE_DTYPE[t.dtype] || `${stored.shape}` !== `${t.shape}`) {
+      const found = stored ? `[${stored.shape}] ${stored.dtype}` : "missing";
+      throw new Error(
+        `Cannot resume from ${path}: ${name} is ${found}, it must be [${t.shape}] ${FILE_DTYPE[t.dtype]}; resume with the run's own config`,
+      );
+    }
+  }
+  for (const [name, t] of Object.entries(tensors)) {
+    const { bytes } = file.tensors.get(name)!, aligned = bytes.byteOffset % DTYPE_BYTES[t.dtype as DType] === 0 ? bytes : bytes.slice();
+    const copy = tensorFromBytes(aligned, t.shape, t.dtype);
+    device().memory.copy(t.addr, copy.addr, t.bytes);
+    copy.free();
+  }
+  device().memory.synchronize();
+  return JSON.parse(file.metadata.state ?? "null");
+}
+
+/** Options of {@linkcode resume}. */
+export interface ResumeOptions {
+  /** "latest", "none", or a step. */
+  ckpt: string;
+  tensors: Record<string, Tensor>;
+  say: (text: string) => void;
+}
+
+/** Loads what `ckpt` asks for into `tensors`: the state it held and its step, or null where there is nothing to resume. */
+export function resume(folder: string, { ckpt, tensors, say }: ResumeOptions): { step: number; state: Json } | null {
+  if (ckpt === "none") return null;
+  if (ckpt !== "latest") {
+    const step = Number(ckpt);
+    if (!Number.isInteger(step)) throw new RangeError(`Cannot resume: --ckpt is "${ckpt}", it must be latest, none or a step`);
+    return { step, state: loadCheckpoint(checkpointPath(folder, step), tensors) };
+  }
+  for (const step of listCheckpoints(folder)) {
+    const path = checkpointPath(folder, step);
+    try {
+      openSafetensors(path).close();
+    } catch (error) {
+      say(`passing over ${path}: ${(error as Error).message}`);
+      continue;
+    }
+    say(`resuming from ${path}`);
+    return { step, state: loadCheckpoint(path, tensors) };
+  }
+  return null;
+}
