@@ -49,7 +49,7 @@ const NVCC = [
   "-diag-suppress",
   "186,177",
 ];
-const LINK_COMMON = ["-shared", "-Wl,--gc-sections", "-Wl,--no-undefined", "-Wl,-z,now", "-Wl,-rpath,$ORIGIN", "-s"];
+const LINK_COMMON = ["-shared", "-Wl,--gc-sections", "-Wl,--no-undefined", "-Wl,-z,now", "-Wl,-z,nodelete", "-Wl,-rpath,$ORIGIN", "-s"];
 const LINK_CPU = ["g++", ...LINK_COMMON, "-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL"];
 const LINK_CPU_LIBS = ["-lpthread", "-lm"];
 const LINK_CUDA = ["g++", ...LINK_COMMON, "-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL"];

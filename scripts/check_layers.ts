@@ -17,7 +17,7 @@ const LAYERS: string[][] = [
 const BESIDE: Record<string, string[]> = {
   "lib/mesh": ["lib/render", "lib/io"],
   "lib/data": ["lib/io", "lib/render"],
-  "lib/train": ["lib/io", "lib/optim"],
+  "lib/train": ["lib/io", "lib/optim", "lib/models", "lib/flow", "lib/mesh", "lib/render"],
 };
 
 /** Folders that may open libraries' tables: where an op, an update or a file mapping is defined. */

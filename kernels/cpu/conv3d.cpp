@@ -156,23 +156,12 @@ int32_t k_conv3d_bwd_weight_workspace(uint64_t* bytes, int32_t B, int32_t X, int
   return workspace(bytes, parts.count * Cout * K + omp_get_max_threads() * block_cells(part) * part);
 }
 
-int32_t k_conv3d_bwd_weight(uint64_t dw, uint64_t dbias, uint64_t dy, uint64_t x, uint64_t scratch, int32_t B, int32_t X, int32_t Y, int32_t Z,
-                            int32_t Cin, int32_t Cout, int32_t kernel, int32_t stride, int32_t padding, int32_t dtype, uint64_t) {
+int32_t k_conv3d_bwd_weight(uint64_t dw, uint64_t dy, uint64_t x, uint64_t scratch, int32_t B, int32_t X, int32_t Y, int32_t Z, int32_t Cin,
+                            int32_t Cout, int32_t kernel, int32_t stride, int32_t padding, int32_t dtype, uint64_t) {
   Conv3dSizes s;
   if (int32_t status = expect_f32("k_conv3d_bwd_weight", dtype)) return status;
   if (int32_t status = conv3d_sizes(s, "k_conv3d_bwd_weight", B, X, Y, Z, Cin, Cout, kernel, stride, padding)) return status;
   const float* const rows = at<const float>(dy);
-  constexpr int64_t COLUMNS = 16;
-#pragma omp parallel for
-  for (int64_t first = 0; first < (dbias ? s.Cout : 0); first += COLUMNS) {
-    const int64_t count = std::min(COLUMNS, s.Cout - first);
-    double sum[COLUMNS] = {};
-    for (int64_t p = 0; p < s.cells_out; p++) {
-      for (int64_t c = 0; c < count; c++) sum[c] += rows[p * s.Cout + first + c];
-    }
-    for (int64_t c = 0; c < count; c++) at<float>(dbias)[first + c] = float(sum[c]);
-  }
-  if (!dw) return K_OK;
   const Windows windows{at<const float>(x), s.in, s.out, s.Cin, kernel, stride, padding};
   const Parts parts(s);
   const int64_t K = windows.K(), columns = parts.lines * windows.line(), step = block_cells(columns);

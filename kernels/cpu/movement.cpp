@@ -1,5 +1,6 @@
 #include "../include/movement.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "host.hpp"
@@ -20,29 +21,38 @@ int32_t with_element(const char* where, int32_t bytes, F run) {
 int32_t k_copy_fwd(uint64_t y, uint64_t x, uint64_t* extents, uint64_t* y_strides, uint64_t* x_strides, int32_t rank, int32_t element_bytes,
                    uint64_t) {
   if (rank < 0 || rank > 8) return fail(K_BAD_ARGUMENT, "k_copy_fwd", "rank is %d, it must be 0 to 8", rank);
-  int64_t n[8], ys[8], xs[8], rows = 1;
+  int64_t n[8], ys[8], xs[8], planes = 1;
   for (int d = 0; d < 8; d++) {  // aligned to the last axis, missing axes in front
     const int from = d - (8 - rank);
     n[d] = from < 0 ? 1 : int64_t(extents[from]);
     ys[d] = from < 0 ? 0 : int64_t(y_strides[from]);
     xs[d] = from < 0 ? 0 : int64_t(x_strides[from]);
-    if (d < 7) rows *= n[d];
   }
+  for (int d = 0; d < 6; d++) {  // the fastest axis of x next to the last, for tiles
+    if (xs[d] == 1 && xs[7] != 1) std::swap(n[d], n[6]), std::swap(ys[d], ys[6]), std::swap(xs[d], xs[6]);
+  }
+  for (int d = 0; d < 6; d++) planes *= n[d];
+  const int64_t tile = xs[7] == 1 ? n[7] : 16, tiles = n[7] ? (n[7] + tile - 1) / tile : 0;
   return with_element("k_copy_fwd", element_bytes, [&](auto element) {
     using T = decltype(element);
-#pragma omp parallel for schedule(static) if (rows > 1 && rows * n[7] * int64_t(sizeof(T)) > PARALLEL)
-    for (int64_t row = 0; row < rows; row++) {
-      int64_t at_y = 0, at_x = 0, rest = row;
-      for (int d = 6; d >= 0; d--) {
-        at_y += rest % n[d] * ys[d];
-        at_x += rest % n[d] * xs[d];
-        rest /= n[d];
-      }
-      T* to = at<T>(y) + at_y;
-      const T* from = at<const T>(x) + at_x;
-      if (ys[7] == 1 && xs[7] == 1) std::memcpy(to, from, n[7] * sizeof(T));
-      else {
-        for (int64_t i = 0; i < n[7]; i++) to[i * ys[7]] = from[i * xs[7]];
+#pragma omp parallel for collapse(2) schedule(static) if (planes * n[6] * n[7] * int64_t(sizeof(T)) > PARALLEL)
+    for (int64_t plane = 0; plane < planes; plane++) {
+      for (int64_t k = 0; k < tiles; k++) {
+        int64_t at_y = 0, at_x = 0, rest = plane;
+        for (int d = 5; d >= 0; d--) {
+          at_y += rest % n[d] * ys[d];
+          at_x += rest % n[d] * xs[d];
+          rest /= n[d];
+        }
+        const int64_t first = k * tile, last = std::min(first + tile, n[7]);
+        for (int64_t p = 0; p < n[6]; p++) {
+          T* to = at<T>(y) + at_y + p * ys[6];
+          const T* from = at<const T>(x) + at_x + p * xs[6];
+          if (ys[7] == 1 && xs[7] == 1) std::memcpy(to + first, from + first, (last - first) * sizeof(T));
+          else {
+            for (int64_t i = first; i < last; i++) to[i * ys[7]] = from[i * xs[7]];
+          }
+        }
       }
     }
     return int32_t(K_OK);

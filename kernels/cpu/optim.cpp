@@ -3,20 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <immintrin.h>
 
-#include "host.hpp"
+#include "half.hpp"
 
 namespace {
-uint16_t to_f16(float v) { return uint16_t(_cvtss_sh(v, _MM_FROUND_TO_NEAREST_INT)); }
-
-uint16_t to_bf16(float v) {
-  uint32_t bits;
-  __builtin_memcpy(&bits, &v, 4);
-  if ((bits & 0x7fffffff) > 0x7f800000) return uint16_t(bits >> 16 | 0x40);
-  return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
 int32_t expect_n(const char* where, int64_t n) {
   return n >= 0 ? K_OK : fail(K_BAD_ARGUMENT, where, "n = %lld, it must be >= 0", static_cast<long long>(n));
 }
@@ -64,7 +54,7 @@ int32_t k_adamw_fwd(uint64_t p, uint64_t m, uint64_t v, uint64_t ema, uint64_t c
       ms[i] += new_m * (g - ms[i]);
       vs[i] = old_v * vs[i] + new_v * g * g;
       ps[i] = ps[i] * decay - rate * ms[i] / (std::sqrt(vs[i]) / root + epsilon);
-      if (copy && i < n_copy) at<uint16_t>(copy)[i] = copy_dtype == K_F16 ? to_f16(ps[i]) : to_bf16(ps[i]);
+      if (copy && i < n_copy) at<uint16_t>(copy)[i] = copy_dtype == K_F16 ? from_f32<Half>(ps[i]).bits : from_f32<Bf16>(ps[i]).bits;
     }
     if (ema) emas[i] = old_ema * emas[i] + new_ema * ps[i];
     if (zero_grad) grads[i] = 0;

@@ -1,5 +1,6 @@
 #include "../include/reduce.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "host.hpp"

@@ -11,7 +11,7 @@ int32_t k_voxelize_fwd(uint64_t occupancy, uint64_t positions, uint64_t triangle
   if (R < 1 || R > 1024) return fail(K_BAD_ARGUMENT, "k_voxelize_fwd", "R = %d, it must be 1 to 1024", R);
   uint8_t* out = at<uint8_t>(occupancy);
   std::memset(out, 0, size_t(R) * R * R);
-#pragma omp parallel for schedule(dynamic, 64) if (T > 64)
+#pragma omp parallel for schedule(dynamic, 64) if (T > 4096)
   for (int32_t t = 0; t < T; t++) {
     TriangleVoxels triangle;
     if (!triangle.load(at<const float>(positions), at<const int32_t>(triangles) + int64_t(t) * 3, V, R)) continue;

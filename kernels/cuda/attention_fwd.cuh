@@ -9,31 +9,21 @@ constexpr int FWD_QUERIES = 128, FWD_KEYS = 64;
 template <int DP>
 constexpr int FWD_SHARED = (FWD_QUERIES + 2 * FWD_KEYS) * PITCH<DP> * 2;
 
-// Turns a tile of scores q k^T into exp2(c (s - max)), c = scale log2(e), and brings max, weight and sum up to date. The weight of a row is
-// spread over the 4 lanes that share it.
+// Raises `top`, the running maxima of c q k^T, to those of a tile s of q k^T, and scales what was summed under the old ones.
 template <int NT, int DT>
-__device__ void soften(float (&s)[2][NT][4], float (&top)[2][2], float (&weight)[2][2], float (&sum)[2][DT][4], float c) {
+__device__ void raise(const float (&s)[2][NT][4], float (&top)[2][2], float (&weight)[2][2], float (&sum)[2][DT][4], float c) {
 #pragma unroll
   for (int m = 0; m < 2; m++) {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      float high = top[m][half];
+      float high = s[m][0][half * 2];
 #pragma unroll
-      for (int n = 0; n < NT; n++) high = fmaxf(high, fmaxf(s[m][n][half * 2], s[m][n][half * 2 + 1]));
+      for (int i = 1; i < NT * 2; i++) high = fmaxf(high, s[m][i / 2][half * 2 + i % 2]);
       high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 1));
-      high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 2));
-      const float keep = exp2_fast((top[m][half] - high) * c), shift = high * c;
-      float total = 0;
-#pragma unroll
-      for (int n = 0; n < NT; n++) {
-#pragma unroll
-        for (int i = half * 2; i < half * 2 + 2; i++) {
-          s[m][n][i] = exp2_fast(fmaf(s[m][n][i], c, -shift));
-          total += s[m][n][i];
-        }
-      }
+      high = fmaxf(top[m][half], fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 2)) * c);
+      const float keep = exp2_fast(top[m][half] - high);
       top[m][half] = high;
-      weight[m][half] = fmaf(weight[m][half], keep, total);
+      weight[m][half] *= keep;
 #pragma unroll
       for (int n = 0; n < DT; n++) {
         sum[m][n][half * 2] *= keep;
@@ -45,7 +35,7 @@ __device__ void soften(float (&s)[2][NT][4], float (&top)[2][2], float (&weight)
 
 template <class T, int DP>
 __global__ void __launch_bounds__(THREADS, DP <= 64 ? 3 : 2)
-    forward(Operand<T> o, float* lse, Operand<const T> q, Operand<const T> k, Operand<const T> v, Sizes size, float scale) {
+    forward(Operand<T> o, float* lse, Operand<const T> q, Operand<const T> k, Operand<const T> v, Sizes size, float c) {
   constexpr int QUERIES = FWD_QUERIES, KEYS = FWD_KEYS, ROW = PITCH<DP> * 2;
   extern __shared__ uint4 shared[];
   const Place own = place<QUERIES>(size.L);
@@ -53,7 +43,6 @@ __global__ void __launch_bounds__(THREADS, DP <= 64 ? 3 : 2)
   const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 32;  // of the warp's rows
   const uint32_t q_tile = shared_address(shared), k_tile = q_tile + QUERIES * ROW, v_tile = k_tile + KEYS * ROW;
   const uint32_t q_at = q_tile + first * ROW + lane_a<DP>(), k_at = k_tile + lane_b<DP>(), v_at = v_tile + lane_a<DP>();
-  const float c = scale * LOG2_E;
 
   float sum[2][DP / 8][4] = {}, top[2][2], weight[2][2] = {};
 #pragma unroll
@@ -81,12 +70,21 @@ __global__ void __launch_bounds__(THREADS, DP <= 64 ? 3 : 2)
     }
     cp_async_wait();
     __syncthreads();  // these values are here, and these keys were read
+    raise(s, top, weight, sum, c);
     if (size.M - key > KEYS) load_tile<KEYS, DP>(k_tile, keys, key + KEYS, size.M, size.D);
-    soften(s, top, weight, sum, c);
 #pragma unroll
     for (int step = 0; step < KEYS / 16; step++) {
       uint32_t a[2][4];
-      to_a<T>(a, s, step);
+#pragma unroll
+      for (int m = 0; m < 2; m++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          const float* pair = s[m][2 * step + i / 2] + i % 2 * 2;
+          const float low = exp2_fast(fmaf(pair[0], c, -top[m][i % 2])), high = exp2_fast(fmaf(pair[1], c, -top[m][i % 2]));
+          weight[m][i % 2] += low + high;  // each of the 4 lanes that share a row has a part of it
+          a[m][i] = pack(T{}, low, high);
+        }
+      }
       multiply_nn<T>(sum, a, v_at + step * 16 * ROW);
     }
   }
@@ -107,7 +105,7 @@ __global__ void __launch_bounds__(THREADS, DP <= 64 ? 3 : 2)
         sum[m][n][half * 2 + 1] *= factor;
       }
       const int row = own.from + first + m * 16 + half * 8 + lane / 4;
-      if (lane % 4 == 0 && row < size.L) lse[int64_t(own.head) * size.L + row] = fmaf(top[m][half], scale, logf(total));
+      if (lane % 4 == 0 && row < size.L) lse[int64_t(own.head) * size.L + row] = (top[m][half] + log2f(total)) * LN_2;
     }
   }
   store_rows<DP, 2>(reinterpret_cast<T*>(shared) + first * PITCH<DP>, sum, o.of(own.head, size.H), own.from + first, size.L, size.D);

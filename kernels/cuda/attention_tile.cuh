@@ -52,10 +52,10 @@ template <int ROWS, int DP, class T>
 __device__ void load_tile(uint32_t tile, Rows<const T> x, int from, int tokens, int D) {
   constexpr int LANES = DP % 64 == 0 ? 8 : 4, STEP = THREADS / LANES;  // lanes a token, tokens at a time
   static_assert(ROWS % STEP == 0 && DP % (LANES * 8) == 0);
-  const int row = threadIdx.x / LANES, column = threadIdx.x % LANES * 8;
-  const T* at = x.data + (from + row) * x.token + column;
+  const int thread = thread_again(), row = thread / LANES, column = thread % LANES * 8;
+  const T* at = x.data + from * x.token + (row * x.token + column);
   tile += (row * PITCH<DP> + column) * 2;
-#pragma unroll 1
+#pragma unroll
   for (int i = 0; i < ROWS; i += STEP, at += STEP * x.token) {
 #pragma unroll
     for (int d = 0; d < DP; d += LANES * 8) {

@@ -11,6 +11,7 @@ constexpr int LANES = 16 / sizeof(T);
 template <class I>
 struct Extents {
   I n[4], a[4], b[4];
+  int first = 0;  // the axes before it have extent 1
 };
 
 // y at i in [n0, n1, n2, n3] is made from a and b at the offsets of this index.
@@ -18,14 +19,13 @@ template <class I>
 __device__ inline void offsets(const Extents<I>& e, I i, I& at_a, I& at_b) {
   at_a = at_b = 0;
 #pragma unroll
-  for (int d = 3; d > 0; d--) {
-    const I q = i / e.n[d], r = i - q * e.n[d];
+  for (int d = 3; d >= 0; d--) {
+    if (d < e.first) continue;
+    const I q = d > e.first ? i / e.n[d] : 0, r = i - q * e.n[d];
     at_a += r * e.a[d];
     at_b += r * e.b[d];
     i = q;
   }
-  at_a += i * e.a[0];
-  at_b += i * e.b[0];
 }
 
 // V lanes of an operand whose last stride is 1, or V times the same element where it is 0.
@@ -135,7 +135,7 @@ bool packs(const Extents<int64_t>& e, const int64_t (&s)[4], int V) {
 
 // Calls run(Extents of 32 or 64 bits, n, whether packs of V fit both operands).
 template <class F>
-int32_t with_extents(const char* where, const Extents<int64_t>& e, int V, F run) {
+int32_t with_extents(const char* where, Extents<int64_t> e, int V, F run) {
   int64_t n = 1, furthest_a = 0, furthest_b = 0;
   for (int d = 0; d < 4; d++) {
     if (e.n[d] < 0) return fail(K_BAD_ARGUMENT, where, "extent n%d is %lld, it must be at least 0", d, (long long)e.n[d]);
@@ -144,10 +144,12 @@ int32_t with_extents(const char* where, const Extents<int64_t>& e, int V, F run)
     furthest_b += e.n[d] * e.b[d];
   }
   if (n == 0) return K_OK;
+  while (e.first < 3 && e.n[e.first] == 1) e.first++;
   const bool vector = packs(e, e.a, V) && packs(e, e.b, V);
   const int64_t limit = int64_t(1) << 31;
   if (n >= limit || furthest_a >= limit || furthest_b >= limit) return run(e, n, vector);
   Extents<uint32_t> small;
+  small.first = e.first;
   for (int d = 0; d < 4; d++) small.n[d] = uint32_t(e.n[d]), small.a[d] = uint32_t(e.a[d]), small.b[d] = uint32_t(e.b[d]);
   return run(small, n, vector);
 }

@@ -29,18 +29,21 @@ template <class T, int V>
 struct GateBackward {
   T* dh;
   const T *dy, *h, *gate;
-  int L, C;
+  int C;
+  struct Loaded {
+    Pack<T, V> dy, h;
+  };
 
-  __device__ void operator()(float (&sums)[1][V], int b, int64_t l, int c) const {
-    const int64_t i = (int64_t(b) * L + l) * C + c;
-    float d[V], v[V], g[V];
-    load_lanes(d, dy + i);
-    load_lanes(v, h + i);
+  __device__ Loaded load(int64_t i) const {
+    return {*reinterpret_cast<const Pack<T, V>*>(dy + i), *reinterpret_cast<const Pack<T, V>*>(h + i)};
+  }
+  __device__ void add(float (&sums)[1][V], const Loaded& at, int64_t i, int b, int c) const {
+    float g[V];
     load_lanes(g, gate + int64_t(b) * C + c);
 #pragma unroll
-    for (int k = 0; k < V; k++) {
-      sums[0][k] += d[k] * v[k];
-      g[k] *= d[k];
+    for (int j = 0; j < V; j++) {
+      sums[0][j] += to_f32(at.dy.v[j]) * to_f32(at.h.v[j]);
+      g[j] *= to_f32(at.dy.v[j]);
     }
     if (dh) store_lanes(dh + i, g);
   }
@@ -82,8 +85,8 @@ int32_t k_gate_add_bwd(uint64_t dh, uint64_t dgate, uint64_t dy, uint64_t h, uin
   return with_float_type(where, dtype, [&](auto t) {
     using T = decltype(t);
     const auto run = [&](auto v) {
-      const GateBackward<T, v> add{at<T>(dh), at<const T>(dy), at<const T>(h), at<const T>(gate), L, C};
-      return launch_column_sums<1, v>(where, scratch, B, L, C, stream, add);
+      const GateBackward<T, v> terms{at<T>(dh), at<const T>(dy), at<const T>(h), at<const T>(gate), C};
+      return launch_column_sums<1, v>(where, scratch, B, L, C, stream, terms);
     };
     constexpr int V = 16 / sizeof(T);
     const bool packed = C % V == 0 && aligned16(dh, dy, h, gate);

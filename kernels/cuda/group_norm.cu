@@ -11,17 +11,18 @@ constexpr int THREADS = 256;
 template <class T, int V>
 struct Moments {
   const T* x;
-  int L, C;
+  int64_t matrix;  // L * C
+  using Loaded = Pack<T, V>;
 
-  __device__ void operator()(float (&sums)[2][V], int b, int64_t l, int c) const {
-    float v[V], x0[V];
-    load_lanes(v, x + (int64_t(b) * L + l) * C + c);
-    load_lanes(x0, x + int64_t(b) * L * C + c);
+  __device__ Loaded load(int64_t i) const { return *reinterpret_cast<const Loaded*>(x + i); }
+  __device__ void add(float (&sums)[2][V], const Loaded& at, int64_t, int b, int c) const {
+    float x0[V];
+    load_lanes(x0, x + b * matrix + c);
 #pragma unroll
-    for (int i = 0; i < V; i++) {
-      const float d = v[i] - x0[i];
-      sums[0][i] += d;
-      sums[1][i] += d * d;
+    for (int j = 0; j < V; j++) {
+      const float d = to_f32(at.v[j]) - x0[j];
+      sums[0][j] += d;
+      sums[1][j] += d * d;
     }
   }
 };
@@ -91,19 +92,22 @@ template <class T, int V>
 struct Products {
   const T *dy, *x;
   const float *mean, *rstd;
-  int L, C, G;
+  int G, width;
+  struct Loaded {
+    Pack<T, V> dy, x;
+  };
 
-  __device__ void operator()(float (&sums)[2][V], int b, int64_t l, int c) const {
-    const int64_t i = (int64_t(b) * L + l) * C + c;
-    float d[V], v[V];
-    load_lanes(d, dy + i);
-    load_lanes(v, x + i);
-    GroupAt at(c, C / G);
+  __device__ Loaded load(int64_t i) const {
+    return {*reinterpret_cast<const Pack<T, V>*>(dy + i), *reinterpret_cast<const Pack<T, V>*>(x + i)};
+  }
+  __device__ void add(float (&sums)[2][V], const Loaded& at, int64_t, int b, int c) const {
+    GroupAt place(c, width);
 #pragma unroll
-    for (int k = 0; k < V; k++, at.next()) {
-      const int64_t g = int64_t(b) * G + at.group;
-      sums[0][k] += d[k] * (v[k] - mean[g]) * rstd[g];
-      sums[1][k] += d[k];
+    for (int j = 0; j < V; j++, place.next()) {
+      const int64_t g = int64_t(b) * G + place.group;
+      const float d = to_f32(at.dy.v[j]);
+      sums[0][j] += d * (to_f32(at.x.v[j]) - mean[g]) * rstd[g];
+      sums[1][j] += d;
     }
   }
 };
@@ -164,8 +168,8 @@ int32_t k_group_norm_fwd(uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, u
     using T = decltype(t);
     return with_lanes<T>(C % (16 / sizeof(T)) == 0 && aligned16(y, x), [&](auto v) {
       const Chunks chunks(B, L);
-      if (const int32_t status = launch_column_sums<2, v>(where, scratch, B, L, C, stream, Moments<T, v>{at<const T>(x), L, C})) return status;
-      group_stats<<<unsigned(B * G), THREADS, 0, stream_of(stream)>>>(at<float>(mean), at<float>(rstd), at<const float>(scratch), at<const T>(x), L, C,
+      if (const int32_t status = launch_column_sums<2, v>(where, scratch, B, L, C, stream, Moments<T, v>{at<const T>(x), int64_t(L) * C})) return status;
+      group_stats<T><<<unsigned(B * G), THREADS, 0, stream_of(stream)>>>(at<float>(mean), at<float>(rstd), at<const float>(scratch), at<const T>(x), L, C,
                                                                       G, chunks.S, chunks.rows, eps);
       return write_rows<T, v>(where, y, 0, x, w, b, mean, rstd, 0, B, L, C, G, stream);
     });
@@ -180,8 +184,8 @@ int32_t k_group_norm_bwd(uint64_t dx, uint64_t dw, uint64_t db, uint64_t dy, uin
   const int32_t status = B == 0 || L == 0 ? K_OK : with_float_type(where, dtype, [&](auto t) {
     using T = decltype(t);
     return with_lanes<T>(C % (16 / sizeof(T)) == 0 && aligned16(dx, dy, x), [&](auto v) {
-      const Products<T, v> add{at<const T>(dy), at<const T>(x), at<const float>(mean), at<const float>(rstd), L, C, G};
-      const int32_t status = launch_column_sums<2, v>(where, scratch, B, L, C, stream, add);
+      const Products<T, v> terms{at<const T>(dy), at<const T>(x), at<const float>(mean), at<const float>(rstd), G, C / G};
+      const int32_t status = launch_column_sums<2, v>(where, scratch, B, L, C, stream, terms);
       if (status || !dx) return status;
       const uint64_t means = scratch + uint64_t(B) * S * 2 * C * sizeof(float);
       group_means<<<unsigned(B * G), THREADS, 0, stream_of(stream)>>>(at<float2>(means), at<const float>(scratch), at<const float>(w), L, C, G, S);

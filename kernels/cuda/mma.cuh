@@ -4,6 +4,13 @@
 
 __device__ inline uint32_t shared_address(const void* p) { return uint32_t(__cvta_generic_to_shared(p)); }
 
+// threadIdx.x, read anew each time: what is computed from it does not stay in registers from one use to the next.
+__device__ inline int thread_again() {
+  int x;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
+  return x;
+}
+
 // Begin to copy 16 or 4 bytes, or to write as many zeros where `inside` is false (nothing is read then).
 __device__ inline void cp_async16(uint32_t to, const void* from, bool inside) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(inside ? 16 : 0) : "memory");

@@ -46,11 +46,6 @@ struct Row {
   }
 };
 
-__device__ inline float lanes_sum(float v, int lanes) {
-  for (int o = lanes / 2; o; o /= 2) v += __shfl_xor_sync(0xffffffffu, v, o);
-  return v;
-}
-
 template <class At>
 __device__ inline float group_sum(float v, int lanes) {
   if constexpr (At::WHOLE) return block_sum<At::THREADS>(v);
@@ -133,7 +128,7 @@ __global__ void __launch_bounds__(WIDE ? R > 1 ? 512 : 1024 : 128) norm_bwd(T* _
                                                                             const W* __restrict__ w, float one, const float* __restrict__ mean,
                                                                             const float* __restrict__ rstd, int L, int C, int X, int S) {
   constexpr int P = COLUMNS / V;
-  __shared__ alignas(16) float shared[WIDE ? 2 * 32 * 2 * R : 128 * 2 * COLUMNS];
+  alignas(16) __shared__ float shared[WIDE ? 2 * 32 * 2 * R : 128 * 2 * COLUMNS];
   const int lane = WIDE ? threadIdx.x : threadIdx.x & (X - 1), group = WIDE ? 0 : threadIdx.x / X, groups = WIDE ? 1 : 128 / X;
   const int b = blockIdx.x / S, c = lane * COLUMNS;
   const int64_t start = int64_t(b) * L, step = int64_t(S) * groups * R;

@@ -12,22 +12,20 @@ constexpr int THREADS = 256, BLOCKS = 1056;  // 8 blocks for each of 132 multipr
 // partial[2 * block] = the sum of squares of the elements that come to a block, partial[2 * block + 1] = how many are not finite
 template <int V>
 __global__ void __launch_bounds__(THREADS) sum_squares(float2* partial, const float* __restrict__ grad, int64_t n, float unscale) {
-  const int64_t step = int64_t(gridDim.x) * THREADS * V;
+  const int64_t thread = int64_t(blockIdx.x) * THREADS + threadIdx.x, threads = int64_t(gridDim.x) * THREADS, whole = n / V * V;
   float sums[V] = {}, bad = 0;
+  const auto add = [&](float g, float& sum) {
+    bad += isfinite(g) ? 0 : 1;
+    sum += (g * unscale) * (g * unscale);
+  };
 #pragma unroll 4
-  for (int64_t i = (int64_t(blockIdx.x) * THREADS + threadIdx.x) * V; i < n; i += step) {
-    float g[V] = {};
-    if (i + V <= n) {
-      load_lanes(g, grad + i);
-    } else {
-      for (int j = 0; i + j < n; j++) g[j] = grad[i + j];
-    }
+  for (int64_t i = thread * V; i < whole; i += threads * V) {
+    float g[V];
+    load_lanes(g, grad + i);
 #pragma unroll
-    for (int j = 0; j < V; j++) {
-      bad += isfinite(g[j]) ? 0 : 1;
-      sums[j] += (g[j] * unscale) * (g[j] * unscale);
-    }
+    for (int j = 0; j < V; j++) add(g[j], sums[j]);
   }
+  for (int64_t i = whole + thread; i < n; i += threads) add(grad[i], sums[0]);
 #pragma unroll
   for (int j = 1; j < V; j++) sums[0] += sums[j];
   const float squares = block_sum<THREADS>(sums[0]), not_finite = block_sum<THREADS>(bad);
@@ -59,15 +57,14 @@ struct Adamw {
   // For the elements i to i + V, V being 4 or 1.
   template <int V>
   __device__ void run(int64_t i) const {
-    float ps[V];
-    const bool apply = stats[1] != 0;
-    if (apply || ema) load_lanes(ps, p + i);
-    if (apply) {
+    float ps[V], gs[V], ms[V], vs[V], es[V];
+    load_lanes(ps, p + i);
+    load_lanes(gs, grad + i);
+    load_lanes(ms, m + i);
+    load_lanes(vs, v + i);
+    if (ema) load_lanes(es, ema + i);
+    if (stats[1] != 0) {
       const float clip = max_norm > 0 ? fminf(1, max_norm / (stats[0] + 1e-6f)) : 1, scale = unscale * clip;
-      float gs[V], ms[V], vs[V];
-      load_lanes(gs, grad + i);
-      load_lanes(ms, m + i);
-      load_lanes(vs, v + i);
 #pragma unroll
       for (int j = 0; j < V; j++) {
         const float g = gs[j] * scale;
@@ -81,8 +78,6 @@ struct Adamw {
       if (copy) write_copy(i, ps);
     }
     if (ema) {
-      float es[V];
-      load_lanes(es, ema + i);
 #pragma unroll
       for (int j = 0; j < V; j++) es[j] = old_ema * es[j] + new_ema * ps[j];
       store_lanes(ema + i, es);

@@ -11,11 +11,6 @@ struct Gammas {
   const float* of[3];
 };
 
-__device__ inline float lanes_sum(float v, int lanes) {
-  for (int o = lanes / 2; o; o /= 2) v += __shfl_xor_sync(0xffffffffu, v, o);
-  return v;
-}
-
 // A thread's place: `slot` counts the G * H vectors of one n, c its first element of the vector.
 struct Place {
   int slot, c;
@@ -107,7 +102,7 @@ __global__ void __launch_bounds__(THREADS) head_rms_norm_bwd(T* __restrict__ dx,
         dot += v[j].get(i) * d[j].get(i) * gamma[i];
       }
       const float size = sqrtf(lanes_sum(squares, lanes)), inverse = 1 / fmaxf(size, SMALLEST), scale = sqrtf(float(D)) * inverse;
-      dot = size > SMALLEST ? lanes_sum(dot, lanes) * inverse : lanes_sum(0, lanes);
+      dot = lanes_sum(dot, lanes) * (size > SMALLEST ? inverse : 0);
 #pragma unroll
       for (int i = 0; i < COLUMNS; i++) {
         const float vhat = v[j].get(i) * inverse, g = d[j].get(i);

@@ -44,6 +44,12 @@ int32_t launch_sum_partials(const char* where, Sums<T> sums, uint64_t partial, i
   return launched(where);
 }
 
+// The sum over a part of a warp: `lanes` threads, a power of two. Every thread of the warp must call it.
+__device__ inline float lanes_sum(float v, int lanes) {
+  for (int o = lanes / 2; o; o /= 2) v += __shfl_xor_sync(0xffffffffu, v, o);
+  return v;
+}
+
 inline int power_of_two(int64_t at_least) {
   int p = 1;
   while (p < at_least) p *= 2;
@@ -78,30 +84,41 @@ struct Chunks {
   }
 };
 
-constexpr int SUM_THREADS = 256;
+constexpr int SUM_THREADS = 256, SUM_LOADS = 4;
 
-// partial[b, s, k, c] = the sum over the rows l of chunk s of what add(sums, b, l, c) adds to sums[k][i] for the columns c + i, i < V.
+// partial[b, s, k, c] = the sum over the rows of chunk s of what terms.add adds to sums[k][j] for the columns c + j, j < V.
+//   Loaded load(i): reads the inputs at the elements i to i + V of [B, L, C]    add(sums, loaded, i, b, c)
 template <int K, int V, class F>
-__global__ void __launch_bounds__(SUM_THREADS) column_sums(float* partial, int L, int C, int S, int rows, int X, F add) {
+__global__ void __launch_bounds__(SUM_THREADS) column_sums(float* partial, int L, int C, int S, int rows, int X, F terms) {
   __shared__ float shared[SUM_THREADS * K * V];
   const int tiles = (C / V + X - 1) / X, tile = blockIdx.x % tiles, chunk = blockIdx.x / tiles, b = chunk / S;
   const int x = threadIdx.x & (X - 1), y = threadIdx.x / X, Y = SUM_THREADS / X, c = (tile * X + x) * V;
   const int64_t first = int64_t(chunk % S) * rows, end = first + rows < L ? first + rows : L;
   float sums[K][V] = {};
   if (c < C) {
-#pragma unroll 4
-    for (int64_t l = first + y; l < end; l += Y) add(sums, b, l, c);
+    for (int64_t l = first + y; l < end; l += Y * SUM_LOADS) {
+      const int64_t i = (int64_t(b) * L + l) * C + c, step = int64_t(Y) * C;
+      typename F::Loaded loaded[SUM_LOADS];
+#pragma unroll
+      for (int j = 0; j < SUM_LOADS; j++) {
+        if (l + j * Y < end) loaded[j] = terms.load(i + j * step);
+      }
+#pragma unroll
+      for (int j = 0; j < SUM_LOADS; j++) {
+        if (l + j * Y < end) terms.add(sums, loaded[j], i + j * step, b, c);
+      }
+    }
   }
   store_column_sums(partial + int64_t(chunk) * K * C, sums, shared, C, tile, X, Y, x, y);
 }
 
 template <int K, int V, class F>
-int32_t launch_column_sums(const char* where, uint64_t partial, int B, int L, int C, uint64_t stream, F add) {
+int32_t launch_column_sums(const char* where, uint64_t partial, int B, int L, int C, uint64_t stream, F terms) {
   const Chunks chunks(B, L);
   const int X = std::min(32, power_of_two(C / V));
   const int64_t blocks = int64_t(B) * chunks.S * ceil_div(C / V, X);
   if (blocks == 0) return K_OK;
   if (blocks > INT32_MAX) return fail(K_BAD_ARGUMENT, where, "B = %d and C = %d, their product must be smaller", B, C);
-  column_sums<K, V><<<unsigned(blocks), SUM_THREADS, 0, stream_of(stream)>>>(at<float>(partial), L, C, chunks.S, chunks.rows, X, add);
+  column_sums<K, V, F><<<unsigned(blocks), SUM_THREADS, 0, stream_of(stream)>>>(at<float>(partial), L, C, chunks.S, chunks.rows, X, terms);
   return launched(where);
 }

@@ -31,8 +31,7 @@ K_API int32_t k_conv3d_bwd_input(uint64_t dx, uint64_t dy, uint64_t w, uint64_t 
 K_API int32_t k_conv3d_bwd_weight_workspace(uint64_t* bytes, int32_t B, int32_t X, int32_t Y, int32_t Z, int32_t Cin, int32_t Cout,
                                             int32_t kernel, int32_t stride, int32_t padding, int32_t dtype);
 
-// dw[o, i, t] = sum over b, p of dy[b, p, o] x[b, p * stride + t - padding, i]    dbias[o] = sum over b, p of dy[b, p, o]
-//   dw: [Cout, Cin, kernel, kernel, kernel] f32    dbias: [Cout] f32    either is 0 where it is not wanted
-K_API int32_t k_conv3d_bwd_weight(uint64_t dw, uint64_t dbias, uint64_t dy, uint64_t x, uint64_t scratch, int32_t B, int32_t X, int32_t Y,
-                                  int32_t Z, int32_t Cin, int32_t Cout, int32_t kernel, int32_t stride, int32_t padding, int32_t dtype,
-                                  uint64_t stream);
+// dw[o, i, t] = sum over b and p of dy[b, p, o] x[b, p * stride + t - padding, i]    (the gradient of bias is the sum of dy: k_sum_fwd)
+//   dw: [Cout, Cin, kernel, kernel, kernel] f32
+K_API int32_t k_conv3d_bwd_weight(uint64_t dw, uint64_t dy, uint64_t x, uint64_t scratch, int32_t B, int32_t X, int32_t Y, int32_t Z, int32_t Cin,
+                                  int32_t Cout, int32_t kernel, int32_t stride, int32_t padding, int32_t dtype, uint64_t stream);

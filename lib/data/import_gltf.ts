@@ -136,12 +136,12 @@ function readPrimitive(json: GltfJson, primitive: GltfPrimitive, accessors: Acce
   if (!positions) return undefined;
   const V = positions.length / 3;
   const texture = material && baseColorOf(material).texture;
-  const uvs = texture && read(`TEXCOORD_${texture.extensions?.KHR_texture_transform?.texCoord ?? texture.texCoord}`, 2, V);
+  const uvs = read(`TEXCOORD_${texture?.extensions?.KHR_texture_transform?.texCoord ?? texture?.texCoord ?? 0}`, 2, V);
   return {
     positions,
     triangles: trianglesOf(primitive, accessors, V),
     normals: read("NORMAL", 3, V),
-    uvs: uvs && transformUvs(uvs, material),
+    uvs: uvs && material ? transformUvs(uvs, material) : uvs,
     colors: read("COLOR_0", 4, V),
     material: primitive.material ?? json.materials.length,
   };

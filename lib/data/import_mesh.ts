@@ -11,7 +11,7 @@ export const MESH_ENDINGS: string[] = [".glb", ".gltf", ".obj"];
  * Reads a GLB, glTF 2 or OBJ file, with the `.bin`, picture and MTL files next to it, as one mesh in a Z-up world
  * ((x, y, z) of the file becomes (x, -z, y)): node transforms and instances applied, skins in their bind pose, v = 0 of a picture at its top.
  * The file may come from anywhere: whatever leads out of its folder, is cut short, inconsistent or beyond `limits` throws an
- * Error `Cannot import <path>: ...`.
+ * Error `Cannot import <path>: ...`. Normals, texture coordinates and colours that are not finite become 0.
  */
 export async function importMesh(path: string, limits: ImportLimits = DEFAULT_IMPORT_LIMITS): Promise<RenderMesh> {
   const ending = extname(path).toLowerCase();
@@ -25,6 +25,7 @@ export async function importMesh(path: string, limits: ImportLimits = DEFAULT_IM
         throw new Error(`vertex ${Math.floor(i / 3)} has a coordinate ${mesh.positions[i]}, it must be finite`);
       }
     }
+    for (const values of [mesh.normals, mesh.uvs, mesh.colors]) values?.forEach((x, i) => Number.isFinite(x) || (values[i] = 0));
     return mesh;
   } catch (error) {
     throw new Error(`Cannot import ${path}: ${(error as Error).message}`, { cause: error });

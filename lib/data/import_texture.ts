@@ -16,13 +16,14 @@ function toTexture({ width, height, channels, data }: Image): Texture {
 /** Decodes a PNG or JPEG file to RGBA; throws an Error that begins with `what` for anything else, and for more pixels than the limit. */
 export async function decodeTexture(file: Uint8Array<ArrayBuffer>, what: string, limits: ImportLimits): Promise<Texture> {
   const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", file)).toHex();
-  let texture = recent.get(hash);
-  if (!texture) {
-    try {
-      texture = toTexture(readImage(file, { maxPixels: limits.texturePixels }));
-    } catch (error) {
-      throw new Error(`${what} is no picture that can be read: ${(error as Error).message}`);
-    }
+  const known = recent.get(hash);
+  let texture: Texture;
+  try {
+    texture = known && known.width * known.height <= limits.texturePixels
+      ? known
+      : toTexture(readImage(file, { maxPixels: limits.texturePixels }));
+  } catch (error) {
+    throw new Error(`${what} is no picture that can be read: ${(error as Error).message}`);
   }
   recent.delete(hash);
   recent.set(hash, texture);

@@ -34,7 +34,7 @@ export interface PrepareOptions {
   device?: AssetOptions["device"];
   /** Stops the work after the objects begun; what is done is recorded. */
   signal?: AbortSignal;
-  /** Called after each object. */
+  /** Called at the start and after each object. */
   onProgress?: (summary: PrepareSummary) => void;
 }
 
@@ -133,6 +133,7 @@ export async function prepareDataset(options: PrepareOptions): Promise<PrepareSu
   const summary: PrepareSummary = { total: share.length, made: 0, skipped: 0, failed: [], duplicates: [] };
   const rows = new Map<string, MetadataRow>(), record = `prepared_${rank}_of_${worldSize}`;
   let flushed = performance.now();
+  options.onProgress?.(summary);
   const note = ({ row, skipped }: AssetResult): void => {
     const twin = rows.get(row.sha256);
     if (twin) summary.duplicates.push(compare(twin.file_identifier, row.file_identifier) < 0 ? row.file_identifier : twin.file_identifier);

@@ -17,6 +17,8 @@ export interface AssetWorker {
   stop(): void;
 }
 
+const START_SECONDS = 120;
+
 async function* linesOf(stream: ReadableStream<Uint8Array<ArrayBuffer>>): AsyncGenerator<string> {
   let held = "";
   for await (const text of stream.pipeThrough(new TextDecoderStream())) {
@@ -43,15 +45,15 @@ export async function startWorker(options: AssetOptions, { threads, seconds }: {
       child.kill("SIGKILL");
     } catch { /* it has ended */ }
   };
-  const ask = async (message: unknown): Promise<WorkerAnswer> => {
+  const ask = async (message: unknown, limit: number): Promise<WorkerAnswer> => {
     let timer: ReturnType<typeof setTimeout> | undefined;
-    const late = new Promise<"late">((resolve) => timer = setTimeout(() => resolve("late"), seconds * 1000));
+    const late = new Promise<"late">((resolve) => timer = setTimeout(() => resolve("late"), limit * 1000));
     try {
       await input.write(new TextEncoder().encode(JSON.stringify(message) + "\n"));
       const answer = await Promise.race([answers.next(), late]);
       if (answer === "late") {
         kill();
-        throw new WorkerLost(`it took longer than ${seconds} s`);
+        throw new WorkerLost(`it took longer than ${limit} s`);
       }
       if (!answer.done) return JSON.parse(answer.value);
     } catch (error) {
@@ -65,11 +67,16 @@ export async function startWorker(options: AssetOptions, { threads, seconds }: {
     );
   };
 
-  const hello = await ask(options);
+  let hello: WorkerAnswer;
+  try {
+    hello = await ask(options, START_SECONDS);
+  } catch (error) {
+    throw new Error(`Cannot start a worker: ${(error as Error).message}`, { cause: error });
+  }
   if ("fatal" in hello) throw new Error(`${hello.fatal}`);
   return {
     run: async (source) => {
-      const answer = await ask(source);
+      const answer = await ask(source, seconds);
       if ("fatal" in answer) throw new OutputError(answer.fatal);
       if (!("result" in answer)) throw new WorkerLost("its worker gave no result");
       return answer.result;
@@ -80,6 +87,8 @@ export async function startWorker(options: AssetOptions, { threads, seconds }: {
 
 /** What a worker process does: the first line of its input holds the options, each further one a source. */
 async function serve(): Promise<void> {
+  // Ctrl-C reaches the whole group: the parent decides, and its end closes the input.
+  for (const signal of ["SIGINT", "SIGTERM"] as const) Deno.addSignalListener(signal, () => {});
   const say = (answer: WorkerAnswer): void => console.log(JSON.stringify(answer));
   let options: AssetOptions | undefined;
   for await (const line of linesOf(Deno.stdin.readable)) {

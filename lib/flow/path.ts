@@ -25,16 +25,11 @@ export function flowPath(x0: Tensor, noise: Tensor, t: ArrayLike<number>, { sigm
 /** How times are drawn. */
 export type TimeSchedule = { name: "uniform" } | { name: "logitNormal"; mean: number; std: number };
 
-/** `count` times in (0, 1), from standard normal and uniform host numbers. */
-export function drawTimes(
-  schedule: TimeSchedule,
-  count: number,
-  random: { normal(): number; uniform(): number },
-): Float32Array<ArrayBuffer> {
-  return Float32Array.from(
-    { length: count },
-    () => schedule.name === "uniform" ? random.uniform() : 1 / (1 + Math.exp(-(schedule.mean + schedule.std * random.normal()))),
-  );
+/** `count` times in (0, 1), from uniform host numbers in [0, 1). */
+export function drawTimes(schedule: TimeSchedule, count: number, random: () => number): Float32Array<ArrayBuffer> {
+  if (schedule.name === "uniform") return Float32Array.from({ length: count }, random);
+  const normal = (): number => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random()); // Box and Muller 1958
+  return Float32Array.from({ length: count }, () => 1 / (1 + Math.exp(-(schedule.mean + schedule.std * normal()))));
 }
 
 /** The weighted mean squared errors of samples by time, in ten bins: what a training log shows. Empty bins are left out. */

@@ -30,10 +30,12 @@ export function writeFileAtomic(path: string, content: Uint8Array | Iterable<Uin
   }
 }
 
-/** Makes the rename itself survive a power cut. */
+/** Makes the rename itself survive a power cut, where the file system can do that for a folder. */
 function syncFolder(folder: string): void {
-  using handle = Deno.openSync(folder, { read: true });
-  handle.syncSync();
+  try {
+    using handle = Deno.openSync(folder, { read: true });
+    handle.syncSync();
+  } catch { /* the file is whole and in its place all the same */ }
 }
 
 function writeFailure(cause: unknown, folder: string, written: number): string {

@@ -4,6 +4,7 @@ import { checkSize, type Image, MAX_PIXELS } from "./pixels.ts";
 
 const MAX_SCANS = 100;
 const MAX_MEGABYTES = 4096;
+const MAX_PIXELS_A_BYTE = 1024; // even an empty picture takes a bit for 64 pixels
 const SOF = 0xc0, DHT = 0xc4, JPG = 0xc8, DAC = 0xcc, SOF_LAST = 0xcf, EOI = 0xd9, SOS = 0xda, APP1 = 0xe1;
 
 /** Whether `bytes` begin as a JPEG file does. */
@@ -18,6 +19,9 @@ export function isJpeg(bytes: Uint8Array): boolean {
 export function decodeJpeg(bytes: Uint8Array, name: string, maxPixels: number = MAX_PIXELS): Image {
   const { width, height, orientation } = readSegments(bytes, (what) => new Error(`Cannot read ${name}: ${what}`));
   checkSize(`read ${name}`, width, height, maxPixels);
+  if (width * height > bytes.length * MAX_PIXELS_A_BYTE) {
+    throw new Error(`Cannot read ${name}: it has ${bytes.length} bytes, too few for ${width} x ${height} pixels`);
+  }
   try {
     const { data } = jpeg.decode(bytes, {
       useTArray: true,

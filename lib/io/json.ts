@@ -3,7 +3,7 @@ import { quote } from "./read.ts";
 
 const MAX_DEPTH = 64;
 
-/** The object that `bytes` (UTF-8) hold. Throws an `Error` that says what is wrong: not UTF-8, not JSON, no object, too deep, a key given twice. */
+/** The object that `bytes` hold. Throws an `Error` that says what is wrong: not UTF-8, not JSON, no object, too deep, a key given twice. */
 export function parseJsonObject(bytes: Uint8Array): Record<string, unknown> {
   let value: unknown;
   try {

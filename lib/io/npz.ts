@@ -24,13 +24,14 @@ export interface WantedArrays<W> extends ReadNpzOptions {
 }
 
 /**
- * Reads arrays of an .npz file, all of them or, with `want`, those and with the dtypes and shapes that it says.
+ * Reads arrays of an .npz file: those that `want` names, with the dtypes and shapes that it says; without it all of them.
  * Sizes, dtypes and shapes are checked before anything is unpacked, checksums after. Throws an `Error` naming the file and the array.
  */
 export function readNpz<const W extends Record<string, ArraySpec>>(
   source: Source,
   options: WantedArrays<W>,
 ): { [K in keyof W]: NpyArray<W[K]["dtypes"][number]> };
+/** Reads all arrays of an .npz file. */
 export function readNpz(source: Source, options?: ReadNpzOptions): Record<string, NpyArray>;
 export function readNpz(source: Source, options: Partial<WantedArrays<Record<string, ArraySpec>>> = {}): Record<string, NpyArray> {
   const { want, maxBytes = DEFAULT_MAX_BYTES } = options;

@@ -107,7 +107,7 @@ function readWeightMap(path: string): Map<string, string> {
   return shardOf;
 }
 
-/** What `bytes`, a whole file, hold; `name` is what messages call it. The tensors are views of `bytes`. Checks all that `openSafetensors` does. */
+/** What `bytes`, a whole file, hold, as views of them; `name` is what messages call it. Checks all that `openSafetensors` does. */
 export function parseSafetensors(bytes: Uint8Array<ArrayBuffer>, name: string): SafetensorsContent {
   const fault = (what: string): Error => new Error(`Cannot read ${name}: ${what}`);
   if (bytes.length < 8) throw fault(`it has ${bytes.length} bytes, it must have at least 8; is it cut off?`);

@@ -10,10 +10,17 @@ export const PUBLISHED_SS_ENCODER: SsEncoderArgs = { in_channels: 1, ...SS_VAE, 
 /** The decoder of ss_vae_conv3d_16l8_fp16. */
 export const PUBLISHED_SS_DECODER: SsDecoderArgs = { out_channels: 1, ...SS_VAE, channels: [512, 128, 32] };
 
-const SS_FLOW = {
-  ...{ resolution: 16, in_channels: 8, out_channels: 8, patch_size: 1, mlp_ratio: 4, pe_mode: "ape" },
-  ...{ qk_rms_norm: true, share_mod: false, use_fp16: true },
-} as const;
+const SS_FLOW: Omit<SsFlowArgs, "model_channels" | "cond_channels" | "num_blocks"> = {
+  resolution: 16,
+  in_channels: 8,
+  out_channels: 8,
+  patch_size: 1,
+  mlp_ratio: 4,
+  pe_mode: "ape",
+  qk_rms_norm: true,
+  share_mod: false,
+  use_fp16: true,
+};
 
 /** The sparse-structure flow models. */
 export const PUBLISHED_SS_FLOW: Record<string, SsFlowArgs> = {

@@ -44,6 +44,7 @@ export function step<T>(body: () => T): T {
     for (const t of mine) {
       if (!kept.has(t)) t.free();
       else {
+        t.spent ||= t.node !== null;
         t.node = null;
         scope?.add(t);
       }

@@ -67,11 +67,16 @@ export function record(
   return y;
 }
 
-/** All nodes below `y`, the last recorded first. */
-function walk(y: Tensor): Tensor[] {
+/** All nodes below `y`, the last recorded first; none may be older than `first`. */
+function walk(y: Tensor, first: number): Tensor[] {
   const seen = new Set<Tensor>(), stack = [y];
   for (let t = stack.pop(); t; t = stack.pop()) {
     if (seen.has(t) || !t.node) continue;
+    if (t.node.order < first) {
+      throw new Error(
+        `Cannot run checkpoint backward: its function reads the [${t.shape}] that ${t.node.op} made outside of it, it must be among the inputs`,
+      );
+    }
     seen.add(t);
     stack.push(...t.node.inputs);
   }
@@ -107,27 +112,32 @@ function accumulate(leaf: Tensor, dy: Tensor): void {
  * to a gradient that is there, set otherwise. Frees intermediate gradients and what the recorded ops kept; a tape runs once.
  */
 export function backward(y: Tensor, dy?: Tensor): void {
+  runTape(y, dy, 0);
+}
+
+function runTape(y: Tensor, dy: Tensor | undefined, first: number): void {
   if (!y.requiresGrad) throw new Error(`Cannot run backward: the tensor [${y.shape}] does not depend on any that requires a gradient`);
-  if (!dy) {
-    if (y.size !== 1) {
-      throw new RangeError(`Cannot run backward from [${y.shape}] without its gradient: it must have one element, or dy must be given`);
-    }
-    dy = empty(y.shape, y.dtype).write([1]);
+  if (!dy && y.size !== 1) {
+    throw new RangeError(`Cannot run backward from [${y.shape}] without its gradient: it must have one element, or dy must be given`);
   }
   expectShape("backward", "dy", dy, y.shape);
-  if (!y.node) return accumulate(y, dy.view(dy.shape));
-  const grads = new Map<Tensor, Tensor>([[y, dy.view(dy.shape)]]);
+  expectTape(y);
+  const order = walk(y, first), start = dy ? dy.view(dy.shape) : empty(y.shape, y.dtype).write([1]);
+  if (!y.node) return accumulate(y, start);
+  const grads = new Map<Tensor, Tensor>([[y, start]]);
   noGrad(() => {
-    for (const t of walk(y)) {
+    for (const t of order) {
       const node = t.node!, g = grads.get(t);
       grads.delete(t);
       t.node = null;
+      t.spent = true;
       if (g) {
         const made = own(g, tidy(() => node.backward(g)));
         node.inputs.forEach((input, i) => {
           const d = made[i];
           if (!d) return;
           if (!input.requiresGrad) return d.free();
+          expectTape(input);
           expectShape(`${node.op} backward`, `the gradient of input ${i}`, d, input.shape);
           if (!input.node) return accumulate(input, d);
           const before = grads.get(input);
@@ -139,6 +149,15 @@ export function backward(y: Tensor, dy?: Tensor): void {
       release(node);
     }
   });
+}
+
+/** Throws where the op that made `t` is no longer known, so that gradients would end at `t` in silence. */
+function expectTape(t: Tensor): void {
+  if (t.spent) {
+    throw new Error(
+      `Cannot run backward: the tape below [${t.shape}] ran already, a tape must run once (add losses up first), or its step() ended`,
+    );
+  }
 }
 
 /** Gradients that may be freed one by one: a tensor that stands twice in `made`, or is `g` itself, becomes a view. */
@@ -186,10 +205,11 @@ export function checkpoint(fn: (...inputs: Tensor[]) => Tensor, inputs: Tensor[]
         leaf.requiresGrad = t.requiresGrad;
         return leaf;
       });
-      const before = recording;
+      const before = recording, first = count;
       recording = true;
       try {
-        backward(fn(...leaves), dy);
+        const again = fn(...leaves);
+        if (again.requiresGrad) runTape(again, dy, first);
       } finally {
         recording = before;
       }

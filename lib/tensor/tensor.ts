@@ -32,6 +32,8 @@ export class Tensor {
   accumulates = false;
   /** The op that made this tensor, where a gradient can flow through it. */
   node: Node | null = null;
+  /** Whether the op that made this tensor was recorded and is known no more: a backward pass ran through it, or its step ended. */
+  spent = false;
   /** How many recorded ops need this tensor in their backward pass. */
   holds = 0;
   /** Whether only recorded ops still know this tensor: it is freed with the last of them. */

@@ -6,7 +6,6 @@ import { openSafetensors, writeSafetensors } from "../io/safetensors.ts";
 import { type DType, DTYPE_BYTES } from "../tensor/dtype.ts";
 import { type Tensor, tensorFromBytes } from "../tensor/tensor.ts";
 import { device } from "../tensor/device.ts";
-import type { Json } from "./config.ts";
 
 const FILE_DTYPE = { f32: "F32", f16: "F16", bf16: "BF16", i32: "I32", i64: "I64", u8: "U8" } as const;
 
@@ -31,7 +30,7 @@ export function listCheckpoints(folder: string): number[] {
 export function saveCheckpoint(
   folder: string,
   step: number,
-  { tensors, state, keep }: { tensors: Record<string, Tensor>; state: Json; keep: number },
+  { tensors, state, keep }: { tensors: Record<string, Tensor>; state: unknown; keep: number },
 ): void {
   Deno.mkdirSync(`${folder}/ckpts`, { recursive: true });
   const list = Object.entries(tensors).map(([name, t]) => ({
@@ -48,7 +47,7 @@ export function saveCheckpoint(
 }
 
 /** Copies a checkpoint into the tensors of a run, which must be exactly those it was saved from, and returns its state. */
-export function loadCheckpoint(path: string, tensors: Record<string, Tensor>): Json {
+export function loadCheckpoint(path: string, tensors: Record<string, Tensor>): unknown {
   using file = openSafetensors(path);
   const extra = [...file.tensors.keys()].filter((name) => !(name in tensors));
   if (extra.length) {
@@ -84,7 +83,7 @@ export interface ResumeOptions {
 }
 
 /** Loads what `ckpt` asks for into `tensors`: the state it held and its step, or null where there is nothing to resume. */
-export function resume(folder: string, { ckpt, tensors, say }: ResumeOptions): { step: number; state: Json } | null {
+export function resume(folder: string, { ckpt, tensors, say }: ResumeOptions): { step: number; state: unknown } | null {
   if (ckpt === "none") return null;
   if (ckpt !== "latest") {
     const step = Number(ckpt);

@@ -5,6 +5,7 @@ import { CudaError } from "../../ffi/cudart.ts";
 import { openDevice } from "../tensor/device.ts";
 import { OutOfMemoryError, parseBytes } from "../tensor/memory.ts";
 import { ConfigError, describeConfig, type Json } from "./config.ts";
+import type { ConfigFlags } from "./presets.ts";
 
 /** What the user must hear in one line, without a stack. */
 export class UserError extends Error {
@@ -27,14 +28,14 @@ export function openDeviceFrom(options: { device?: string; memoryLimit?: string 
   );
 }
 
-/** Takes `--key.key=value` and `--key.key value` out of the arguments: config overrides, and the rest. */
-export function splitOverrides(args: string[]): { overrides: string[]; rest: string[] } {
+/** Takes `--key.key=value` (or `--key.key value`) out of the arguments where the name has a dot or is one of `keys`: config overrides, and the rest. */
+export function splitOverrides(args: string[], keys: string[]): { overrides: string[]; rest: string[] } {
   const overrides: string[] = [], rest: string[] = [];
   for (let i = 0; i < args.length; i++) {
-    const match = args[i].match(/^--([\w-]+(?:\.[\w-]+)+)(=.*)?$/s);
-    if (!match) rest.push(args[i]);
-    else if (match[2]) overrides.push(match[1] + match[2]);
-    else if (i + 1 < args.length) overrides.push(`${match[1]}=${args[++i]}`);
+    const [, name, value] = args[i].match(/^--([\w-]+(?:\.[\w-]+)*)(=.*)?$/s) ?? [];
+    if (!name || !(name.includes(".") || keys.includes(name))) rest.push(args[i]);
+    else if (value) overrides.push(name + value);
+    else if (i + 1 < args.length) overrides.push(`${name}=${args[++i]}`);
     else throw new ConfigError(`Cannot read ${args[i]}: its value is missing, it must be ${args[i]}=value`);
   }
   return { overrides, rest };
@@ -46,6 +47,41 @@ export function helpWithConfig(command: Command, config: Json): Command {
     "after",
     `\nSettings of the config and their defaults (--size and --config change them):\n${describeConfig(config).join("\n")}`,
   );
+}
+
+/** What a training recipe's command line says. */
+export interface TrainingFlags {
+  output: string;
+  ckpt: string;
+  device?: string;
+  memoryLimit?: string;
+}
+
+/** A training recipe's command: sizes, config file, output folder, checkpoint to go on from. */
+export function trainingCommand(name: string, description: string, sizes: Record<string, unknown>): Command {
+  return recipeCommand(name, description)
+    .option("--data <roots>", "the dataset, or several with commas between them (data.root)")
+    .option("--output <folder>", "where everything is written", `runs/${name.replace(/^train:/, "").replaceAll("-", "_")}`)
+    .option("--size <size>", `the settings to start from: ${Object.keys(sizes).join(", ")}`, "tiny")
+    .option("--config <file>", "a JSON file laid over them: ours (config.json of a run) or TRELLIS's")
+    .option("--ckpt <which>", "the checkpoint to go on from: latest, none or a step", "latest");
+}
+
+/** Parses a training command line into its flags and where its config comes from. */
+export function parseTraining(
+  command: Command,
+  args: string[],
+  sizes: Record<string, Json | unknown>,
+): { flags: TrainingFlags; config: ConfigFlags } {
+  const keys = Object.keys(Object.values(sizes)[0] as object).filter((key) => !command.options.some((o) => o.long === `--${key}`));
+  const { overrides, rest } = splitOverrides(args, keys), chosen = rest[rest.indexOf("--size") + 1];
+  helpWithConfig(command, (sizes[rest.includes("--size") ? chosen : "tiny"] ?? null) as Json);
+  const flags = command.parse(rest, { from: "user" }).opts<
+    TrainingFlags & { size: string; config?: string; data?: string; vae?: string }
+  >();
+  if (flags.data) overrides.unshift(`data.root=${JSON.stringify(flags.data)}`);
+  if (flags.vae) overrides.unshift(`vae=${JSON.stringify(flags.vae)}`);
+  return { flags, config: { size: flags.size, file: flags.config, overrides } };
 }
 
 const EXPECTED = [UserError, ConfigError, OutOfMemoryError, CudaError, KernelError, RangeError, TypeError, Deno.errors.PermissionDenied];

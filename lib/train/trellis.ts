@@ -101,15 +101,17 @@ export function trellisTrainer({ trainer }: TrellisConfig): { [key: string]: Jso
   return {
     ...pick("steps", args.max_steps),
     batch: { ...pick("size", args.batch_size_per_gpu ?? args.batch_size), ...pick("split", args.batch_split) },
-    optimizer: { ...pick("lr", lr), ...pick("weightDecay", weight_decay), ...pick("betas", betas), ...pick("eps", eps) },
-    clip: typeof clip === "number"
-      ? { maxNorm: clip, percentile: null }
-      : clip
-      ? { ...pick("maxNorm", clip.args.max_norm), percentile: clip.args.clip_percentile ?? 95 }
-      : { maxNorm: null, percentile: null },
-    ...pick("emaRates", typeof rates === "number" ? [rates] : rates),
-    precision: args.fp16_mode === "inflat_all" || args.fp16_mode === undefined ? "f16" : "f32",
-    ...pick("scaleGrowth", args.fp16_scale_growth),
+    optimizer: {
+      ...pick("lr", lr),
+      ...pick("weightDecay", weight_decay),
+      ...pick("betas", betas),
+      ...pick("eps", eps),
+      clip: typeof clip === "number"
+        ? { maxNorm: clip, percentile: null }
+        : { maxNorm: clip?.args.max_norm ?? null, percentile: clip ? clip.args.clip_percentile ?? 95 : null },
+      ...pick("emaRates", typeof rates === "number" ? [rates] : rates),
+      ...pick("scaleGrowth", args.fp16_scale_growth),
+    },
     log: { ...pick("every", args.i_log), ...pick("sampleEvery", args.i_sample), ...pick("saveEvery", args.i_save) },
   };
 }

@@ -93,6 +93,7 @@ Deno.test("decodeJpeg() refuses each fault", () => {
   const scan = latin1("\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00");
   const faults: [bytes: Uint8Array<ArrayBuffer>, says: string][] = [
     [patched(frame + 5, 0xff, 0xff, 0xff, 0xff), "the image has 65535 x 65535 pixels"],
+    [patched(frame + 5, 0x20, 0, 0x20, 0), "too few for 8192 x 8192 pixels"],
     [patched(frame + 5, 0, 0), "the image is 10 x 0"],
     [patched(frame + 4, 12), "its samples have 12 bits"],
     [patched(frame + 1, 0xc9), "arithmetic-coded"],

@@ -74,6 +74,15 @@ Deno.test("voxelize() clamps what is outside to the outermost voxels", () => {
   assert.deepEqual([...occupiedVoxels(voxelize(mesh, 10, { device: "cpu" }), 10)], [0, 6, 6, 9, 9, 9]);
 });
 
+Deno.test("voxelize() of many triangles, in parallel, is the union of its parts", () => {
+  const mesh = soup(3, 10000, 0.01), all = voxelize(mesh, 32, { device: "cpu" }), union = new Uint8Array(all.length);
+  for (let first = 0; first < 30000; first += 3000) {
+    voxelize({ ...mesh, triangles: mesh.triangles.slice(first, first + 3000) }, 32, { device: "cpu" }).forEach((x, i) => union[i] |= x);
+  }
+  assert.deepEqual(all, union);
+  assert.deepEqual(voxelize(mesh, 32, { device: "cpu" }), all);
+});
+
 Deno.test("voxelize() of an empty mesh is empty", () => {
   assert.ok(voxelize({ positions: new Float32Array(0), triangles: new Uint32Array(0) }, 4, { device: "cpu" }).every((x) => x === 0));
 });

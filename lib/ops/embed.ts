@@ -1,0 +1,43 @@
+/** Sinusoidal embeddings of times and positions. */
+import { expectDtype, expectShape, type Tensor, tensor } from "../tensor/tensor.ts";
+import { cos, mul, sin } from "./elementwise.ts";
+import { concat, reshape } from "./movement.ts";
+
+const MAX_PERIOD = 10000;
+const { fround } = Math;
+
+/** `[cos(t f_j), sin(t f_j)]` with `f_j = 10000^(-j / half)`, half = dim / 2: t [B] f32 gives [B, dim] f32. */
+export function timestepEmbedding(t: Tensor, dim = 256): Tensor {
+  expectShape("timestepEmbedding", "t", t, [t.size]);
+  expectDtype("timestepEmbedding", "t", t, "f32");
+  if (!Number.isInteger(dim / 2)) throw new RangeError(`Cannot run timestepEmbedding: dim is ${dim}, it must be even`);
+  const half = dim / 2, log = fround(-Math.log(MAX_PERIOD));
+  const frequencies = Float32Array.from({ length: half }, (_, j) => Math.exp(fround(fround(log * j) / half)));
+  const phase = mul(reshape(t, [t.size, 1]), tensor(frequencies, [1, half]));
+  return concat([cos(phase), sin(phase)], 1);
+}
+
+/**
+ * Of each position (x, y, z), whole numbers from 0: `[sin(x f), cos(x f), sin(y f), cos(y f), sin(z f), cos(z f)]` with the n = ⌊⌊C / 3⌋ / 2⌋
+ * frequencies `f_i = 10000^(-i / n)`, then zeros. positions [N, 3] give [N, C] in f32, on the host.
+ */
+export function absolutePositionEmbedding(positions: Int32Array, C: number): Float32Array<ArrayBuffer> {
+  const n = Math.floor(Math.floor(C / 3) / 2), N = positions.length / 3, out = new Float32Array(N * C);
+  const frequencies = Float32Array.from({ length: n }, (_, i) => fround(1 / fround(MAX_PERIOD ** fround(i / n))));
+  const rows = new Map<number, Float32Array>();
+  const rowOf = (p: number): Float32Array => {
+    const row = rows.get(p) ?? new Float32Array(2 * n);
+    if (!rows.has(p)) {
+      rows.set(p, row);
+      frequencies.forEach((f, i) => {
+        row[i] = Math.sin(fround(p * f));
+        row[n + i] = Math.cos(fround(p * f));
+      });
+    }
+    return row;
+  };
+  for (let i = 0; i < N; i++) {
+    for (let axis = 0; axis < 3; axis++) out.set(rowOf(positions[3 * i + axis]), i * C + axis * 2 * n);
+  }
+  return out;
+}

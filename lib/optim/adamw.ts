@@ -1,0 +1,123 @@
+/**
+ * AdamW (Loshchilov and Hutter, 2019) on flat parameters, in the formulas of PyTorch's. A step is skipped on the device, without asking the host,
+ * where a gradient is not finite. The host learns of it from {@linkcode readStats}: the one small download of a step, best called after the next
+ * work is queued. `adamwStep` calls it for a step that was not read, so the count of applied steps, which the bias correction needs, is exact.
+ */
+import { DTYPE } from "../tensor/dtype.ts";
+import { persist } from "../tensor/scope.ts";
+import { empty, kernels, stream, type Tensor, zeros } from "../tensor/tensor.ts";
+import { withWorkspace } from "../ops/workspace.ts";
+import { type Ema, updateEma } from "./ema.ts";
+import type { FlatParameters } from "./parameters.ts";
+
+/** What a step found in the gradients. */
+export interface GradStats {
+  /** The L2 norm of the unscaled gradients, before clipping; not finite where one of them is not. */
+  norm: number;
+  /** Whether all gradients were finite: the step was applied, else skipped. */
+  finite: boolean;
+}
+
+/**
+ * The optimizer's state. It lives until its tensors are freed by hand. A checkpoint holds `m` and `v` (see namedViews) and, after
+ * {@linkcode readStats}, `applied`; putting these three back restores it.
+ */
+export interface Adamw {
+  /** First and second moments, [n] f32 laid out as the masters. */
+  m: Tensor;
+  v: Tensor;
+  /** [2] f32 on the device: norm and whether finite, of the last step. */
+  stats: Tensor;
+  /** Steps that were applied, not counting an unread one. */
+  applied: number;
+  /** Whether the last step's statistics were not read yet. */
+  unread: boolean;
+  /** The last statistics read. */
+  last: GradStats;
+}
+
+/** Options of {@linkcode adamwStep}. */
+export interface AdamwStepOptions {
+  /** The learning rate of this step. */
+  lr: number;
+  /** Decay rates of the moments; 0.9 and 0.999 by default. */
+  betas?: readonly [number, number];
+  /** Added to the root of the second moment; 1e-8 by default. */
+  eps?: number;
+  /** Decoupled weight decay, times the learning rate; 0.01 by default. */
+  weightDecay?: number;
+  /** Gradients of a larger norm are scaled down to it; none by default. */
+  maxNorm?: number;
+  /** Multiplies the gradients first: 1 / the loss scale. 1 by default. */
+  unscale?: number;
+  /** Means to update after the step, also where it is skipped; the first costs no pass of its own. */
+  emas?: readonly Ema[];
+  /** Whether gradients are set to 0; true by default. */
+  zeroGrad?: boolean;
+}
+
+/** An optimizer at rest: moments 0, no step applied. */
+export function makeAdamw({ master }: FlatParameters): Adamw {
+  return persist(() => ({
+    m: zeros(master.shape),
+    v: zeros(master.shape),
+    stats: empty([2]),
+    applied: 0,
+    unread: false,
+    last: { norm: 0, finite: true },
+  }));
+}
+
+/** Queues one step: norm of the gradients, clipping, AdamW on the masters, means, the model's 16-bit copies, gradients back to 0. */
+export function adamwStep(
+  flat: FlatParameters,
+  state: Adamw,
+  { lr, betas: [beta1, beta2] = [0.9, 0.999], eps = 1e-8, weightDecay = 0.01, maxNorm = 0, unscale = 1, emas = [], zeroGrad = true }:
+    AdamwStepOptions,
+): void {
+  readStats(state);
+  const { master, grad, copy } = flat, { m, v, stats } = state, n = BigInt(master.size), k = kernels(), [first, ...others] = emas;
+  withWorkspace(
+    (bytes) => k.k_grad_norm_workspace(bytes, n),
+    (scratch) => k.k_grad_norm_fwd(stats.addr, grad.addr, scratch, n, unscale, stream()),
+  );
+  const t = BigInt(state.applied + 1), zero = zeroGrad ? 1 : 0;
+  const [emaAddr, emaRate] = first ? [first.values.addr, first.rate] : [0n, 0];
+  const [copyAddr, copySize, copyDtype] = copy ? [copy.addr, BigInt(copy.size), DTYPE[copy.dtype]] : [0n, 0n, DTYPE.f32];
+  k.k_adamw_fwd(
+    master.addr,
+    m.addr,
+    v.addr,
+    emaAddr,
+    copyAddr,
+    grad.addr,
+    stats.addr,
+    n,
+    copySize,
+    t,
+    lr,
+    beta1,
+    beta2,
+    eps,
+    weightDecay,
+    unscale,
+    maxNorm,
+    emaRate,
+    zero,
+    copyDtype,
+    stream(),
+  );
+  state.unread = true;
+  for (const ema of others) updateEma(flat, ema);
+}
+
+/** The statistics of the last step; waits for it where they were not read yet. */
+export function readStats(state: Adamw): GradStats {
+  if (state.unread) {
+    const [norm, finite] = state.stats.read();
+    state.last = { norm, finite: finite === 1 };
+    state.unread = false;
+    if (state.last.finite) state.applied++;
+  }
+  return state.last;
+}

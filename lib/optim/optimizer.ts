@@ -1,0 +1,121 @@
+/** The optimizer of a training recipe: flat parameters, AdamW, clipping, loss scaling, means and the learning rate, stepped together. */
+import type { Parameters } from "../nn/parameters.ts";
+import { persist } from "../tensor/scope.ts";
+import { sizeOf, type Tensor } from "../tensor/tensor.ts";
+import { type Adamw, adamwStep, makeAdamw, readStats } from "./adamw.ts";
+import { type Ema, makeEmas } from "./ema.ts";
+import { type GradClipState, gradClipState, makeGradClip, recordNorm, restoreGradClip } from "./grad_clip.ts";
+import { lossScale, makeLossScale, updateLossScale } from "./loss_scale.ts";
+import { learningRate } from "./lr.ts";
+import { type FlatParameters, flattenParameters, parametersFrom, refreshCopy } from "./parameters.ts";
+
+/** How parameters are updated. */
+export interface OptimizerConfig {
+  lr: number;
+  weightDecay: number;
+  betas: [number, number];
+  eps: number;
+  /** Steps over which the learning rate rises. */
+  warmup: number;
+  /** Gradients are scaled down to maxNorm; with a percentile, to that of the last 1000 norms where it is lower. */
+  clip: { maxNorm: number | null; percentile: number | null };
+  /** Rates of the exponential means of the parameters; the first one is exported. */
+  emaRates: number[];
+  /** By how much the binary logarithm of the loss scale grows a step, with f16 parameters. */
+  scaleGrowth: number;
+}
+
+/** TRELLIS's values. */
+export const OPTIMIZER_DEFAULTS: OptimizerConfig = {
+  lr: 1e-4,
+  weightDecay: 0,
+  betas: [0.9, 0.999],
+  eps: 1e-8,
+  warmup: 0,
+  clip: { maxNorm: 1, percentile: 95 },
+  emaRates: [0.9999],
+  scaleGrowth: 1e-3,
+};
+
+/** What an optimizer's tensors do not hold, for a checkpoint. */
+export interface OptimizerState {
+  steps: number;
+  applied: number;
+  clip: GradClipState;
+  logScale: number;
+}
+
+/** What a step did. */
+export interface OptimizerReport {
+  lr: number;
+  /** Norm of the gradients before clipping. */
+  grad_norm: number;
+  /** 1 where the step was skipped for gradients that are not finite. */
+  skipped: number;
+  /** Only with f16 parameters. */
+  log_scale?: number;
+}
+
+/** An optimizer and the parameters it moves. */
+export interface Optimizer<P> {
+  /** The parameters, in the optimizer's memory: use these in place of those given. */
+  readonly params: P;
+  /** How many values are trained. */
+  readonly size: number;
+  /** Everything that a checkpoint must hold. */
+  readonly tensors: Record<string, Tensor>;
+  /** What losses are multiplied by before the backward pass: 1 unless parameters are f16. */
+  lossScale(): number;
+  /** Updates the parameters from their gradients, which are 0 afterwards. Waits for the device. */
+  step(): OptimizerReport;
+  /** The parameters averaged at the first EMA rate, in the model's dtypes. They live in the caller's scope, or for good outside of one. */
+  averaged(): P;
+  state(): OptimizerState;
+  /** Puts a checkpoint back, after its tensors were filled. */
+  restore(state: OptimizerState): void;
+}
+
+/** Makes the optimizer of `params`, a tree as `specs` describes; the tensors given are freed. */
+export function createOptimizer<S>(specs: S, params: Parameters<S>, config: OptimizerConfig): Optimizer<Parameters<S>> {
+  const flattened = flattenParameters(specs, params), flat: FlatParameters = flattened.flat;
+  const adamw: Adamw = makeAdamw(flat), emas: Ema[] = makeEmas(flat, config.emaRates);
+  const clip = makeGradClip({ maxNorm: config.clip.maxNorm ?? undefined, percentile: config.clip.percentile });
+  const scale = makeLossScale({ growth: config.scaleGrowth }), scaled = flat.copy?.dtype === "f16";
+  let steps = 0;
+  return {
+    params: flattened.params,
+    size: flat.entries.reduce((sum, { shape }) => sum + sizeOf(shape), 0),
+    tensors: {
+      master: flat.master,
+      exp_avg: adamw.m,
+      exp_avg_sq: adamw.v,
+      ...Object.fromEntries(emas.map(({ rate, values }) => [`ema${rate}`, values])),
+    },
+    lossScale: () => scaled ? lossScale(scale) : 1,
+    step() {
+      const lr = learningRate(steps++, { lr: config.lr, warmupSteps: config.warmup });
+      adamwStep(flat, adamw, {
+        lr,
+        betas: config.betas,
+        eps: config.eps,
+        weightDecay: config.weightDecay,
+        maxNorm: Number.isFinite(clip.limit) ? clip.limit : 0,
+        unscale: scaled ? 1 / lossScale(scale) : 1,
+        emas,
+      });
+      const { norm, finite } = readStats(adamw), log_scale = scale.logScale;
+      recordNorm(clip, norm);
+      if (scaled) updateLossScale(scale, finite);
+      return { lr, grad_norm: finite ? norm : 0, skipped: finite ? 0 : 1, ...(scaled ? { log_scale } : {}) };
+    },
+    averaged: () => parametersFrom(flat, flattened.params, emas[0].values),
+    state: () => ({ steps, applied: adamw.applied, clip: gradClipState(clip), logScale: scale.logScale }),
+    restore(state) {
+      steps = state.steps;
+      adamw.applied = state.applied;
+      restoreGradClip(clip, state.clip);
+      scale.logScale = state.logScale;
+      persist(() => refreshCopy(flat));
+    },
+  };
+}

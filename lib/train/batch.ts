@@ -1,0 +1,124 @@
+/** Small host-side pieces of a training loop: micro-batches, joined arrays, scalars, channel statistics. */
+import { add, mul } from "../ops/elementwise.ts";
+import { device } from "../tensor/device.ts";
+import type { FloatDType } from "../tensor/dtype.ts";
+import { Generator } from "../tensor/random.ts";
+import { tidy } from "../tensor/scope.ts";
+import { type Tensor, tensor } from "../tensor/tensor.ts";
+
+/** A list in `parts` runs of nearly equal length; none is empty. */
+export function splitEvenly<T>(list: readonly T[], parts: number): T[][] {
+  if (parts > list.length) {
+    throw new RangeError(`Cannot split a batch: batch.split is ${parts}, it must be at most batch.size, ${list.length}`);
+  }
+  return Array.from(
+    { length: parts },
+    (_, i) => list.slice(Math.floor(i * list.length / parts), Math.floor((i + 1) * list.length / parts)),
+  );
+}
+
+/** The means of records, key by key, over those that have the key. */
+export function meanOf(records: readonly Record<string, number>[]): Record<string, number> {
+  const sums = new Map<string, [sum: number, count: number]>();
+  for (const record of records) {
+    for (const [key, value] of Object.entries(record)) {
+      const [sum, count] = sums.get(key) ?? [0, 0];
+      sums.set(key, [sum + value, count + 1]);
+    }
+  }
+  return Object.fromEntries([...sums].map(([key, [sum, count]]) => [key, sum / count]));
+}
+
+/** The values of one-element tensors. Waits for the device. */
+export function readScalars(tensors: Record<string, Tensor>): Record<string, number> {
+  return Object.fromEntries(Object.entries(tensors).map(([name, t]) => [name, t.item()]));
+}
+
+/** The random generator of one training step: a function of (seed, step), so that a resumed run has no generator to restore. */
+export function stepGenerator(seed: number, step: number): Generator {
+  return new Generator(BigInt(seed) << 40n | BigInt(step));
+}
+
+/** The dtype of a model's blocks: as asked, or f16 where the model says use_fp16 and the device is a GPU. The CPU computes in f32. */
+export function trainingDtype(precision: "auto" | FloatDType, useFp16: boolean): FloatDType {
+  const cpu = device().name === "cpu";
+  if (precision === "auto") return useFp16 && !cpu ? "f16" : "f32";
+  if (cpu && precision !== "f32") throw new RangeError(`Cannot train in ${precision} on the CPU: precision must be f32 or auto there`);
+  return precision;
+}
+
+/** A count for people: "85.2 M". */
+export function formatCount(count: number): string {
+  return count >= 1e9
+    ? `${(count / 1e9).toFixed(2)} G`
+    : count >= 1e6
+    ? `${(count / 1e6).toFixed(1)} M`
+    : count >= 1e3
+    ? `${(count / 1e3).toFixed(1)} k`
+    : String(count);
+}
+
+/** Arrays one after the other. */
+export function joinFloats(parts: readonly Float32Array[]): Float32Array<ArrayBuffer> {
+  const out = new Float32Array(parts.reduce((n, p) => n + p.length, 0));
+  let at = 0;
+  for (const p of parts) {
+    out.set(p, at);
+    at += p.length;
+  }
+  return out;
+}
+
+/** Values in [0, 1] as bytes. */
+export function toBytes(values: Float32Array): Uint8Array<ArrayBuffer> {
+  return Uint8Array.from(values, (v) => Math.round(v * 255));
+}
+
+/** Bytes one after the other, as values in [0, 1]. */
+export function joinBytes(parts: readonly Uint8Array[]): Float32Array<ArrayBuffer> {
+  const out = new Float32Array(parts.reduce((n, p) => n + p.length, 0));
+  let at = 0;
+  for (const p of parts) for (let i = 0; i < p.length; i++) out[at++] = p[i] / 255;
+  return out;
+}
+
+/** The sum of squared differences. */
+export function byteDistance(a: Uint8Array, b: Uint8Array): number {
+  let sum = 0;
+  for (let i = 0; i < a.length; i++) {
+    const d = a[i] - b[i];
+    sum += d * d;
+  }
+  return sum;
+}
+
+/** Mean and standard deviation of each channel. */
+export interface ChannelStatistics {
+  mean: number[];
+  std: number[];
+}
+
+/** Statistics over arrays [C, ...] with `C` channels. */
+export function channelStatistics(arrays: readonly Float32Array[], C: number): ChannelStatistics {
+  const sum = new Float64Array(C), squares = new Float64Array(C), per = arrays[0].length / C;
+  for (const a of arrays) {
+    for (let i = 0; i < a.length; i++) {
+      const c = Math.floor(i / per);
+      sum[c] += a[i];
+      squares[c] += a[i] ** 2;
+    }
+  }
+  const n = arrays.length * per, mean = Array.from(sum, (s) => s / n);
+  return { mean, std: mean.map((m, c) => Math.sqrt(Math.max(squares[c] / n - m * m, 1e-12))) };
+}
+
+/** (x - mean) / std by channel of an array [C, ...]. */
+export function normalizeChannels(x: Float32Array, { mean, std }: ChannelStatistics): Float32Array<ArrayBuffer> {
+  const per = x.length / mean.length;
+  return Float32Array.from(x, (v, i) => (v - mean[Math.floor(i / per)]) / std[Math.floor(i / per)]);
+}
+
+/** x std + mean by channel of a tensor [B, C, X, Y, Z]. */
+export function denormalize(x: Tensor, { mean, std }: ChannelStatistics): Tensor {
+  return tidy(() => add(mul(x, tensor(std, [1, std.length, 1, 1, 1])), tensor(mean, [1, mean.length, 1, 1, 1])));
+}

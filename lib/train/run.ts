@@ -1,0 +1,88 @@
+/** The folder of a training run: its config and command, its log, its checkpoints, and stopping on a signal. */
+import { writeFileAtomic } from "../io/atomic.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { checkpointPath, resume, saveCheckpoint } from "./checkpoint.ts";
+import { openRunLog, type RunLog } from "./metrics.ts";
+
+/** How often a run writes what. */
+export interface LogConfig {
+  /** Steps between records of metrics.jsonl and TensorBoard. */
+  every: number;
+  /** Steps between sample pictures; 0 for none. */
+  sampleEvery: number;
+  /** Steps between checkpoints; 0 for the last one alone. */
+  saveEvery: number;
+  /** Checkpoints to keep. */
+  keep: number;
+}
+
+/** What a run needs from its recipe. */
+export interface RunOptions {
+  label: string;
+  config: unknown;
+  steps: number;
+  log: LogConfig;
+  /** "latest", "none" or a step. */
+  ckpt: string;
+  /** The tensors of a checkpoint; they are filled when the run resumes. */
+  tensors: Record<string, Tensor>;
+  /** The rest of a checkpoint, as JSON. */
+  state: () => unknown;
+  restore: (state: unknown) => void;
+}
+
+/** An open run. */
+export interface Run {
+  /** Steps that are done. */
+  first: number;
+  log: RunLog;
+  /** Whether a sample is due after `done` steps; the first step and the last one count. */
+  sampleDue(done: number): boolean;
+  /** Writes a checkpoint if one is due after `done` steps. True where the run was asked to stop (SIGINT or SIGTERM): a checkpoint is written then too. */
+  saveOrStop(done: number): boolean;
+  /** Stops the run on a loss that is no number; the last good checkpoint stays. */
+  expectFinite(step: number, values: Record<string, number>): void;
+  close(): void;
+}
+
+/** Opens or resumes the run in `folder`. */
+export function openRun(folder: string, options: RunOptions): Run {
+  Deno.mkdirSync(folder, { recursive: true });
+  const say = (text: string): void => console.error(text), found = resume(folder, { ckpt: options.ckpt, tensors: options.tensors, say });
+  const first = found?.step ?? 0, { steps, log: { every, sampleEvery, saveEvery, keep } } = options;
+  if (found) options.restore(found.state);
+  writeFileAtomic(`${folder}/config.json`, new TextEncoder().encode(JSON.stringify(options.config, null, 4) + "\n"));
+  writeFileAtomic(`${folder}/command.txt`, new TextEncoder().encode(`deno run ${Deno.mainModule} ${Deno.args.join(" ")}\n`));
+  const log = openRunLog(folder, { steps, first, every, label: options.label });
+  let stopping = false;
+  const onSignal = (): void => {
+    if (stopping) Deno.exit(130);
+    stopping = true;
+    log.say("stopping after this step; a second signal stops at once");
+  };
+  const signals = ["SIGINT", "SIGTERM"] as const;
+  for (const signal of signals) Deno.addSignalListener(signal, onSignal);
+  const save = (done: number): void => saveCheckpoint(folder, done, { tensors: options.tensors, state: options.state(), keep });
+  return {
+    first,
+    log,
+    sampleDue: (done) => sampleEvery > 0 && (done % sampleEvery === 0 || done === steps || done === 1),
+    saveOrStop(done) {
+      if (done === steps || stopping || (saveEvery > 0 && done % saveEvery === 0)) save(done);
+      if (stopping) log.say(`stopped after step ${done}; the same command goes on from ${checkpointPath(folder, done)}`);
+      return stopping;
+    },
+    expectFinite(step, values) {
+      const wrong = Object.entries(values).find(([, v]) => !Number.isFinite(v));
+      if (!wrong) return;
+      throw new RangeError(
+        `Cannot go on: ${wrong[0]} is ${wrong[1]} at step ${step + 1}, it must be finite. The checkpoints in ${folder}/ckpts are good; ` +
+          "try a smaller --optimizer.lr, or --precision=f32",
+      );
+    },
+    close() {
+      for (const signal of signals) Deno.removeSignalListener(signal, onSignal);
+      log.close();
+    },
+  };
+}

@@ -1,0 +1,110 @@
+/**
+ * Espalier: what a recipe may use, layer by layer.
+ *
+ * @module
+ */
+export { hasCuda, openDevice } from "./lib/tensor/device.ts";
+export type { DType, FloatDType } from "./lib/tensor/dtype.ts";
+export { formatBytes, OutOfMemoryError, parseBytes } from "./lib/tensor/memory.ts";
+export { device } from "./lib/tensor/device.ts";
+export { Generator } from "./lib/tensor/random.ts";
+export { keep, persist, step, tidy } from "./lib/tensor/scope.ts";
+export { backward, checkpoint, noGrad } from "./lib/tensor/tape.ts";
+export { empty, Tensor, tensor, zeros } from "./lib/tensor/tensor.ts";
+
+export { cast, full } from "./lib/ops/cast.ts";
+export { add, div, exp, gelu, mul, relu, sigmoid, silu, sub } from "./lib/ops/elementwise.ts";
+export { bceWithLogits, dice, klDivergence, l1, mse, mseRows } from "./lib/ops/loss.ts";
+export { linear, matmul } from "./lib/ops/matmul.ts";
+export { broadcastTo, concat, permute, reshape, slice, split } from "./lib/ops/movement.ts";
+export { mean, sum } from "./lib/ops/reduce.ts";
+export { attention, crossAttention, selfAttention } from "./lib/ops/attention.ts";
+export { conv3d } from "./lib/ops/conv3d.ts";
+export { layerNorm } from "./lib/ops/layer_norm.ts";
+
+export { countParameters, initialize, leaves } from "./lib/nn/parameters.ts";
+export type { Parameters, ParameterSpec } from "./lib/nn/parameters.ts";
+
+export { drawTimes, errorsByTime, flowPath } from "./lib/flow/path.ts";
+export type { TimeSchedule } from "./lib/flow/path.ts";
+export { sampleEuler, timeGrid } from "./lib/flow/sampler.ts";
+export type { SamplerOptions } from "./lib/flow/sampler.ts";
+
+export { patchCondition, patchEncoderSpec } from "./lib/models/image_encoder.ts";
+export type { PatchEncoderArgs } from "./lib/models/image_encoder.ts";
+export { PUBLISHED_SS_DECODER, PUBLISHED_SS_ENCODER, PUBLISHED_SS_FLOW } from "./lib/models/published.ts";
+export { ssFlow, ssFlowSpec } from "./lib/models/ss_flow.ts";
+export type { SsFlow, SsFlowArgs } from "./lib/models/ss_flow.ts";
+export { samplePosterior, ssDecode, ssDecoderSpec, ssEncode, ssEncoderSpec } from "./lib/models/ss_vae.ts";
+export type { SsDecoder, SsDecoderArgs, SsEncoder, SsEncoderArgs } from "./lib/models/ss_vae.ts";
+
+export { createOptimizer, OPTIMIZER_DEFAULTS } from "./lib/optim/optimizer.ts";
+export type { Optimizer, OptimizerConfig, OptimizerState } from "./lib/optim/optimizer.ts";
+
+export { writeFileAtomic } from "./lib/io/atomic.ts";
+export { encodePng, imageGrid, readImage, resizeImage, writePng } from "./lib/io/image.ts";
+export type { Image } from "./lib/io/image.ts";
+export { loadParameters, readModelDescription, savePretrained } from "./lib/io/pretrained.ts";
+export { writeVoxels } from "./lib/io/ply.ts";
+
+export { orbitCamera } from "./lib/render/camera.ts";
+export type { Camera, Direction } from "./lib/render/camera.ts";
+export { renderMesh } from "./lib/render/render_mesh.ts";
+export { renderVoxels } from "./lib/render/render_voxels.ts";
+
+export { removeSmallParts, simplifyMesh, smoothMesh } from "./lib/mesh/clean.ts";
+export { projectColors } from "./lib/mesh/color.ts";
+export { fitCamera } from "./lib/mesh/fit_camera.ts";
+export type { CameraFit } from "./lib/mesh/fit_camera.ts";
+export { glbBytes, writeGlb } from "./lib/mesh/glb.ts";
+export { fillInterior } from "./lib/mesh/grid.ts";
+export { isoSurface } from "./lib/mesh/iso_surface.ts";
+export { meshStats } from "./lib/mesh/mesh.ts";
+export type { Mesh } from "./lib/mesh/mesh.ts";
+export { curvesHtml, viewerHtml } from "./lib/mesh/viewer.ts";
+
+export { prepareImage } from "./lib/data/condition_image.ts";
+export { countViews, holdOut, loadCondition, loadVoxels, openDataset } from "./lib/data/dataset.ts";
+export type { DatasetItem } from "./lib/data/dataset.ts";
+export { createEpochSampler } from "./lib/data/epoch_sampler.ts";
+export type { SamplerState } from "./lib/data/epoch_sampler.ts";
+export { occupancyBatch, remember, voxelIou, voxelsAbove } from "./lib/data/occupancy.ts";
+export { importMesh } from "./lib/data/import_mesh.ts";
+export { prepareDataset } from "./lib/data/prepare.ts";
+export type { PrepareSummary } from "./lib/data/prepare.ts";
+export { createRandom, integer } from "./lib/data/random.ts";
+
+export {
+  byteDistance,
+  channelStatistics,
+  denormalize,
+  formatCount,
+  joinBytes,
+  joinFloats,
+  meanOf,
+  normalizeChannels,
+  readScalars,
+  splitEvenly,
+  stepGenerator,
+  toBytes,
+  trainingDtype,
+} from "./lib/train/batch.ts";
+export { openDeviceFrom, parseTraining, recipeCommand, runRecipe, trainingCommand, UserError } from "./lib/train/cli.ts";
+export { openCondition } from "./lib/train/condition.ts";
+export type { Condition, ConditionConfig } from "./lib/train/condition.ts";
+export { ConfigError, overlay } from "./lib/train/config.ts";
+export type { Json } from "./lib/train/config.ts";
+export { readMetrics } from "./lib/train/metrics.ts";
+export { loadPipeline, savePipeline } from "./lib/train/pipeline.ts";
+export type { Pipeline, PipelineToSave } from "./lib/train/pipeline.ts";
+export { resolveConfig } from "./lib/train/presets.ts";
+export type { ConfigFlags } from "./lib/train/presets.ts";
+export { meshPictures } from "./lib/train/preview.ts";
+export { formatSeconds, startProgress } from "./lib/train/progress.ts";
+export { openRun } from "./lib/train/run.ts";
+export type { LogConfig, Run } from "./lib/train/run.ts";
+export { columnsOf, conditionPicture, voxelPicture } from "./lib/train/samples.ts";
+export { COUNT, LOG_SCHEMA, OPTIMIZER_SCHEMA } from "./lib/train/schemas.ts";
+export { loadSsDecoder, loadSsVae } from "./lib/train/trained_models.ts";
+export { readTrellisConfig, trellisModel, trellisTrainer } from "./lib/train/trellis.ts";
+export { z } from "zod";

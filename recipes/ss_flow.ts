@@ -1,0 +1,359 @@
+/**
+ * Trains the sparse-structure flow model: a picture and noise to the latent of a shape.
+ *
+ *   deno task train:ss-flow -- --data DATASET --vae runs/ss_vae/models --output runs/ss_flow [--size tiny|small|published] [--key.key=value ...]
+ *
+ * `published` is TRELLIS's ss_flow_img_dit_L_16l8_fp16 (555.5 M parameters, 15.7 TFLOP a sample and step) on DINOv2 features, whose weights
+ * `--condition.weights` names; `small` (85 M) and `tiny` (3 M, a CPU is enough) train a patch encoder of their own along with the flow.
+ */
+import * as e from "../mod.ts";
+import { z } from "../mod.ts";
+
+/** Everything that decides a run. */
+export interface SsFlowConfig {
+  data: { root: string; resolution: number; holdOut: number; minAestheticScore: number | null };
+  /** The folder with the VAE's `encoder` and `decoder` pairs. */
+  vae: string;
+  model: e.SsFlowArgs;
+  /** The encoder of the condition picture. */
+  condition: e.ConditionConfig;
+  flow: {
+    sigmaMin: number;
+    schedule: e.TimeSchedule;
+    /** How often the condition is dropped, so that guidance can be used. */
+    pUncond: number;
+    /** Whether latents are scaled to mean 0 and deviation 1 by channel. */
+    normalize: boolean;
+  };
+  sampler: { steps: number; cfgStrength: number; cfgInterval: [number, number]; rescaleT: number };
+  steps: number;
+  seed: number;
+  precision: "auto" | "f32" | "f16" | "bf16";
+  batch: { size: number; split: number };
+  optimizer: e.OptimizerConfig;
+  log: e.LogConfig;
+}
+
+const SAMPLER: SsFlowConfig["sampler"] = { steps: 25, cfgStrength: 3, cfgInterval: [0.5, 1], rescaleT: 3 };
+const FLOW: SsFlowConfig["flow"] = { sigmaMin: 1e-5, schedule: { name: "logitNormal", mean: 1, std: 1 }, pUncond: 0.1, normalize: true };
+const MODEL = {
+  in_channels: 8,
+  out_channels: 8,
+  mlp_ratio: 4,
+  pe_mode: "ape",
+  qk_rms_norm: true,
+  share_mod: false,
+  use_fp16: true,
+} as const;
+
+/** The sizes to start from. */
+export const SS_FLOW_SIZES: Record<string, SsFlowConfig> = {
+  tiny: {
+    data: { root: "out/dataset", resolution: 32, holdOut: 0, minAestheticScore: null },
+    vae: "runs/ss_vae/models",
+    model: { ...MODEL, resolution: 8, patch_size: 2, model_channels: 128, cond_channels: 128, num_blocks: 6, num_heads: 4 },
+    condition: { encoder: "patch", image_size: 64, patch_size: 8, channels: 128, num_blocks: 2, num_heads: 4 },
+    flow: { ...FLOW, schedule: { name: "logitNormal", mean: 0.5, std: 1 } },
+    sampler: SAMPLER,
+    steps: 600,
+    seed: 0,
+    precision: "auto",
+    batch: { size: 16, split: 1 },
+    optimizer: { ...e.OPTIMIZER_DEFAULTS, lr: 1e-3, warmup: 20, emaRates: [0.98] },
+    log: { every: 10, sampleEvery: 200, saveEvery: 200, keep: 2 },
+  },
+  small: {
+    data: { root: "out/dataset", resolution: 64, holdOut: 10, minAestheticScore: null },
+    vae: "runs/ss_vae/models",
+    model: { ...MODEL, resolution: 16, patch_size: 2, model_channels: 512, cond_channels: 512, num_blocks: 12, num_heads: 8 },
+    condition: { encoder: "patch", image_size: 128, patch_size: 8, channels: 512, num_blocks: 4, num_heads: 8 },
+    flow: FLOW,
+    sampler: SAMPLER,
+    steps: 8000,
+    seed: 0,
+    precision: "auto",
+    batch: { size: 64, split: 1 },
+    optimizer: { ...e.OPTIMIZER_DEFAULTS, lr: 4e-4, weightDecay: 0.01, warmup: 200, emaRates: [0.998] },
+    log: { every: 50, sampleEvery: 2000, saveEvery: 2000, keep: 2 },
+  },
+  published: {
+    data: { root: "out/dataset", resolution: 64, holdOut: 0, minAestheticScore: 4.5 },
+    vae: "runs/ss_vae/models",
+    model: e.PUBLISHED_SS_FLOW.ss_flow_img_dit_L_16l8_fp16,
+    condition: { encoder: "dinov2_vitl14_reg", weights: "dinov2_vitl14_reg.safetensors", image_size: 518 },
+    flow: { ...FLOW, normalize: false },
+    sampler: { ...SAMPLER, cfgStrength: 5 },
+    steps: 1_000_000,
+    seed: 0,
+    precision: "auto",
+    batch: { size: 8, split: 1 },
+    optimizer: e.OPTIMIZER_DEFAULTS,
+    log: { every: 500, sampleEvery: 10_000, saveEvery: 10_000, keep: 10 },
+  },
+};
+
+const SCHEMA: z.ZodType<SsFlowConfig> = z.strictObject({
+  data: z.strictObject({ root: z.string(), resolution: e.COUNT, holdOut: z.int().min(0), minAestheticScore: z.number().nullable() }),
+  vae: z.string(),
+  model: z.strictObject({
+    ...{
+      resolution: e.COUNT,
+      in_channels: e.COUNT,
+      out_channels: e.COUNT,
+      model_channels: e.COUNT,
+      cond_channels: e.COUNT,
+      num_blocks: e.COUNT,
+    },
+    ...{ num_heads: e.COUNT.optional(), num_head_channels: e.COUNT.optional(), mlp_ratio: z.number().positive().optional() },
+    ...{ patch_size: e.COUNT.optional(), pe_mode: z.literal("ape").optional(), use_fp16: z.boolean().optional() },
+    ...{ use_checkpoint: z.boolean().optional(), share_mod: z.boolean().optional() },
+    ...{ qk_rms_norm: z.boolean().optional(), qk_rms_norm_cross: z.boolean().optional() },
+  }),
+  condition: z.discriminatedUnion("encoder", [
+    z.strictObject({
+      encoder: z.literal("patch"),
+      image_size: e.COUNT,
+      patch_size: e.COUNT,
+      channels: e.COUNT,
+      num_blocks: e.COUNT,
+      num_heads: e.COUNT,
+    }),
+    z.strictObject({ encoder: z.literal("dinov2_vitl14_reg"), weights: z.string(), image_size: e.COUNT }),
+  ]),
+  flow: z.strictObject({
+    sigmaMin: z.number().min(0),
+    schedule: z.discriminatedUnion("name", [
+      z.strictObject({ name: z.literal("uniform") }),
+      z.strictObject({ name: z.literal("logitNormal"), mean: z.number(), std: z.number().positive() }),
+    ]),
+    pUncond: z.number().min(0).max(1),
+    normalize: z.boolean(),
+  }),
+  sampler: z.strictObject({
+    steps: e.COUNT,
+    cfgStrength: z.number(),
+    cfgInterval: z.tuple([z.number(), z.number()]),
+    rescaleT: z.number().positive(),
+  }),
+  steps: e.COUNT,
+  seed: z.int().min(0),
+  precision: z.enum(["auto", "f32", "f16", "bf16"]),
+  batch: z.strictObject({ size: e.COUNT, split: e.COUNT }),
+  optimizer: e.OPTIMIZER_SCHEMA,
+  log: e.LOG_SCHEMA,
+});
+
+/** TRELLIS's image-conditioned SS-flow config in our terms. */
+function fromTrellis(json: e.Json): e.Json {
+  const config = e.readTrellisConfig(json), { args: data } = config.dataset;
+  const { image_cond_model, t_schedule, sigma_min, p_uncond } = config.trainer.args;
+  if (
+    config.trainer.name !== "ImageConditionedFlowMatchingCFGTrainer" || (image_cond_model ?? "dinov2_vitl14_reg") !== "dinov2_vitl14_reg"
+  ) {
+    throw new e.ConfigError(
+      `Cannot use the TRELLIS config: its trainer is ${config.trainer.name} on ${image_cond_model}, it must be ImageConditionedFlowMatchingCFGTrainer on dinov2_vitl14_reg`,
+    );
+  }
+  const schedule = t_schedule as { name: string; args?: { mean?: number; std?: number } } | undefined;
+  return e.overlay(e.trellisTrainer(config), {
+    model: e.trellisModel(config, "SparseStructureFlowModel"),
+    data: { minAestheticScore: data.min_aesthetic_score ?? 5 },
+    condition: { encoder: "dinov2_vitl14_reg", weights: "dinov2_vitl14_reg.safetensors", image_size: data.image_size ?? 518 },
+    flow: {
+      sigmaMin: sigma_min ?? 1e-5,
+      pUncond: p_uncond ?? 0.1,
+      normalize: false,
+      schedule: schedule?.name === "uniform"
+        ? { name: "uniform" }
+        : { name: "logitNormal", mean: schedule?.args?.mean ?? 0, std: schedule?.args?.std ?? 1 },
+    },
+  });
+}
+
+/** The config of a command line. */
+export function ssFlowConfig(flags: e.ConfigFlags): SsFlowConfig {
+  return e.resolveConfig(SCHEMA, SS_FLOW_SIZES, { ...flags, fromTrellis });
+}
+
+/** What a run found. */
+export interface SsFlowResult {
+  /** Mean voxel IoU of shapes generated from held-out pictures, and of the training object whose picture is nearest; null where none is held out. */
+  iou: { generated: number; nearest: number; objects: number } | null;
+  /** Where the pipeline is, for `generate`. */
+  folder: string;
+}
+
+/** Latents [N, 8, r, r, r] of all items, and their mean and deviation by channel. */
+function encodeLatents(
+  encoder: e.SsEncoder,
+  items: e.DatasetItem[],
+  R: number,
+): { latents: Float32Array[]; mean: number[]; std: number[] } {
+  const C = encoder.args.latent_channels;
+  const latents = items.map((item) =>
+    e.step(() =>
+      e.noGrad(() => {
+        const x = e.tensor(e.occupancyBatch([e.voxelsAbove(e.loadVoxels(item, R), R)], R), [1, 1, R, R, R]);
+        return e.ssEncode(encoder, x).mean.read();
+      })
+    )
+  );
+  return { latents, ...e.channelStatistics(latents, C) };
+}
+
+/** Trains, evaluates on held-out pictures, and exports a pipeline to `<output>/models`. */
+export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest" }: { output: string; ckpt?: string }): SsFlowResult {
+  const { resolution: R } = c.data, r = c.model.resolution, S = c.condition.image_size, C = c.model.in_channels;
+  const require = ["voxelized", "cond_rendered"],
+    { items } = e.openDataset(c.data.root, { require, minAestheticScore: c.data.minAestheticScore ?? undefined });
+  const { train, heldOut } = c.data.holdOut ? e.holdOut(items, c.data.holdOut) : { train: items, heldOut: [] };
+  const vae = e.loadSsVae(c.vae), { latents, mean, std } = encodeLatents(vae.encoder, train, R);
+  const normalization = c.flow.normalize ? { mean, std } : { mean: mean.map(() => 0), std: std.map(() => 1) };
+  const x0 = latents.map((z) => e.normalizeChannels(z, normalization));
+  if (x0[0].length !== C * r ** 3) {
+    throw new e.UserError(
+      `Cannot train: the VAE's latents have ${x0[0].length} values, model.resolution and in_channels need ${C * r ** 3}`,
+    );
+  }
+  const views = train.map((item) => e.countViews(item)), most = Math.max(...views);
+  const picture = e.remember((key) => e.toBytes(e.loadCondition(train[Math.floor(key / most)], key % most, S)));
+
+  const dtype = e.trainingDtype(c.precision, c.model.use_fp16 ?? false);
+  const opened = e.openCondition(c.condition), specs = { flow: e.ssFlowSpec(c.model, dtype), image: opened.spec };
+  if (opened.channels !== c.model.cond_channels) {
+    const { encoder } = c.condition;
+    throw new e.UserError(
+      `Cannot train: model.cond_channels is ${c.model.cond_channels}, it must be ${opened.channels} for the encoder ${encoder}`,
+    );
+  }
+  const optimizer = e.createOptimizer(specs, e.initialize(specs, new e.Generator(c.seed)), c.optimizer);
+  const model: e.SsFlow = { args: c.model, dtype, params: optimizer.params.flow };
+  const condition = opened.withParameters(optimizer.params.image);
+  let sampler = e.createEpochSampler({ length: train.length, seed: c.seed });
+  const run = e.openRun(output, {
+    label: "ss-flow",
+    config: c,
+    steps: c.steps,
+    log: c.log,
+    ckpt,
+    tensors: optimizer.tensors,
+    state: () => ({ optimizer: optimizer.state(), sampler: sampler.state() }),
+    restore: (state) => {
+      const saved = state as { optimizer: e.OptimizerState; sampler: e.SamplerState };
+      optimizer.restore(saved.optimizer);
+      sampler = e.createEpochSampler({ length: train.length, seed: c.seed, state: saved.sampler });
+    },
+  });
+  run.log.say(
+    `${train.length} objects to train on, ${heldOut.length} to test on; ${e.formatCount(optimizer.size)} parameters, blocks in ${dtype}`,
+  );
+
+  const generate = (flow: e.SsFlow, condition: e.Condition, pictures: Float32Array[], seed: number): Int32Array[] =>
+    pictures.map((image, k) =>
+      e.step(() =>
+        e.noGrad(() => {
+          const tokens = condition.encode(e.tensor(image, [1, 3, S, S])), noise = new e.Generator(seed + k).normal([1, C, r, r, r]);
+          const z = e.sampleEuler((x, t, y) => e.ssFlow(flow, x, t, y), noise, tokens, e.zeros(tokens.shape), c.sampler);
+          const logits = e.ssDecode(vae.decoder, e.denormalize(z, normalization)).read();
+          return e.voxelsAbove(logits, R);
+        })
+      )
+    );
+
+  for (let i = run.first; i < c.steps; i++) {
+    const host = e.createRandom(c.seed, i), random = e.stepGenerator(c.seed, i), terms: Record<string, number>[] = [];
+    for (const indices of e.splitEvenly(sampler.next(c.batch.size), c.batch.split)) {
+      const B = indices.length, times = e.drawTimes(c.flow.schedule, B, host);
+      const images = e.joinBytes(indices.map((k) => picture(k * most + e.integer(host, 0, views[k] - 1))));
+      const kept = Float32Array.from({ length: B }, () => host() < c.flow.pUncond ? 0 : 1);
+      terms.push(e.step(() => {
+        const data = e.tensor(e.joinFloats(indices.map((k) => x0[k])), [B, C, r, r, r]);
+        const { xt, velocity } = e.flowPath(data, random.normal(data.shape), times, c.flow);
+        const tokens = e.mul(condition.encode(e.tensor(images, [B, 3, S, S])), e.tensor(kept, [B, 1, 1]));
+        const v = e.ssFlow(model, xt, e.tensor(times.map((t) => 1000 * t), [B]), tokens);
+        const loss = e.mse(v, velocity);
+        e.backward(e.mul(loss, optimizer.lossScale() / c.batch.split));
+        const rows = e.noGrad(() => e.mseRows(v, velocity)).read();
+        return { loss: rows.reduce((a, b) => a + b, 0) / B, ...e.errorsByTime(times, rows) };
+      }));
+    }
+    const values = e.meanOf(terms);
+    run.expectFinite(i, values);
+    const update = optimizer.step();
+    run.log.step(i + 1, { ...values, ...update }, c.batch.size);
+    if (run.sampleDue(i + 1)) {
+      const shown = (heldOut.length ? heldOut : train).slice(0, 8), pictures = shown.map((item) => e.loadCondition(item, 0, S));
+      const made = generate(model, condition, pictures, c.seed);
+      run.log.image(
+        i + 1,
+        "generated",
+        e.columnsOf(
+          shown.map((
+            item,
+            k,
+          ) => [
+            e.conditionPicture(pictures[k], S),
+            e.voxelPicture(e.voxelsAbove(e.loadVoxels(item, R), R), R),
+            e.voxelPicture(made[k], R),
+          ]),
+        ),
+      );
+    }
+    if (run.saveOrStop(i + 1)) Deno.exit(0);
+  }
+
+  const averaged = optimizer.averaged(), folder = `${output}/models`;
+  const flow = { ...model, params: averaged.flow }, trained = condition.withParameters(averaged.image);
+  e.savePipeline(folder, { flow, decoder: vae.decoder, condition: trained, normalization, sampler: c.sampler, sigmaMin: c.flow.sigmaMin });
+  const iou = heldOut.length
+    ? evaluate(heldOut, train, (pictures) => generate(flow, trained, pictures, c.seed), { R, S, views, most, picture })
+    : null;
+  if (iou) {
+    run.log.record(c.steps, { iou_generated: iou.generated, iou_nearest: iou.nearest });
+    run.log.say(
+      `held-out IoU ${iou.generated.toFixed(4)}; of the training object with the nearest picture ${
+        iou.nearest.toFixed(4)
+      }; ${iou.objects} objects`,
+    );
+  }
+  run.log.say(`pipeline in ${folder}`);
+  run.close();
+  return { iou, folder };
+}
+
+/** IoU of shapes generated from each held-out object's first view, beside that of the training object that has the view nearest to it in pixels. */
+function evaluate(
+  heldOut: e.DatasetItem[],
+  train: e.DatasetItem[],
+  generate: (pictures: Float32Array[]) => Int32Array[],
+  { R, S, views, most, picture }: { R: number; S: number; views: number[]; most: number; picture: (key: number) => Uint8Array },
+): { generated: number; nearest: number; objects: number } {
+  const pictures = heldOut.map((item) => e.loadCondition(item, 0, S)), made = generate(pictures);
+  const voxels = (item: e.DatasetItem): Int32Array => e.voxelsAbove(e.loadVoxels(item, R), R);
+  let generated = 0, nearest = 0;
+  heldOut.forEach((item, k) => {
+    const truth = voxels(item), wanted = e.toBytes(pictures[k]);
+    const distances = train.map((_, j) =>
+      Math.min(...Array.from({ length: views[j] }, (_, v) => e.byteDistance(wanted, picture(j * most + v))))
+    );
+    generated += e.voxelIou(truth, made[k], R);
+    nearest += e.voxelIou(truth, voxels(train[distances.indexOf(Math.min(...distances))]), R);
+  });
+  return { generated: generated / heldOut.length, nearest: nearest / heldOut.length, objects: heldOut.length };
+}
+
+if (import.meta.main) {
+  await e.runRecipe(() => {
+    const command = e.trainingCommand(
+      "train:ss-flow",
+      "Trains the sparse-structure flow model on a prepared dataset and a trained VAE.",
+      SS_FLOW_SIZES,
+    )
+      .option("--vae <folder>", "the folder with the VAE's encoder and decoder (models/ of a train:ss-vae run)");
+    const { flags, config } = e.parseTraining(command, Deno.args, SS_FLOW_SIZES);
+    const c = ssFlowConfig(config);
+    e.openDeviceFrom(flags);
+    trainSsFlow(c, flags);
+    return Promise.resolve();
+  });
+}

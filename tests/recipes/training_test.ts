@@ -1,0 +1,109 @@
+/** The training recipes, small: golden losses, exact resumption, no leaks. */
+import assert from "node:assert/strict";
+import { SS_FLOW_SIZES, type SsFlowConfig, trainSsFlow } from "../../recipes/ss_flow.ts";
+import { SS_VAE_SIZES, type SsVaeConfig, trainSsVae } from "../../recipes/ss_vae.ts";
+import { prepareDataset } from "../../lib/data/prepare.ts";
+import { device } from "../../lib/tensor/device.ts";
+import { readMetrics } from "../../lib/train/metrics.ts";
+
+const FOLDER = Deno.makeTempDirSync({ prefix: "espalier_training_" }), DATA = `${FOLDER}/data`;
+const ON_CPU = device().name === "cpu";
+
+function vaeConfig(changes: Partial<SsVaeConfig> = {}): SsVaeConfig {
+  const { tiny } = SS_VAE_SIZES;
+  return {
+    ...tiny,
+    data: { ...tiny.data, root: DATA, resolution: 16 },
+    steps: 8,
+    batch: { size: 2, split: 1 },
+    log: { every: 1, sampleEvery: 8, saveEvery: 4, keep: 2 },
+    ...changes,
+  };
+}
+
+function flowConfig(changes: Partial<SsFlowConfig> = {}): SsFlowConfig {
+  const { tiny } = SS_FLOW_SIZES;
+  return {
+    ...tiny,
+    data: { ...tiny.data, root: DATA, resolution: 16 },
+    vae: `${FOLDER}/vae/models`,
+    model: { ...tiny.model, resolution: 4, patch_size: 1, model_channels: 32, cond_channels: 32, num_blocks: 2, num_heads: 2 },
+    condition: { encoder: "patch", image_size: 16, patch_size: 8, channels: 32, num_blocks: 1, num_heads: 2 },
+    sampler: { ...tiny.sampler, steps: 2 },
+    steps: 8,
+    batch: { size: 4, split: 2 },
+    log: { every: 1, sampleEvery: 8, saveEvery: 4, keep: 2 },
+    ...changes,
+  };
+}
+
+function losses(folder: string): number[] {
+  const { step, value } = readMetrics(`${folder}/metrics.jsonl`).loss;
+  assert.deepEqual(step, step.toSorted((a, b) => a - b));
+  return value;
+}
+
+/** Compares with a committed curve, to the bit on the CPU; ESPALIER_GOLDEN=write writes it. */
+function expectGolden(name: string, curve: number[]): void {
+  const file = new URL(`../golden/${name}.txt`, import.meta.url);
+  if (Deno.env.get("ESPALIER_GOLDEN") === "write") return Deno.writeTextFileSync(file, curve.map((v) => `${v}\n`).join(""));
+  const want = Deno.readTextFileSync(file).trim().split("\n").map(Number);
+  if (ON_CPU) assert.deepEqual(curve, want);
+  else curve.forEach((v, i) => assert.ok(Math.abs(v - want[i]) <= 0.02 * Math.abs(want[i]), `step ${i + 1}: ${v}, on the CPU ${want[i]}`));
+}
+
+Deno.test("the recipes train, evaluate and export on a dataset of four objects", async (t) => {
+  await prepareDataset({ output: DATA, objects: 4, views: 2, size: 48, resolution: 16, workers: 0, device: "cpu" });
+  await t.step("trainSsVae() repeats its golden losses", () => {
+    const { iou } = trainSsVae(vaeConfig(), { output: `${FOLDER}/vae` });
+    assert.ok(iou >= 0 && iou <= 1);
+    expectGolden("ss_vae_tiny", losses(`${FOLDER}/vae`));
+  });
+  await t.step("trainSsFlow() repeats its golden losses", () => {
+    trainSsFlow(flowConfig(), { output: `${FOLDER}/flow` });
+    expectGolden("ss_flow_tiny", losses(`${FOLDER}/flow`));
+  });
+  await t.step("a run that stops after four steps and goes on has the losses of an uncut one, to the bit", () => {
+    trainSsVae(vaeConfig({ steps: 4 }), { output: `${FOLDER}/vae_cut` });
+    trainSsVae(vaeConfig(), { output: `${FOLDER}/vae_cut` });
+    assert.deepEqual(losses(`${FOLDER}/vae_cut`), losses(`${FOLDER}/vae`));
+    trainSsFlow(flowConfig({ steps: 4 }), { output: `${FOLDER}/flow_cut` });
+    trainSsFlow(flowConfig(), { output: `${FOLDER}/flow_cut` });
+    assert.deepEqual(losses(`${FOLDER}/flow_cut`), losses(`${FOLDER}/flow`));
+  });
+  await t.step("a killed run goes on with the losses of an uncut one, to the bit", async () => {
+    const output = `${FOLDER}/vae_killed`, config = `${FOLDER}/killed.json`, metrics = `${output}/metrics.jsonl`;
+    Deno.writeTextFileSync(config, JSON.stringify(vaeConfig({ log: { every: 1, sampleEvery: 0, saveEvery: 2, keep: 2 } })));
+    const recipe = new URL("../../recipes/ss_vae.ts", import.meta.url).pathname;
+    const run = () =>
+      new Deno.Command(Deno.execPath(), {
+        args: ["run", "-q", "-P=test", "--no-check", recipe, "--config", config, "--output", output, "--device", device().name],
+        stdout: "null",
+        stderr: "null",
+      }).spawn();
+    const first = run();
+    const lines = () => {
+      try {
+        return Deno.readTextFileSync(metrics).split("\n").length - 1;
+      } catch {
+        return 0;
+      }
+    };
+    const ended = first.status.then(() => true);
+    while (lines() < 3 && !(await Promise.race([ended, new Promise((r) => setTimeout(() => r(false), 2))])));
+    try {
+      first.kill("SIGKILL");
+    } catch { /* it was quicker than the watch: then the second run has nothing left to do */ }
+    await first.status;
+    assert.ok((await run().status).success);
+    assert.deepEqual(losses(output), losses(`${FOLDER}/vae`));
+  });
+  await t.step("memory in use does not grow from step to step", () => {
+    const before = device().memory.use().used;
+    trainSsVae(vaeConfig({ steps: 10, log: { every: 5, sampleEvery: 0, saveEvery: 0, keep: 1 } }), { output: `${FOLDER}/leak10` });
+    const ten = device().memory.use().used - before;
+    trainSsVae(vaeConfig({ steps: 60, log: { every: 5, sampleEvery: 0, saveEvery: 0, keep: 1 } }), { output: `${FOLDER}/leak60` });
+    assert.equal(device().memory.use().used - before - ten, ten);
+  });
+  Deno.removeSync(FOLDER, { recursive: true });
+});
