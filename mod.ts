@@ -70,6 +70,7 @@ export { createEpochSampler } from "./lib/data/epoch_sampler.ts";
 export type { SamplerState } from "./lib/data/epoch_sampler.ts";
 export { occupancyBatch, remember, voxelIou, voxelsAbove } from "./lib/data/occupancy.ts";
 export { importMesh } from "./lib/data/import_mesh.ts";
+export { assetPaths } from "./lib/data/layout.ts";
 export { prepareDataset } from "./lib/data/prepare.ts";
 export type { PrepareSummary } from "./lib/data/prepare.ts";
 export { createRandom, integer } from "./lib/data/random.ts";

@@ -9,7 +9,7 @@ export const OPS = {
   k_conv3d_bwd_input_workspace: { parameters: ["buffer", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32"], result: "i32" },
   k_conv3d_bwd_input: { parameters: ["u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
   k_conv3d_bwd_weight_workspace: { parameters: ["buffer", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32"], result: "i32" },
-  k_conv3d_bwd_weight: { parameters: ["u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_conv3d_bwd_weight: { parameters: ["u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
   k_binary_fwd: { parameters: ["u64", "u64", "u64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i32", "i32", "u64"], result: "i32" },
   k_binary_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i32", "i32", "u64"], result: "i32" },
   k_unary_fwd: { parameters: ["u64", "u64", "i64", "i32", "i32", "u64"], result: "i32" },
@@ -56,7 +56,7 @@ export interface OpsKernels {
   k_conv3d_bwd_input_workspace(bytes: BigUint64Array<ArrayBuffer>, B: number, X: number, Y: number, Z: number, Cin: number, Cout: number, kernel: number, stride: number, padding: number, dtype: number): void;
   k_conv3d_bwd_input(dx: bigint, dy: bigint, w: bigint, scratch: bigint, B: number, X: number, Y: number, Z: number, Cin: number, Cout: number, kernel: number, stride: number, padding: number, dtype: number, weight_dtype: number, stream: bigint): void;
   k_conv3d_bwd_weight_workspace(bytes: BigUint64Array<ArrayBuffer>, B: number, X: number, Y: number, Z: number, Cin: number, Cout: number, kernel: number, stride: number, padding: number, dtype: number): void;
-  k_conv3d_bwd_weight(dw: bigint, dbias: bigint, dy: bigint, x: bigint, scratch: bigint, B: number, X: number, Y: number, Z: number, Cin: number, Cout: number, kernel: number, stride: number, padding: number, dtype: number, stream: bigint): void;
+  k_conv3d_bwd_weight(dw: bigint, dy: bigint, x: bigint, scratch: bigint, B: number, X: number, Y: number, Z: number, Cin: number, Cout: number, kernel: number, stride: number, padding: number, dtype: number, stream: bigint): void;
   k_binary_fwd(y: bigint, a: bigint, b: bigint, n0: bigint, n1: bigint, n2: bigint, n3: bigint, a0: bigint, a1: bigint, a2: bigint, a3: bigint, b0: bigint, b1: bigint, b2: bigint, b3: bigint, op: number, dtype: number, stream: bigint): void;
   k_binary_bwd(da: bigint, db: bigint, dy: bigint, a: bigint, b: bigint, n0: bigint, n1: bigint, n2: bigint, n3: bigint, a0: bigint, a1: bigint, a2: bigint, a3: bigint, b0: bigint, b1: bigint, b2: bigint, b3: bigint, op: number, dtype: number, stream: bigint): void;
   k_unary_fwd(y: bigint, x: bigint, n: bigint, op: number, dtype: number, stream: bigint): void;

@@ -66,8 +66,9 @@ int32_t k_binary_fwd(uint64_t y, uint64_t a, uint64_t b, int64_t n0, int64_t n1,
   return known ? int32_t(K_OK) : fail(K_BAD_ARGUMENT, "k_binary_fwd", "op is %d, it must be 0 to %d", op, K_BCE_OP);
 }
 
-int32_t k_binary_bwd(uint64_t da, uint64_t db, uint64_t dy, uint64_t a, uint64_t b, int64_t n0, int64_t n1, int64_t n2, int64_t n3, int64_t a0,
-                     int64_t a1, int64_t a2, int64_t a3, int64_t b0, int64_t b1, int64_t b2, int64_t b3, int32_t op, int32_t dtype, uint64_t) {
+int32_t k_binary_bwd(uint64_t da, uint64_t db, uint64_t dy, uint64_t a, uint64_t b, int64_t n0, int64_t n1, int64_t n2, int64_t n3,
+                     int64_t a0, int64_t a1, int64_t a2, int64_t a3, int64_t b0, int64_t b1, int64_t b2, int64_t b3, int32_t op,
+                     int32_t dtype, uint64_t) {
   const Extents e{{n0, n1, n2, n3}, {a0, a1, a2, a3}, {b0, b1, b2, b3}};
   if (int32_t status = check("k_binary_bwd", e, dtype)) return status;
   const bool known = with_binary_op(op, [&](auto f) {
@@ -97,8 +98,7 @@ int32_t k_unary_fwd(uint64_t y, uint64_t x, int64_t n, int32_t op, int32_t dtype
 int32_t k_unary_bwd(uint64_t dx, uint64_t dy, uint64_t x, int64_t n, int32_t op, int32_t dtype, uint64_t) {
   if (n < 0) return fail(K_BAD_ARGUMENT, "k_unary_bwd", "n is %lld, it must be at least 0", (long long)n);
   if (int32_t status = expect_f32("k_unary_bwd", dtype)) return status;
-  const bool known =
-      with_unary_op(op, [=](auto f) { unary_bwd<decltype(f)>(at<float>(dx), at<const float>(dy), at<const float>(x), n); });
+  const bool known = with_unary_op(op, [=](auto f) { unary_bwd<decltype(f)>(at<float>(dx), at<const float>(dy), at<const float>(x), n); });
   return known ? int32_t(K_OK) : fail(K_BAD_ARGUMENT, "k_unary_bwd", "op is %d, it must be 0 to %d", op, K_SOFTPLUS_OP);
 }
 

@@ -13,14 +13,15 @@ int32_t check(const char* where, int32_t B, int32_t L, int32_t C, int32_t G, int
 }
 }  // namespace
 
-int32_t k_group_norm_fwd(uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, uint64_t w, uint64_t b, uint64_t, int32_t B, int32_t L, int32_t C,
-                         int32_t G, float eps, int32_t dtype, uint64_t) {
+int32_t k_group_norm_fwd(uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, uint64_t w, uint64_t b, uint64_t, int32_t B, int32_t L,
+                         int32_t C, int32_t G, float eps, int32_t dtype, uint64_t) {
   if (const int32_t status = check("k_group_norm_fwd", B, L, C, G, dtype)) return status;
   const int64_t width = C / G;
 #pragma omp parallel for
   for (int64_t i = 0; i < (L ? int64_t(B) * G : 0); i++) {
     const int64_t first = i / G * L * C + i % G * width;
-    const float *xi = at<float>(x) + first, *wi = w ? at<float>(w) + i % G * width : nullptr, *bi = b ? at<float>(b) + i % G * width : nullptr;
+    const float *xi = at<float>(x) + first, *wi = w ? at<float>(w) + i % G * width : nullptr,
+                *bi = b ? at<float>(b) + i % G * width : nullptr;
     double sum = 0, squares = 0;
     for (int64_t l = 0; l < L; l++) {
       for (int64_t c = 0; c < width; c++) sum += xi[l * C + c];

@@ -26,9 +26,13 @@ inline float to_f32(Bf16 v) {
 template <class T>
 T from_f32(float v);
 template <>
-inline float from_f32<float>(float v) { return v; }
+inline float from_f32<float>(float v) {
+  return v;
+}
 template <>
-inline Half from_f32<Half>(float v) { return {uint16_t(_cvtss_sh(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))}; }
+inline Half from_f32<Half>(float v) {
+  return {uint16_t(_cvtss_sh(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))};
+}
 template <>
 inline Bf16 from_f32<Bf16>(float v) {
   uint32_t bits;

@@ -10,8 +10,8 @@ namespace {
 constexpr int COLUMNS = 16;  // summed together: one cache line
 
 // y[b, l] = xhat * (one + w[b]) + s[b]; w and s may be absent.
-void forward(float* y, float* mean, float* rstd, const float* x, const float* w, const float* s, double one, int64_t B, int64_t L, int64_t C,
-             float eps) {
+void forward(float* y, float* mean, float* rstd, const float* x, const float* w, const float* s, double one, int64_t B, int64_t L,
+             int64_t C, float eps) {
 #pragma omp parallel for
   for (int64_t n = 0; n < B * L; n++) {
     const float *row = x + n * C, *wn = w ? w + n / L * C : nullptr, *sn = s ? s + n / L * C : nullptr;
@@ -26,8 +26,8 @@ void forward(float* y, float* mean, float* rstd, const float* x, const float* w,
   }
 }
 
-void backward(float* dx, float* dw, float* ds, const float* dy, const float* x, const float* w, double one, const float* mean, const float* rstd,
-              int64_t B, int64_t L, int64_t C) {
+void backward(float* dx, float* dw, float* ds, const float* dy, const float* x, const float* w, double one, const float* mean,
+              const float* rstd, int64_t B, int64_t L, int64_t C) {
 #pragma omp parallel for
   for (int64_t n = 0; n < (dx ? B * L : 0); n++) {
     const float *row = x + n * C, *dyn = dy + n * C, *wn = w ? w + n / L * C : nullptr;
@@ -84,13 +84,13 @@ int32_t k_layer_norm_bwd_workspace(uint64_t* bytes, int32_t, int32_t) {
 int32_t k_layer_norm_bwd(uint64_t dx, uint64_t dw, uint64_t db, uint64_t dy, uint64_t x, uint64_t w, uint64_t mean, uint64_t rstd, uint64_t,
                          int32_t N, int32_t C, int32_t dtype, uint64_t) {
   if (const int32_t status = check("k_layer_norm_bwd", 1, N, C, dtype)) return status;
-  backward(at<float>(dx), at<float>(dw), at<float>(db), at<float>(dy), at<float>(x), at<float>(w), w ? 0 : 1, at<float>(mean), at<float>(rstd), 1,
-           N, C);
+  backward(at<float>(dx), at<float>(dw), at<float>(db), at<float>(dy), at<float>(x), at<float>(w), w ? 0 : 1, at<float>(mean),
+           at<float>(rstd), 1, N, C);
   return K_OK;
 }
 
-int32_t k_layer_norm_modulate_fwd(uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, uint64_t shift, uint64_t scale, int32_t B, int32_t L,
-                                  int32_t C, float eps, int32_t dtype, uint64_t) {
+int32_t k_layer_norm_modulate_fwd(uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, uint64_t shift, uint64_t scale, int32_t B,
+                                  int32_t L, int32_t C, float eps, int32_t dtype, uint64_t) {
   if (const int32_t status = check("k_layer_norm_modulate_fwd", B, L, C, dtype)) return status;
   forward(at<float>(y), at<float>(mean), at<float>(rstd), at<float>(x), at<float>(scale), at<float>(shift), 1, B, L, C, eps);
   return K_OK;

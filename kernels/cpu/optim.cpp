@@ -31,9 +31,9 @@ int32_t k_grad_norm_fwd(uint64_t stats, uint64_t grad, uint64_t, int64_t n, doub
   return K_OK;
 }
 
-int32_t k_adamw_fwd(uint64_t p, uint64_t m, uint64_t v, uint64_t ema, uint64_t copy, uint64_t grad, uint64_t stats, int64_t n, int64_t n_copy,
-                    int64_t t, double lr, double beta1, double beta2, double eps, double weight_decay, double unscale, double max_norm,
-                    double ema_rate, int32_t zero_grad, int32_t copy_dtype, uint64_t) {
+int32_t k_adamw_fwd(uint64_t p, uint64_t m, uint64_t v, uint64_t ema, uint64_t copy, uint64_t grad, uint64_t stats, int64_t n,
+                    int64_t n_copy, int64_t t, double lr, double beta1, double beta2, double eps, double weight_decay, double unscale,
+                    double max_norm, double ema_rate, int32_t zero_grad, int32_t copy_dtype, uint64_t) {
   const char* where = "k_adamw_fwd";
   if (const int32_t status = expect_n(where, n)) return status;
   if (t < 1) return fail(K_BAD_ARGUMENT, where, "t = %lld, it must be >= 1", static_cast<long long>(t));

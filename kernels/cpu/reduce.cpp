@@ -60,7 +60,8 @@ void sum_columns(float* y, const float* x, int64_t O, int64_t R, int64_t I, floa
 }
 }  // namespace
 
-int32_t k_sum_fwd(uint64_t y, uint64_t x, uint64_t, int64_t O, int64_t R, int64_t I, float scale, int32_t y_dtype, int32_t x_dtype, uint64_t) {
+int32_t k_sum_fwd(uint64_t y, uint64_t x, uint64_t, int64_t O, int64_t R, int64_t I, float scale, int32_t y_dtype, int32_t x_dtype,
+                  uint64_t) {
   if (int32_t status = check("k_sum_fwd", O, R, I, y_dtype, x_dtype)) return status;
   if (I == 1) sum_rows(at<float>(y), at<const float>(x), O, R, scale);
   else sum_columns(at<float>(y), at<const float>(x), O, R, I, scale);

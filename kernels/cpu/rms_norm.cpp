@@ -23,8 +23,8 @@ double length(const float* v, int64_t D) {
 }
 }  // namespace
 
-int32_t k_head_rms_norm_fwd(uint64_t y, uint64_t x, uint64_t gamma_0, uint64_t gamma_1, uint64_t gamma_2, int32_t N, int32_t G, int32_t H, int32_t D,
-                            int32_t dtype, uint64_t) {
+int32_t k_head_rms_norm_fwd(uint64_t y, uint64_t x, uint64_t gamma_0, uint64_t gamma_1, uint64_t gamma_2, int32_t N, int32_t G, int32_t H,
+                            int32_t D, int32_t dtype, uint64_t) {
   if (const int32_t status = check("k_head_rms_norm_fwd", N, G, H, D, dtype)) return status;
   const uint64_t gammas[3] = {gamma_0, gamma_1, gamma_2};
 #pragma omp parallel for
@@ -47,7 +47,8 @@ int32_t k_head_rms_norm_bwd_workspace(uint64_t* bytes, int32_t, int32_t, int32_t
 }
 
 int32_t k_head_rms_norm_bwd(uint64_t dx, uint64_t dgamma_0, uint64_t dgamma_1, uint64_t dgamma_2, uint64_t dy, uint64_t x, uint64_t gamma_0,
-                            uint64_t gamma_1, uint64_t gamma_2, uint64_t, int32_t N, int32_t G, int32_t H, int32_t D, int32_t dtype, uint64_t) {
+                            uint64_t gamma_1, uint64_t gamma_2, uint64_t, int32_t N, int32_t G, int32_t H, int32_t D, int32_t dtype,
+                            uint64_t) {
   if (const int32_t status = check("k_head_rms_norm_bwd", N, G, H, D, dtype)) return status;
   const uint64_t gammas[3] = {gamma_0, gamma_1, gamma_2}, dgammas[3] = {dgamma_0, dgamma_1, dgamma_2};
   const double root = std::sqrt(double(D));

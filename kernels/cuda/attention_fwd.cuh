@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(THREADS, DP <= 64 ? 3 : 2)
   extern __shared__ uint4 shared[];
   const Place own = place<QUERIES>(size.L);
   const Rows<const T> keys = k.of(own.head, size.H), values = v.of(own.head, size.H);
-  const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 32;  // of the warp's rows
+  const int lane = threadIdx.x % 32, first = int(threadIdx.x) & -32;  // of the warp's rows
   const uint32_t q_tile = shared_address(shared), k_tile = q_tile + QUERIES * ROW, v_tile = k_tile + KEYS * ROW;
   const uint32_t q_at = q_tile + first * ROW + lane_a<DP>(), k_at = k_tile + lane_b<DP>(), v_at = v_tile + lane_a<DP>();
 
@@ -62,15 +62,16 @@ __global__ void __launch_bounds__(THREADS, DP <= 64 ? 3 : 2)
       multiply_nt<T, DP>(s, a, k_at + step * 32);
     }
     if (size.M - key < KEYS) {
+      const int left = size.M - key - lane % 4 * 2;
 #pragma unroll
       for (int i = 0; i < 2 * KEYS / 8 * 4; i++) {
         const int n = i / 4 % (KEYS / 8);
-        if (key + n * 8 + lane % 4 * 2 + i % 2 >= size.M) s[i / (KEYS / 2)][n][i % 4] = -INFINITY;
+        if (n * 8 + i % 2 >= left) s[i / (KEYS / 2)][n][i % 4] = -INFINITY;
       }
     }
+    raise(s, top, weight, sum, c);
     cp_async_wait();
     __syncthreads();  // these values are here, and these keys were read
-    raise(s, top, weight, sum, c);
     if (size.M - key > KEYS) load_tile<KEYS, DP>(k_tile, keys, key + KEYS, size.M, size.D);
 #pragma unroll
     for (int step = 0; step < KEYS / 16; step++) {

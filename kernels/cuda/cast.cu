@@ -6,14 +6,21 @@ namespace {
 template <class T>
 constexpr bool is_integer = std::is_integral_v<T>;
 
+// Towards zero; the conversions clamp.
 template <class Y>
 __device__ Y to_integer(float f);
 template <>
-__device__ int32_t to_integer<int32_t>(float f) { return __float2int_rz(f); }  // the conversions clamp, NaN below is 0
+__device__ int32_t to_integer<int32_t>(float f) {
+  return __float2int_rz(f);
+}
 template <>
-__device__ int64_t to_integer<int64_t>(float f) { return __float2ll_rz(f); }
+__device__ int64_t to_integer<int64_t>(float f) {
+  return __float2ll_rz(f);
+}
 template <>
-__device__ uint8_t to_integer<uint8_t>(float f) { return uint8_t(__float2uint_rz(fminf(f, 255.0f))); }
+__device__ uint8_t to_integer<uint8_t>(float f) {
+  return uint8_t(__float2uint_rz(fminf(f, 255.0f)));
+}
 
 template <class Y, class X>
 __device__ Y convert(X x) {
@@ -112,7 +119,8 @@ int32_t k_accumulate_fwd(uint64_t y, uint64_t a, uint64_t b, int64_t n, int32_t 
       using A = decltype(type_a);
       using B = decltype(type_b);
       const Accumulate<A, B> f{at<A>(y), at<const A>(a), at<const B>(b)};
-      return each<sizeof(A) == 2 && sizeof(B) == 2 ? 8 : 4>("k_accumulate_fwd", n, aligned16(y, a, b), f, stream);
+      constexpr int V = 16 / (sizeof(A) > sizeof(B) ? sizeof(A) : sizeof(B));
+      return each<V>("k_accumulate_fwd", n, aligned16(y, a, b), f, stream);
     });
   });
 }

@@ -33,7 +33,8 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS) window_product(co
   const int columns = (p.N + Tile::N - 1) / Tile::N, n0 = blockIdx.x % columns * Tile::N;
   const int64_t m0 = int64_t(blockIdx.x / columns) * Tile::M;
   const T* const x = static_cast<const T*>(p.x);
-  const T* const w = static_cast<const T*>(p.w) + (int64_t(blockIdx.y) * p.N + n0) * p.pitch;
+  const T* w = static_cast<const T*>(p.w) + (int64_t(blockIdx.y) * p.N + n0 + row) * p.pitch + chunk * V;  // of the next step
+  const int64_t w_rows = int64_t(ROWS) * p.pitch;
   const uint32_t ring = shared_address(shared);
 
   for (int n = thread; n < Tile::N; n += Tile::THREADS) {
@@ -46,7 +47,7 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS) window_product(co
   for (int i = 0; i < LOADS; i++) {
     const int64_t cell = m0 + row + i * ROWS;
     const Corner corner = p.windows.corner(uint32_t(cell < p.cells ? cell : 0));
-    first[i] = p.windows.element(corner);
+    first[i] = int64_t(p.windows.index(corner)) * p.windows.C;
     inside[i] = cell < p.cells ? p.windows.inside(corner) : 0;
   }
 
@@ -85,10 +86,11 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS) window_product(co
 #pragma unroll
     for (int i = 0; i < W_LOADS; i++) {
       const int n = row + i * ROWS;
-      const bool wanted = some && n0 + n < p.N;
       if (Tile::N % ROWS && n >= Tile::N) break;
-      cp_async16(ring + stage + Tile::M * 64 + chunk_address<4>(n, chunk), wanted ? w + int64_t(n) * p.pitch + k : w, wanted);
+      const bool wanted = some && n0 + n < p.N;
+      cp_async16(ring + stage + Tile::M * 64 + chunk_address<4>(n, chunk), wanted ? w + i * w_rows : p.w, wanted);
     }
+    w += K_STEP;
   };
 
   WarpTile<T, Tile::WARP_M, Tile::WARP_N, true> tile;
@@ -155,7 +157,8 @@ __global__ void __launch_bounds__(256, 2) window_product_single(const __grid_con
   const int z0 = int(run % runs) * RUN;
   const bool some = line * depth < p.cells;
   const Corner corner = windows.corner(uint32_t(some ? line * depth + z0 : 0));
-  const T *const x = static_cast<const T*>(p.x) + windows.element(corner), *const w = static_cast<const T*>(p.w);
+  const T *const x = static_cast<const T*>(p.x) + int64_t(windows.index(corner)) * windows.C,
+      *const w = static_cast<const T*>(p.w);
   float sum[RUN] = {};
   for (int t = 0; some && t < 9; t++) {
     if (unsigned(corner.x + t / 3) >= unsigned(windows.size[0]) || unsigned(corner.y + t % 3) >= unsigned(windows.size[1])) continue;

@@ -54,12 +54,8 @@ struct Windows {
     return {int(b), int(plane - b * grid_x.by) * stride - padding, int(line - plane * grid_y.by) * stride - padding,
             int(cell - line * grid_z.by) * stride - padding};
   }
-  __device__ int64_t element(const Corner& c) const {
-    return (((int64_t(c.b) * size[0] + c.x) * size[1] + c.y) * size[2] + c.z) * C;
-  }
-  __device__ bool contains(const Corner& c, int x, int y, int z) const {
-    return unsigned(c.x + x) < unsigned(size[0]) && unsigned(c.y + y) < unsigned(size[1]) && unsigned(c.z + z) < unsigned(size[2]);
-  }
+  // The corner's number among the cells of the volume, below 2^31; one that lies outside is still the tap offsets' origin.
+  __device__ int index(const Corner& c) const { return ((c.b * size[0] + c.x) * size[1] + c.y) * size[2] + c.z; }
   // Bit t tells whether tap t lies inside of the volume.
   __device__ uint32_t inside(const Corner& c) const {
     uint32_t line = 0, plane = 0, all = 0;

@@ -32,15 +32,28 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS) window_sum(const 
   const T *const rows = static_cast<const T*>(p.rows), *const x = static_cast<const T*>(p.x);
   const uint32_t ring = shared_address(shared);
 
+  // Where the windows of a step's cells lie, found by one thread each, a step ahead of the copies
+  struct Place {
+    int index;
+    uint32_t inside;
+  };
+  __shared__ Place places[2][K];
+  const auto find_places = [&](int step) {
+    const int64_t cell = begin + int64_t(step) * K + thread;
+    if (thread >= K) return;
+    const Corner corner = p.windows.corner(uint32_t(cell < end ? cell : 0));
+    places[step % 2][thread] = {p.windows.index(corner), cell < end ? p.windows.inside(corner) : 0};
+  };
+
   // The taps of this thread's columns, -1 past the last one: one tap where chunks of x are copied
   constexpr int OWN = ALIGNED ? 1 : V;
   const int n = n0 + chunk * V;
   int tap[OWN];
 #pragma unroll
   for (int e = 0; e < OWN; e++) tap[e] = n + e < p.N ? int(p.windows.channels(n + e)) : -1;
-  const int side = p.windows.kernel, tap_x = tap[0] / (side * side), tap_y = tap[0] / side % side, tap_z = tap[0] % side;
   const auto shift = [&](int e) { return p.windows.tap[max(tap[e], 0)] + (n + e - tap[e] * p.windows.C); };
   const T* const from = x + shift(0);
+  const uint32_t from_tap = tap[0] < 0 ? 0 : 1u << tap[0];
 
   const auto load = [&](int step) {
     const int stage = step % Tile::STAGES * STAGE;
@@ -64,19 +77,17 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS) window_sum(const 
 #pragma unroll
     for (int i = 0; i < LOADS; i++) {
       const int k = row + i * ROWS;
-      const bool some = cell0 + k < end;
-      const Corner corner = p.windows.corner(uint32_t(some ? cell0 + k : 0));
-      const int64_t first = p.windows.element(corner);
+      const Place place = places[step % 2][k];
+      const int64_t first = int64_t(place.index) * p.windows.C;
       const uint32_t to = stage + A_BYTES + chunk_address<N_CHUNKS>(k, chunk);
       if constexpr (ALIGNED) {
-        const bool wanted = some && tap[0] >= 0 && p.windows.contains(corner, tap_x, tap_y, tap_z);
+        const bool wanted = place.inside & from_tap;
         cp_async16_l1(ring + to, wanted ? from + first : x, wanted);
       } else {
-        const uint32_t inside = some ? p.windows.inside(corner) : 0;
         Pack<T, V> values;
 #pragma unroll
         for (int e = 0; e < V; e++) {
-          const bool wanted = tap[e] >= 0 && (inside >> tap[e] & 1);
+          const bool wanted = tap[e] >= 0 && (place.inside >> tap[e] & 1);
           values.v[e] = wanted ? x[first + shift(e)] : from_f32<T>(0);
         }
         *reinterpret_cast<Pack<T, V>*>(shared + to) = values;
@@ -88,14 +99,19 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS) window_sum(const 
   const int m_warp = warp / Tile::WARPS_N * Tile::WARP_M, n_warp = warp % Tile::WARPS_N * Tile::WARP_N, steps = int((end - begin + K - 1) / K);
 #pragma unroll 1
   for (int step = 0; step < Tile::STAGES - 1; step++) {
+    find_places(step);
+    __syncthreads();
     if (step < steps) load(step);
     cp_async_group();
   }
+  find_places(Tile::STAGES - 1);
   for (int step = 0; step < steps; step++) {
+    const int next = step + Tile::STAGES - 1;
     cp_async_wait_groups<Tile::STAGES - 2>();
-    __syncthreads();  // the step's stage is complete, and no warp reads the stage before it
-    if (step + Tile::STAGES - 1 < steps) load(step + Tile::STAGES - 1);
+    __syncthreads();  // the step's stage and the next places are complete, and no warp reads those before them
+    if (next < steps) load(next);
     cp_async_group();
+    find_places(next + 1);
     const unsigned char* const stage = shared + step % Tile::STAGES * STAGE;
     tile.template add_columns<K, Tile::M, Tile::N>(stage, m_warp, stage + A_BYTES, n_warp, lane);
   }

@@ -154,7 +154,9 @@ int32_t with_extents(const char* where, Extents<int64_t> e, int V, F run) {
   return run(small, n, vector);
 }
 
-int32_t unknown_op(const char* where, int32_t op, int32_t last) { return fail(K_BAD_ARGUMENT, where, "op is %d, it must be 0 to %d", op, last); }
+int32_t unknown_op(const char* where, int32_t op, int32_t last) {
+  return fail(K_BAD_ARGUMENT, where, "op is %d, it must be 0 to %d", op, last);
+}
 
 // The unary and affine kernels: one contiguous range.
 int32_t check_size(const char* where, int64_t n) {
@@ -179,9 +181,9 @@ int32_t k_binary_fwd(uint64_t y, uint64_t a, uint64_t b, int64_t n0, int64_t n1,
   });
 }
 
-int32_t k_binary_bwd(uint64_t da, uint64_t db, uint64_t dy, uint64_t a, uint64_t b, int64_t n0, int64_t n1, int64_t n2, int64_t n3, int64_t a0,
-                     int64_t a1, int64_t a2, int64_t a3, int64_t b0, int64_t b1, int64_t b2, int64_t b3, int32_t op, int32_t dtype,
-                     uint64_t stream) {
+int32_t k_binary_bwd(uint64_t da, uint64_t db, uint64_t dy, uint64_t a, uint64_t b, int64_t n0, int64_t n1, int64_t n2, int64_t n3,
+                     int64_t a0, int64_t a1, int64_t a2, int64_t a3, int64_t b0, int64_t b1, int64_t b2, int64_t b3, int32_t op,
+                     int32_t dtype, uint64_t stream) {
   const Extents<int64_t> extents{{n0, n1, n2, n3}, {a0, a1, a2, a3}, {b0, b1, b2, b3}};
   return with_float_type("k_binary_bwd", dtype, [&](auto type) {
     using T = decltype(type);

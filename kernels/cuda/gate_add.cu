@@ -8,8 +8,8 @@ constexpr int THREADS = 256;
 
 // A block is X threads along a row times THREADS / X rows; each thread takes every X-th pack of its row.
 template <class T, int V>
-__global__ void __launch_bounds__(THREADS) gate_add(T* __restrict__ y, const T* __restrict__ x, const T* __restrict__ h, const T* __restrict__ gate,
-                                                    unsigned N, unsigned L, int C, int X) {
+__global__ void __launch_bounds__(THREADS) gate_add(T* __restrict__ y, const T* __restrict__ x, const T* __restrict__ h,
+                                                    const T* __restrict__ gate, unsigned N, unsigned L, int C, int X) {
   const unsigned n = blockIdx.x * (THREADS / X) + threadIdx.x / X;
   if (n >= N) return;
   const int64_t row = int64_t(n) * C, gate_row = int64_t(n / L) * C;
@@ -67,8 +67,8 @@ int32_t k_gate_add_fwd(uint64_t y, uint64_t x, uint64_t h, uint64_t gate, int32_
     const bool packed = C % V == 0 && aligned16(y, x, h, gate);
     const int X = std::min(THREADS, power_of_two(packed ? C / V : C));
     const auto kernel = packed ? gate_add<T, V> : gate_add<T, 1>;
-    kernel<<<unsigned(ceil_div(N, THREADS / X)), THREADS, 0, stream_of(stream)>>>(at<T>(y), at<const T>(x), at<const T>(h), at<const T>(gate),
-                                                                                 unsigned(N), unsigned(L), C, X);
+    kernel<<<unsigned(ceil_div(N, THREADS / X)), THREADS, 0, stream_of(stream)>>>(at<T>(y), at<const T>(x), at<const T>(h),
+                                                                                  at<const T>(gate), unsigned(N), unsigned(L), C, X);
     return launched(where);
   });
 }
@@ -78,8 +78,8 @@ int32_t k_gate_add_bwd_workspace(uint64_t* bytes, int32_t B, int32_t L, int32_t 
   return K_OK;
 }
 
-int32_t k_gate_add_bwd(uint64_t dh, uint64_t dgate, uint64_t dy, uint64_t h, uint64_t gate, uint64_t scratch, int32_t B, int32_t L, int32_t C,
-                       int32_t dtype, uint64_t stream) {
+int32_t k_gate_add_bwd(uint64_t dh, uint64_t dgate, uint64_t dy, uint64_t h, uint64_t gate, uint64_t scratch, int32_t B, int32_t L,
+                       int32_t C, int32_t dtype, uint64_t stream) {
   const char* where = "k_gate_add_bwd";
   if (const int32_t status = check(where, B, L, C)) return status;
   return with_float_type(where, dtype, [&](auto t) {

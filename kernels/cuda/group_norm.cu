@@ -1,5 +1,5 @@
-// Group norm of channels-last tensors on CUDA. Forward: column sums, statistics of each group, one pass that writes y. Backward: column sums,
-// the means of each group, one pass that writes dx.
+// Group norm of channels-last tensors on CUDA. Forward: column sums, statistics of each group, one pass that writes y. Backward: column
+// sums, the means of each group, one pass that writes dx.
 #include "../include/group_norm.h"
 
 #include "sums.cuh"
@@ -29,8 +29,8 @@ struct Moments {
 
 // The statistics of group blockIdx.x % G of batch item blockIdx.x / G, from the moments of its channels in S chunks.
 template <class T>
-__global__ void __launch_bounds__(THREADS) group_stats(float* mean, float* rstd, const float* partial, const T* x, int64_t L, int C, int G, int S,
-                                                       int rows, float eps) {
+__global__ void __launch_bounds__(THREADS)
+    group_stats(float* mean, float* rstd, const float* partial, const T* x, int64_t L, int C, int G, int S, int rows, float eps) {
   const int b = blockIdx.x / G, width = C / G, first = blockIdx.x % G * width;
   const float* const sums = partial + int64_t(b) * S * 2 * C + first;
   const float count = float(L) * width, x00 = to_f32(x[int64_t(b) * L * C + first]);
@@ -59,12 +59,13 @@ struct GroupAt {
   }
 };
 
-// y = xhat * w + b, or dx where `dy` is not null: rstd * (g - means[0] - xhat * means[1]). A block is X threads along a row times THREADS / X rows.
+// y = xhat * w + b, or dx where `dy` is not null: rstd * (g - means[0] - xhat * means[1]). A block is X threads along a row times THREADS /
+// X rows.
 template <class T, int V>
-__global__ void __launch_bounds__(THREADS) group_norm(T* __restrict__ y, const T* __restrict__ dy, const T* __restrict__ x, const float* __restrict__ w,
-                                                      const float* __restrict__ bias, const float* __restrict__ mean,
-                                                      const float* __restrict__ rstd, const float2* __restrict__ means, unsigned N, unsigned L, int C,
-                                                      int G, int X) {
+__global__ void __launch_bounds__(THREADS)
+    group_norm(T* __restrict__ y, const T* __restrict__ dy, const T* __restrict__ x, const float* __restrict__ w,
+               const float* __restrict__ bias, const float* __restrict__ mean, const float* __restrict__ rstd,
+               const float2* __restrict__ means, unsigned N, unsigned L, int C, int G, int X) {
   const unsigned n = blockIdx.x * (THREADS / X) + threadIdx.x / X;
   if (n >= N) return;
   const int64_t row = int64_t(n) * C, stats = int64_t(n / L) * G;
@@ -113,7 +114,8 @@ struct Products {
 };
 
 // means[b, g] = the means over a group of dy * w and of dy * w * xhat, from the sums of S chunks
-__global__ void __launch_bounds__(THREADS) group_means(float2* means, const float* partial, const float* w, int64_t L, int C, int G, int S) {
+__global__ void __launch_bounds__(THREADS)
+    group_means(float2* means, const float* partial, const float* w, int64_t L, int C, int G, int S) {
   const int b = blockIdx.x / G, width = C / G, first = blockIdx.x % G * width;
   const float* const sums = partial + int64_t(b) * S * 2 * C + first;
   float g = 0, gx = 0;
@@ -143,8 +145,8 @@ int32_t with_lanes(bool packed, F run) {
 }
 
 template <class T, int V>
-int32_t write_rows(const char* where, uint64_t y, uint64_t dy, uint64_t x, uint64_t w, uint64_t b, uint64_t mean, uint64_t rstd, uint64_t means,
-                   int B, int L, int C, int G, uint64_t stream) {
+int32_t write_rows(const char* where, uint64_t y, uint64_t dy, uint64_t x, uint64_t w, uint64_t b, uint64_t mean, uint64_t rstd,
+                   uint64_t means, int B, int L, int C, int G, uint64_t stream) {
   const int64_t N = int64_t(B) * L;
   const int X = std::min(THREADS, power_of_two(C / V));
   group_norm<T, V><<<unsigned(ceil_div(N, THREADS / X)), THREADS, 0, stream_of(stream)>>>(
@@ -159,8 +161,8 @@ int32_t k_group_norm_workspace(uint64_t* bytes, int32_t B, int32_t L, int32_t C,
   return K_OK;
 }
 
-int32_t k_group_norm_fwd(uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, uint64_t w, uint64_t b, uint64_t scratch, int32_t B, int32_t L,
-                         int32_t C, int32_t G, float eps, int32_t dtype, uint64_t stream) {
+int32_t k_group_norm_fwd(uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, uint64_t w, uint64_t b, uint64_t scratch, int32_t B,
+                         int32_t L, int32_t C, int32_t G, float eps, int32_t dtype, uint64_t stream) {
   const char* where = "k_group_norm_fwd";
   if (const int32_t status = check(where, B, L, C, G)) return status;
   if (B == 0 || L == 0) return K_OK;
@@ -168,9 +170,10 @@ int32_t k_group_norm_fwd(uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, u
     using T = decltype(t);
     return with_lanes<T>(C % (16 / sizeof(T)) == 0 && aligned16(y, x), [&](auto v) {
       const Chunks chunks(B, L);
-      if (const int32_t status = launch_column_sums<2, v>(where, scratch, B, L, C, stream, Moments<T, v>{at<const T>(x), int64_t(L) * C})) return status;
-      group_stats<T><<<unsigned(B * G), THREADS, 0, stream_of(stream)>>>(at<float>(mean), at<float>(rstd), at<const float>(scratch), at<const T>(x), L, C,
-                                                                      G, chunks.S, chunks.rows, eps);
+      if (const int32_t status = launch_column_sums<2, v>(where, scratch, B, L, C, stream, Moments<T, v>{at<const T>(x), int64_t(L) * C}))
+        return status;
+      group_stats<T><<<unsigned(B * G), THREADS, 0, stream_of(stream)>>>(at<float>(mean), at<float>(rstd), at<const float>(scratch),
+                                                                         at<const T>(x), L, C, G, chunks.S, chunks.rows, eps);
       return write_rows<T, v>(where, y, 0, x, w, b, mean, rstd, 0, B, L, C, G, stream);
     });
   });
@@ -188,7 +191,8 @@ int32_t k_group_norm_bwd(uint64_t dx, uint64_t dw, uint64_t db, uint64_t dy, uin
       const int32_t status = launch_column_sums<2, v>(where, scratch, B, L, C, stream, terms);
       if (status || !dx) return status;
       const uint64_t means = scratch + uint64_t(B) * S * 2 * C * sizeof(float);
-      group_means<<<unsigned(B * G), THREADS, 0, stream_of(stream)>>>(at<float2>(means), at<const float>(scratch), at<const float>(w), L, C, G, S);
+      group_means<<<unsigned(B * G), THREADS, 0, stream_of(stream)>>>(at<float2>(means), at<const float>(scratch), at<const float>(w), L, C,
+                                                                      G, S);
       return write_rows<T, v>(where, dx, dy, x, w, 0, mean, rstd, means, B, L, C, G, stream);
     });
   });

@@ -1,12 +1,13 @@
-// Layer norm, plain and modulated, on CUDA. A row is read once and stays in registers: a warp (or a part of one, for short rows) a row of up to
-// 1024 elements, a block a longer one. The backward pass keeps the column sums of the rows that a thread group visits in registers too.
+// Layer norm, plain and modulated, on CUDA. A row is read once and stays in registers. Forward: a warp (or a part of one) a row of up to
+// 1024 elements, a block a longer one. Backward: 8 columns a thread, which keeps their sums in registers too, over the rows that come to
+// its block.
 #include "../include/norm.h"
 
 #include "sums.cuh"
 
 namespace {
-// How a row lies over a group of threads: P packs of V elements a thread, pack p of thread t at (p * lanes + t) * V. A group is `lanes` threads
-// of a warp (a power of two), or the whole block where THREADS > 128.
+// How a row lies over a group of threads: P packs of V elements a thread, pack p of thread t at (p * lanes + t) * V. A group is `lanes`
+// threads of a warp (a power of two), or the whole block where THREADS > 128.
 template <int V_, int P_, int THREADS_ = 128>
 struct Layout {
   static constexpr int V = V_, P = P_, THREADS = THREADS_;
@@ -40,23 +41,27 @@ struct Row {
 #pragma unroll
     for (int p = 0; p < At::P; p++) {
       const int c = (p * lanes + lane) * At::V;
-      if (c < C) pack[p] = *reinterpret_cast<const Pack<T, At::V>*>(from + c);
-      else pack[p] = {};
+      if (c < C)
+        pack[p] = *reinterpret_cast<const Pack<T, At::V>*>(from + c);
+      else
+        pack[p] = {};
     }
   }
 };
 
 template <class At>
 __device__ inline float group_sum(float v, int lanes) {
-  if constexpr (At::WHOLE) return block_sum<At::THREADS>(v);
-  else return lanes_sum(v, lanes);
+  if constexpr (At::WHOLE)
+    return block_sum<At::THREADS>(v);
+  else
+    return lanes_sum(v, lanes);
 }
 
 // y = xhat * (one + w) + s, with w and s at row n / L; either may be absent.
 template <class T, class W, class At>
-__global__ void __launch_bounds__(At::THREADS) norm_fwd(T* __restrict__ y, float* __restrict__ mean, float* __restrict__ rstd,
-                                                         const T* __restrict__ x, const W* __restrict__ w, const W* __restrict__ s, float one,
-                                                         unsigned N, unsigned L, int C, int lanes, float eps) {
+__global__ void __launch_bounds__(At::THREADS)
+    norm_fwd(T* __restrict__ y, float* __restrict__ mean, float* __restrict__ rstd, const T* __restrict__ x, const W* __restrict__ w,
+             const W* __restrict__ s, float one, unsigned N, unsigned L, int C, int lanes, float eps) {
   constexpr int V = At::V;
   const int lane = threadIdx.x & (lanes - 1);
   const unsigned n = blockIdx.x * (At::THREADS / lanes) + threadIdx.x / lanes;
@@ -97,13 +102,15 @@ __global__ void __launch_bounds__(At::THREADS) norm_fwd(T* __restrict__ y, float
 
 constexpr int COLUMNS = 8;  // of a thread in the backward pass: its packs lie side by side
 
-// Sums each value over the X threads of a group: X <= 32, a power of two, or the whole block where WIDE. A `buffer` may be used again after two calls.
+// Sums each value over the X threads of a group: X <= 32, a power of two, or the whole block where WIDE. Calls take turns with two buffers.
 template <int COUNT, bool WIDE>
 __device__ inline void group_sums(float (&values)[COUNT], float (*buffer)[COUNT], int X) {
 #pragma unroll
   for (int i = 0; i < COUNT; i++) {
-    if constexpr (WIDE) values[i] = warp_sum(values[i]);
-    else values[i] = lanes_sum(values[i], X);
+    if constexpr (WIDE)
+      values[i] = warp_sum(values[i]);
+    else
+      values[i] = lanes_sum(values[i], X);
   }
   if constexpr (WIDE) {
     if (threadIdx.x % 32 == 0) {
@@ -120,13 +127,12 @@ __device__ inline void group_sums(float (&values)[COUNT], float (*buffer)[COUNT]
   }
 }
 
-// Block b * S + s takes the rows of matrix b (L rows) that come to it when S blocks take turns, R rows a group of X threads at a time. It writes dx
-// and, where partial is not null, partial[b, s, 0, :] = sum(dy * xhat) and partial[b, s, 1, :] = sum(dy).
+// Block b * S + s takes the rows of matrix b (L rows) that come to it when S blocks take turns, R rows a group of X threads at a time. It
+// writes dx and, where partial is not null, partial[b, s, 0, :] = sum(dy * xhat) and partial[b, s, 1, :] = sum(dy).
 template <class T, class W, int V, int R, bool WIDE>
-__global__ void __launch_bounds__(WIDE ? R > 1 ? 512 : 1024 : 128) norm_bwd(T* __restrict__ dx, float* __restrict__ partial,
-                                                                            const T* __restrict__ dy, const T* __restrict__ x,
-                                                                            const W* __restrict__ w, float one, const float* __restrict__ mean,
-                                                                            const float* __restrict__ rstd, int L, int C, int X, int S) {
+__global__ void __launch_bounds__(WIDE ? R > 1 ? 512 : 1024 : 128, WIDE ? 1 : 4)
+    norm_bwd(T* __restrict__ dx, float* __restrict__ partial, const T* __restrict__ dy, const T* __restrict__ x, const W* __restrict__ w,
+             float one, const float* __restrict__ mean, const float* __restrict__ rstd, int L, int C, int X, int S) {
   constexpr int P = COLUMNS / V;
   alignas(16) __shared__ float shared[WIDE ? 2 * 32 * 2 * R : 128 * 2 * COLUMNS];
   const int lane = WIDE ? threadIdx.x : threadIdx.x & (X - 1), group = WIDE ? 0 : threadIdx.x / X, groups = WIDE ? 1 : 128 / X;
@@ -186,7 +192,8 @@ __global__ void __launch_bounds__(WIDE ? R > 1 ? 512 : 1024 : 128) norm_bwd(T* _
   }
   if (!partial) return;
   float* const to = partial + int64_t(blockIdx.x) * 2 * C;
-  if constexpr (!WIDE) store_column_sums(to, sums, shared, C, 0, X, groups, lane, group);
+  if constexpr (!WIDE)
+    store_column_sums(to, sums, shared, C, 0, X, groups, lane, group);
   else {
 #pragma unroll
     for (int i = 0; i < COLUMNS; i++) {
@@ -195,9 +202,16 @@ __global__ void __launch_bounds__(WIDE ? R > 1 ? 512 : 1024 : 128) norm_bwd(T* _
   }
 }
 
-// Blocks a matrix in the backward pass: 4 for each of 132 multiprocessors. Fixed, so that every GPU gives the same bits.
-int64_t backward_blocks(int64_t B, int64_t L) {
-  return std::max<int64_t>(1, std::min(528 / std::max<int64_t>(1, B), ceil_div(L, 4)));
+// Threads a row in the backward pass: a power of two, or whole warps.
+int row_threads(int C) {
+  const int64_t threads = ceil_div(C, COLUMNS);
+  return threads <= 32 ? power_of_two(threads) : int(ceil_div(threads, 32) * 32);
+}
+
+// Blocks a matrix in the backward pass: 512 threads for each of 132 multiprocessors, fixed, so that every GPU gives the same bits.
+int64_t backward_blocks(int64_t B, int64_t L, int C) {
+  const int64_t wanted = 132 * std::max(1, 512 / std::max(128, row_threads(C)));
+  return std::max<int64_t>(1, std::min(wanted / std::max<int64_t>(1, B), ceil_div(L, 4)));
 }
 
 int32_t check(const char* where, int32_t B, int32_t L, int32_t C) {
@@ -207,14 +221,14 @@ int32_t check(const char* where, int32_t B, int32_t L, int32_t C) {
 }
 
 template <class T, class W>
-int32_t forward(const char* where, uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, uint64_t w, uint64_t s, float one, int B, int L, int C,
-                float eps, uint64_t stream) {
+int32_t forward(const char* where, uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, uint64_t w, uint64_t s, float one, int B, int L,
+                int C, float eps, uint64_t stream) {
   const int64_t N = int64_t(B) * L;
   if (N == 0) return K_OK;
   return with_layout<T>(where, C, aligned16(y, x, w, s), [&](auto layout) {
     norm_fwd<T, W, decltype(layout)><<<unsigned(ceil_div(N, layout.groups())), layout.THREADS, 0, stream_of(stream)>>>(
-        at<T>(y), at<float>(mean), at<float>(rstd), at<const T>(x), at<const W>(w), at<const W>(s), one, unsigned(N), unsigned(L), C, layout.lanes,
-        eps);
+        at<T>(y), at<float>(mean), at<float>(rstd), at<const T>(x), at<const W>(w), at<const W>(s), one, unsigned(N), unsigned(L), C,
+        layout.lanes, eps);
     return launched(where);
   });
 }
@@ -224,15 +238,15 @@ int32_t backward(const char* where, uint64_t dx, uint64_t dw, uint64_t ds, uint6
                  uint64_t rstd, uint64_t scratch, int B, int L, int C, uint64_t stream) {
   if (B == 0) return K_OK;
   const bool sums = dw || ds;
-  const int64_t S = backward_blocks(B, L);
+  const int64_t S = backward_blocks(B, L, C);
   if (C > 8192) return fail(K_UNSUPPORTED, where, "C = %d, it must be at most 8192", C);
   if (B * S > INT32_MAX) return fail(K_BAD_ARGUMENT, where, "B = %d, it must be smaller", B);
   constexpr int V = 16 / sizeof(T);
-  const int threads = int(ceil_div(C, COLUMNS)), X = threads <= 32 ? power_of_two(threads) : int(ceil_div(threads, 32) * 32);
+  const int X = row_threads(C);
   const auto run = [&](auto kernel) {
-    kernel<<<unsigned(B * S), X <= 32 ? 128 : X, 0, stream_of(stream)>>>(
-        at<T>(dx), sums ? at<float>(scratch) : nullptr, at<const T>(dy), at<const T>(x), at<const W>(w), one, at<const float>(mean),
-        at<const float>(rstd), L, C, X, int(S));
+    kernel<<<unsigned(B * S), X <= 32 ? 128 : X, 0, stream_of(stream)>>>(at<T>(dx), sums ? at<float>(scratch) : nullptr, at<const T>(dy),
+                                                                         at<const T>(x), at<const W>(w), one, at<const float>(mean),
+                                                                         at<const float>(rstd), L, C, X, int(S));
     return launched(where);
   };
   const auto choose = [&](auto v) {
@@ -251,14 +265,11 @@ int32_t k_layer_norm_fwd(uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, u
                          int32_t dtype, uint64_t stream) {
   const char* where = "k_layer_norm_fwd";
   if (const int32_t status = check(where, 1, N, C)) return status;
-  return with_float_type(where, dtype, [&](auto t) {
-    return forward<decltype(t), float>(where, y, mean, rstd, x, w, b, w ? 0 : 1, 1, N, C, eps, stream);
-  });
+  return with_float_type(
+      where, dtype, [&](auto t) { return forward<decltype(t), float>(where, y, mean, rstd, x, w, b, w ? 0 : 1, 1, N, C, eps, stream); });
 }
 
-int32_t k_layer_norm_bwd_workspace(uint64_t* bytes, int32_t N, int32_t C) {
-  return k_layer_norm_modulate_bwd_workspace(bytes, 1, N, C);
-}
+int32_t k_layer_norm_bwd_workspace(uint64_t* bytes, int32_t N, int32_t C) { return k_layer_norm_modulate_bwd_workspace(bytes, 1, N, C); }
 
 int32_t k_layer_norm_bwd(uint64_t dx, uint64_t dw, uint64_t db, uint64_t dy, uint64_t x, uint64_t w, uint64_t mean, uint64_t rstd,
                          uint64_t scratch, int32_t N, int32_t C, int32_t dtype, uint64_t stream) {
@@ -269,8 +280,8 @@ int32_t k_layer_norm_bwd(uint64_t dx, uint64_t dw, uint64_t db, uint64_t dy, uin
   });
 }
 
-int32_t k_layer_norm_modulate_fwd(uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, uint64_t shift, uint64_t scale, int32_t B, int32_t L,
-                                  int32_t C, float eps, int32_t dtype, uint64_t stream) {
+int32_t k_layer_norm_modulate_fwd(uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, uint64_t shift, uint64_t scale, int32_t B,
+                                  int32_t L, int32_t C, float eps, int32_t dtype, uint64_t stream) {
   const char* where = "k_layer_norm_modulate_fwd";
   if (const int32_t status = check(where, B, L, C)) return status;
   return with_float_type(where, dtype, [&](auto t) {
@@ -279,7 +290,7 @@ int32_t k_layer_norm_modulate_fwd(uint64_t y, uint64_t mean, uint64_t rstd, uint
 }
 
 int32_t k_layer_norm_modulate_bwd_workspace(uint64_t* bytes, int32_t B, int32_t L, int32_t C) {
-  *bytes = B * backward_blocks(B, L) * 2 * C * sizeof(float);
+  *bytes = B * backward_blocks(B, L, C) * 2 * C * sizeof(float);
   return K_OK;
 }
 

@@ -91,13 +91,17 @@ struct Adamw {
   template <int V>
   __device__ void write_copy(int64_t i, const float (&ps)[V]) const {
     if (i + V <= n_copy) {
-      if (bf16) store_lanes(reinterpret_cast<__nv_bfloat16*>(copy) + i, ps);
-      else store_lanes(reinterpret_cast<__half*>(copy) + i, ps);
+      if (bf16)
+        store_lanes(reinterpret_cast<__nv_bfloat16*>(copy) + i, ps);
+      else
+        store_lanes(reinterpret_cast<__half*>(copy) + i, ps);
       return;
     }
     for (int j = 0; i + j < n_copy; j++) {
-      if (bf16) reinterpret_cast<__nv_bfloat16*>(copy)[i + j] = from_f32<__nv_bfloat16>(ps[j]);
-      else reinterpret_cast<__half*>(copy)[i + j] = from_f32<__half>(ps[j]);
+      if (bf16)
+        reinterpret_cast<__nv_bfloat16*>(copy)[i + j] = from_f32<__nv_bfloat16>(ps[j]);
+      else
+        reinterpret_cast<__half*>(copy)[i + j] = from_f32<__half>(ps[j]);
     }
   }
 };
@@ -138,20 +142,36 @@ int32_t k_grad_norm_fwd(uint64_t stats, uint64_t grad, uint64_t scratch, int64_t
   return launched(where);
 }
 
-int32_t k_adamw_fwd(uint64_t p, uint64_t m, uint64_t v, uint64_t ema, uint64_t copy, uint64_t grad, uint64_t stats, int64_t n, int64_t n_copy,
-                    int64_t t, double lr, double beta1, double beta2, double eps, double weight_decay, double unscale, double max_norm,
-                    double ema_rate, int32_t zero_grad, int32_t copy_dtype, uint64_t stream) {
+int32_t k_adamw_fwd(uint64_t p, uint64_t m, uint64_t v, uint64_t ema, uint64_t copy, uint64_t grad, uint64_t stats, int64_t n,
+                    int64_t n_copy, int64_t t, double lr, double beta1, double beta2, double eps, double weight_decay, double unscale,
+                    double max_norm, double ema_rate, int32_t zero_grad, int32_t copy_dtype, uint64_t stream) {
   const char* where = "k_adamw_fwd";
   if (const int32_t status = expect_n(where, n)) return status;
   if (t < 1) return fail(K_BAD_ARGUMENT, where, "t = %lld, it must be >= 1", static_cast<long long>(t));
   if (copy && copy_dtype != K_F16 && copy_dtype != K_BF16) {
     return fail(K_UNSUPPORTED, where, "copy_dtype is %d, it must be f16 (1) or bf16 (2)", copy_dtype);
   }
-  const Adamw step{
-      at<float>(p), at<float>(m), at<float>(v), at<float>(ema), at<float>(grad), at<uint16_t>(copy), at<const float>(stats), n_copy,
-      float(unscale), float(max_norm), float(1 - lr * weight_decay), float(lr / (1 - std::pow(beta1, double(t)))),
-      float(std::sqrt(1 - std::pow(beta2, double(t)))), float(1 - beta1), float(beta2), float(1 - beta2), float(eps), float(ema_rate),
-      float(1 - ema_rate), zero_grad != 0, copy_dtype == K_BF16};
+  const Adamw step{at<float>(p),
+                   at<float>(m),
+                   at<float>(v),
+                   at<float>(ema),
+                   at<float>(grad),
+                   at<uint16_t>(copy),
+                   at<const float>(stats),
+                   n_copy,
+                   float(unscale),
+                   float(max_norm),
+                   float(1 - lr * weight_decay),
+                   float(lr / (1 - std::pow(beta1, double(t)))),
+                   float(std::sqrt(1 - std::pow(beta2, double(t)))),
+                   float(1 - beta1),
+                   float(beta2),
+                   float(1 - beta2),
+                   float(eps),
+                   float(ema_rate),
+                   float(1 - ema_rate),
+                   zero_grad != 0,
+                   copy_dtype == K_BF16};
   return each<4>(where, n, aligned16(p, m, v, ema, copy, grad), step, stream);
 }
 

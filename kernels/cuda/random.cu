@@ -1,4 +1,4 @@
-// One thread a Philox block, 4 elements. About 140 integer and float instructions a block: near HBM speed in f32 (1 G elements, 4 GB, ~2 ms).
+// One thread a Philox block, 4 elements. About 140 integer and float instructions a block: near HBM speed in f32 (10^9 in ~2 ms).
 #include "../include/random.h"
 #include "../include/philox.hpp"
 #include "vector.cuh"

@@ -4,8 +4,8 @@
 #include "vector.cuh"
 
 namespace {
-constexpr int THREADS = 256, BLOCKS = 8 * 132;        // blocks that fill a large GPU
-constexpr int64_t PART = 1 << 14;                     // elements that a block should have at least
+constexpr int THREADS = 256, BLOCKS = 8 * 132;         // blocks that fill a large GPU
+constexpr int64_t PART = 1 << 14;                      // elements that a block should have at least
 constexpr int64_t SERIAL_R = 32, SERIAL_OI = 1 << 19;  // a thread an output: for short axes or many outputs
 
 struct Plan {
@@ -98,7 +98,8 @@ __global__ void __launch_bounds__(THREADS) sum_serial(Y* y, const T* x, int64_t 
 
 // A block for part s of R and `tile` columns of o: tile / V threads across, the others down.  y: [O, S, I]
 template <int V, class T, class Y>
-__global__ void __launch_bounds__(THREADS) sum_columns(Y* y, const T* x, int64_t R, int64_t I, int64_t S, int64_t part, int tile, float scale) {
+__global__ void __launch_bounds__(THREADS)
+    sum_columns(Y* y, const T* x, int64_t R, int64_t I, int64_t S, int64_t part, int tile, float scale) {
   const int64_t tiles = (I + tile - 1) / tile, block = blockIdx.x;
   const int64_t o = block / (S * tiles), s = block / tiles % S;
   const int across = tile / V, down = THREADS / across, column = threadIdx.x % across, row = threadIdx.x / across;
@@ -187,8 +188,8 @@ int32_t k_sum_workspace(uint64_t* bytes, int64_t O, int64_t R, int64_t I) {
   return K_OK;
 }
 
-int32_t k_sum_fwd(uint64_t y, uint64_t x, uint64_t workspace, int64_t O, int64_t R, int64_t I, float scale, int32_t y_dtype, int32_t x_dtype,
-                  uint64_t stream) {
+int32_t k_sum_fwd(uint64_t y, uint64_t x, uint64_t workspace, int64_t O, int64_t R, int64_t I, float scale, int32_t y_dtype,
+                  int32_t x_dtype, uint64_t stream) {
   if (int32_t status = check("k_sum_fwd", O, R, I, y_dtype, x_dtype)) return status;
   if (O * I == 0) return K_OK;
   const cudaStream_t s = stream_of(stream);
@@ -205,7 +206,8 @@ int32_t k_sum_fwd(uint64_t y, uint64_t x, uint64_t workspace, int64_t O, int64_t
   });
 }
 
-int32_t k_sum_bwd(uint64_t dx, uint64_t dy, int64_t O, int64_t R, int64_t I, float scale, int32_t y_dtype, int32_t x_dtype, uint64_t stream) {
+int32_t k_sum_bwd(uint64_t dx, uint64_t dy, int64_t O, int64_t R, int64_t I, float scale, int32_t y_dtype, int32_t x_dtype,
+                  uint64_t stream) {
   if (int32_t status = check("k_sum_bwd", O, R, I, y_dtype, x_dtype)) return status;
   return with_float_type("k_sum_bwd", x_dtype, [&](auto type) {
     using T = decltype(type);

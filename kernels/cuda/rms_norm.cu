@@ -35,8 +35,10 @@ struct Elements {
   __device__ void load(const T* from, int count) {
 #pragma unroll
     for (int p = 0; p < COLUMNS / V; p++) {
-      if (p * V < count) pack[p] = *reinterpret_cast<const Pack<T, V>*>(from + p * V);
-      else pack[p] = {};
+      if (p * V < count)
+        pack[p] = *reinterpret_cast<const Pack<T, V>*>(from + p * V);
+      else
+        pack[p] = {};
     }
   }
   __device__ void store(T* to, int count) const {
@@ -50,8 +52,8 @@ struct Elements {
 };
 
 template <class T, int V>
-__global__ void __launch_bounds__(THREADS) head_rms_norm_fwd(T* __restrict__ y, const T* __restrict__ x, Gammas gammas, int N, int slots, int H,
-                                                             int D, int lanes, int tiles) {
+__global__ void __launch_bounds__(THREADS)
+    head_rms_norm_fwd(T* __restrict__ y, const T* __restrict__ x, Gammas gammas, int N, int slots, int H, int D, int lanes, int tiles) {
   const Place at(gammas, slots, H, D, lanes, blockIdx.x % tiles);
   const int64_t first = int64_t(blockIdx.x / tiles) * ROWS;
   const int count = at.live ? D - at.c : 0;
@@ -75,11 +77,12 @@ __global__ void __launch_bounds__(THREADS) head_rms_norm_fwd(T* __restrict__ y, 
   }
 }
 
-// Block s * tiles + t takes every S-th run of ROWS rows; it writes dx and, where partial is not null, partial[s, slot, :] = sum(dy * vhat) * sqrt(D).
+// Block s * tiles + t takes every S-th run of ROWS rows; it writes dx and, where partial is not null, partial[s, slot, :] = sum(dy * vhat)
+// * sqrt(D).
 template <class T, int V>
-__global__ void __launch_bounds__(THREADS) head_rms_norm_bwd(T* __restrict__ dx, float* __restrict__ partial, const T* __restrict__ dy,
-                                                             const T* __restrict__ x, Gammas gammas, int N, int slots, int H, int D, int lanes,
-                                                             int tiles, int S) {
+__global__ void __launch_bounds__(THREADS)
+    head_rms_norm_bwd(T* __restrict__ dx, float* __restrict__ partial, const T* __restrict__ dy, const T* __restrict__ x, Gammas gammas,
+                      int N, int slots, int H, int D, int lanes, int tiles, int S) {
   const Place at(gammas, slots, H, D, lanes, blockIdx.x % tiles);
   const int count = at.live ? D - at.c : 0, s = blockIdx.x / tiles;
   float gamma[COLUMNS], sums[COLUMNS] = {};
@@ -136,8 +139,8 @@ int32_t check(const char* where, int32_t N, int32_t G, int32_t H, int32_t D) {
 }
 }  // namespace
 
-int32_t k_head_rms_norm_fwd(uint64_t y, uint64_t x, uint64_t gamma_0, uint64_t gamma_1, uint64_t gamma_2, int32_t N, int32_t G, int32_t H, int32_t D,
-                            int32_t dtype, uint64_t stream) {
+int32_t k_head_rms_norm_fwd(uint64_t y, uint64_t x, uint64_t gamma_0, uint64_t gamma_1, uint64_t gamma_2, int32_t N, int32_t G, int32_t H,
+                            int32_t D, int32_t dtype, uint64_t stream) {
   const char* where = "k_head_rms_norm_fwd";
   if (const int32_t status = check(where, N, G, H, D)) return status;
   if (N == 0) return K_OK;
@@ -147,8 +150,8 @@ int32_t k_head_rms_norm_fwd(uint64_t y, uint64_t x, uint64_t gamma_0, uint64_t g
     using T = decltype(t);
     constexpr int V = 16 / sizeof(T);
     const auto kernel = D % V == 0 && aligned16(y, x) ? head_rms_norm_fwd<T, V> : head_rms_norm_fwd<T, 1>;
-    kernel<<<unsigned(ceil_div(N, ROWS) * tiles), THREADS, 0, stream_of(stream)>>>(at<T>(y), at<const T>(x), gammas, N, slots, H, D, lanes_of(D),
-                                                                                  tiles);
+    kernel<<<unsigned(ceil_div(N, ROWS) * tiles), THREADS, 0, stream_of(stream)>>>(at<T>(y), at<const T>(x), gammas, N, slots, H, D,
+                                                                                   lanes_of(D), tiles);
     return launched(where);
   });
 }
@@ -171,8 +174,8 @@ int32_t k_head_rms_norm_bwd(uint64_t dx, uint64_t dgamma_0, uint64_t dgamma_1, u
     using T = decltype(t);
     constexpr int V = 16 / sizeof(T);
     const auto kernel = D % V == 0 && aligned16(dx, dy, x) ? head_rms_norm_bwd<T, V> : head_rms_norm_bwd<T, 1>;
-    kernel<<<unsigned(S * tiles), THREADS, 0, stream_of(stream)>>>(at<T>(dx), sums ? at<float>(scratch) : nullptr, at<const T>(dy), at<const T>(x),
-                                                                  gammas, N, slots, H, D, lanes_of(D), tiles, S);
+    kernel<<<unsigned(S * tiles), THREADS, 0, stream_of(stream)>>>(at<T>(dx), sums ? at<float>(scratch) : nullptr, at<const T>(dy),
+                                                                   at<const T>(x), gammas, N, slots, H, D, lanes_of(D), tiles, S);
     return launched(where);
   });
   if (status || !sums) return status;

@@ -1,5 +1,5 @@
-// Sums over the rows of matrices in two launches and one fixed order, so that two runs agree to the bit: blocks sum chunks of rows into scratch,
-// then sum_partials adds the chunks.
+// Sums over the rows of matrices in two launches and one fixed order, so that two runs agree to the bit: blocks sum chunks of rows into
+// scratch, then sum_partials adds the chunks.
 #pragma once
 #include <algorithm>
 
@@ -33,14 +33,15 @@ __global__ void sum_partials(Sums<T> sums, const float* partial, int S, int widt
 
 // For `count` outputs of [B, width] each. With S = 0 they become 0.
 template <class T>
-int32_t launch_sum_partials(const char* where, Sums<T> sums, uint64_t partial, int64_t B, int64_t S, int64_t width, int count, uint64_t stream) {
+int32_t launch_sum_partials(const char* where, Sums<T> sums, uint64_t partial, int64_t B, int64_t S, int64_t width, int count,
+                            uint64_t stream) {
   if (B == 0) return K_OK;
   const int64_t M = width * count, blocks = B * ceil_div(M, SUM_COLUMNS);
   if (M > INT32_MAX || blocks > INT32_MAX) {
     return fail(K_BAD_ARGUMENT, where, "%lld sums are wanted, it must be fewer", static_cast<long long>(B * M));
   }
-  sum_partials<T><<<unsigned(blocks), dim3(SUM_COLUMNS, SUM_ROWS), 0, stream_of(stream)>>>(sums, at<const float>(partial), int(S), int(width),
-                                                                                          int(M));
+  sum_partials<T>
+      <<<unsigned(blocks), dim3(SUM_COLUMNS, SUM_ROWS), 0, stream_of(stream)>>>(sums, at<const float>(partial), int(S), int(width), int(M));
   return launched(where);
 }
 
@@ -56,8 +57,8 @@ inline int power_of_two(int64_t at_least) {
   return p;
 }
 
-// to[k * C + c] = the sum of sums[k][i] over the Y threads that hold column c, where thread (x, y) holds the columns (tile * X + x) * V + i.
-// `shared` has room for every thread's sums.
+// to[k * C + c] = the sum of sums[k][i] over the Y threads that hold column c, where thread (x, y) holds the columns (tile * X + x) * V +
+// i. `shared` has room for every thread's sums.
 template <int K, int V>
 __device__ inline void store_column_sums(float* to, const float (&sums)[K][V], float* shared, int C, int tile, int X, int Y, int x, int y) {
 #pragma unroll

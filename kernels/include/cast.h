@@ -4,7 +4,7 @@
 #include "k.h"
 
 // y[i] = x[i] in the dtype of y, any pair of f32, f16, bf16, i32, i64 and u8. Into a float: rounded to nearest, ties to even (i32, i64 go
-// through f32). From a float into an integer: towards zero, clamped to the range, NaN gives 0. From an integer into a narrower one: the low bits.
+// through f32). From a float into an integer: towards zero, clamped to the range, NaN gives 0. Into a narrower integer: the low bits.
 //   y: [n] y_dtype    x: [n] x_dtype
 K_API int32_t k_cast_fwd(uint64_t y, uint64_t x, int64_t n, int32_t y_dtype, int32_t x_dtype, uint64_t stream);
 

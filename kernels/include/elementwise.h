@@ -12,11 +12,12 @@ enum {  // k_unary_*
 // y = op(a, b) over the extents [n0, n1, n2, n3]: y is contiguous, element (i0, i1, i2, i3) of a is at sum i_d a_d, of b at sum i_d b_d
 // (strides in elements, 0 = broadcast). BCE is max(a, 0) - a b + ln(1 + e^-|a|): logit a, target b.
 //   y, a, b: dtype
-K_API int32_t k_binary_fwd(uint64_t y, uint64_t a, uint64_t b, int64_t n0, int64_t n1, int64_t n2, int64_t n3, int64_t a0, int64_t a1, int64_t a2,
-                           int64_t a3, int64_t b0, int64_t b1, int64_t b2, int64_t b3, int32_t op, int32_t dtype, uint64_t stream);
+K_API int32_t k_binary_fwd(uint64_t y, uint64_t a, uint64_t b, int64_t n0, int64_t n1, int64_t n2, int64_t n3, int64_t a0, int64_t a1,
+                           int64_t a2, int64_t a3, int64_t b0, int64_t b1, int64_t b2, int64_t b3, int32_t op, int32_t dtype,
+                           uint64_t stream);
 
-// da = dy d op / d a, db = dy d op / d b, both [n0, n1, n2, n3] whatever was broadcast (sum them by k_sum_fwd). Ties of MIN and MAX share dy
-// equally; ABS_DIFF has gradient 0 where a = b. da or db may be 0.
+// da = dy d op / d a, db = dy d op / d b, both [n0, n1, n2, n3] whatever was broadcast (sum them by k_sum_fwd). Ties of MIN and MAX share
+// dy equally; ABS_DIFF has gradient 0 where a = b. da or db may be 0.
 //   da, db, dy: contiguous, dtype
 K_API int32_t k_binary_bwd(uint64_t da, uint64_t db, uint64_t dy, uint64_t a, uint64_t b, int64_t n0, int64_t n1, int64_t n2, int64_t n3,
                            int64_t a0, int64_t a1, int64_t a2, int64_t a3, int64_t b0, int64_t b1, int64_t b2, int64_t b3, int32_t op,

@@ -1,4 +1,4 @@
-// The formulas of the elementwise ops, shared by elementwise.cpp and elementwise.cu: fwd is the value, bwd the gradient for the cotangent g.
+// The formulas of the elementwise ops, shared by elementwise.cpp and elementwise.cu: fwd is the value, bwd the gradient for cotangent g.
 #pragma once
 #include <math.h>
 #include <stdint.h>
@@ -148,9 +148,7 @@ struct Gelu {  // (1 + tanh u) / 2 = sigmoid(2 u)
 };
 struct GeluErf {
   K_FORMULA float fwd(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678f)); }
-  K_FORMULA float bwd(float x, float g) {
-    return g * (0.5f * (1.0f + erff(x * 0.70710678f)) + x * 0.39894228f * exp_f32(-0.5f * x * x));
-  }
+  K_FORMULA float bwd(float x, float g) { return g * (0.5f * (1.0f + erff(x * 0.70710678f)) + x * 0.39894228f * exp_f32(-0.5f * x * x)); }
 };
 struct Softplus {
   K_FORMULA float fwd(float x) { return softplus(x); }

@@ -5,12 +5,13 @@
 
 // y = x + h * gate, rounded once
 //   y, x, h: [B, L, C] dtype    gate: [B, C] dtype
-K_API int32_t k_gate_add_fwd(uint64_t y, uint64_t x, uint64_t h, uint64_t gate, int32_t B, int32_t L, int32_t C, int32_t dtype, uint64_t stream);
+K_API int32_t k_gate_add_fwd(uint64_t y, uint64_t x, uint64_t h, uint64_t gate, int32_t B, int32_t L, int32_t C, int32_t dtype,
+                             uint64_t stream);
 
 // Bytes of scratch that k_gate_add_bwd needs.
 K_API int32_t k_gate_add_bwd_workspace(uint64_t* bytes, int32_t B, int32_t L, int32_t C);
 
 // dh = dy * gate    dgate = sum_L(dy * h)    (dx is dy itself)
 //   dh, dy, h: [B, L, C] dtype    dgate, gate: [B, C] dtype    dh and dgate are 0 where they are not wanted
-K_API int32_t k_gate_add_bwd(uint64_t dh, uint64_t dgate, uint64_t dy, uint64_t h, uint64_t gate, uint64_t scratch, int32_t B, int32_t L, int32_t C,
-                             int32_t dtype, uint64_t stream);
+K_API int32_t k_gate_add_bwd(uint64_t dh, uint64_t dgate, uint64_t dy, uint64_t h, uint64_t gate, uint64_t scratch, int32_t B, int32_t L,
+                             int32_t C, int32_t dtype, uint64_t stream);

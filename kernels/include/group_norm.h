@@ -5,8 +5,8 @@
 
 // y = xhat * w + b with xhat = (x - mean) * rstd, rstd = 1 / sqrt(var + eps), var not bias-corrected
 //   y, x: [B, L, C] dtype    mean, rstd: [B, G] f32, kept for the backward pass    w, b: [C] f32, or 0 for none    G divides C
-K_API int32_t k_group_norm_fwd(uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, uint64_t w, uint64_t b, uint64_t scratch, int32_t B, int32_t L,
-                               int32_t C, int32_t G, float eps, int32_t dtype, uint64_t stream);
+K_API int32_t k_group_norm_fwd(uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, uint64_t w, uint64_t b, uint64_t scratch, int32_t B,
+                               int32_t L, int32_t C, int32_t G, float eps, int32_t dtype, uint64_t stream);
 
 // Bytes of scratch that either pass needs.
 K_API int32_t k_group_norm_workspace(uint64_t* bytes, int32_t B, int32_t L, int32_t C, int32_t G);

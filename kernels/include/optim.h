@@ -18,9 +18,9 @@ K_API int32_t k_grad_norm_fwd(uint64_t stats, uint64_t grad, uint64_t scratch, i
 // Where stats[1] is 0 the step is skipped: p, m, v and copy stay, ema and grad are still written.
 //   p, m, v, grad: [n] f32    ema: [n] f32, or 0    copy: [n_copy] f16 or bf16, or 0    stats: [2] f32 from k_grad_norm_fwd
 //   t: which step this is, from 1, not counting skipped ones
-K_API int32_t k_adamw_fwd(uint64_t p, uint64_t m, uint64_t v, uint64_t ema, uint64_t copy, uint64_t grad, uint64_t stats, int64_t n, int64_t n_copy,
-                          int64_t t, double lr, double beta1, double beta2, double eps, double weight_decay, double unscale, double max_norm,
-                          double ema_rate, int32_t zero_grad, int32_t copy_dtype, uint64_t stream);
+K_API int32_t k_adamw_fwd(uint64_t p, uint64_t m, uint64_t v, uint64_t ema, uint64_t copy, uint64_t grad, uint64_t stats, int64_t n,
+                          int64_t n_copy, int64_t t, double lr, double beta1, double beta2, double eps, double weight_decay, double unscale,
+                          double max_norm, double ema_rate, int32_t zero_grad, int32_t copy_dtype, uint64_t stream);
 
 // ema = rate ema + (1 - rate) p
 //   ema, p: [n] f32

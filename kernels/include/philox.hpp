@@ -1,5 +1,5 @@
-// Philox 4x32-10 and what turns its words into numbers, shared by random.cpp and random.cu. Each float operation is a single IEEE operation that
-// no compiler may contract, reorder or approximate, so every device gives the same bits.
+// Philox 4x32-10 and what turns its words into numbers, shared by random.cpp and random.cu. Each float operation is a single IEEE operation
+// that no compiler may contract, reorder or approximate, so every device gives the same bits.
 #pragma once
 #include <math.h>
 #include <stdint.h>

@@ -12,4 +12,5 @@ K_API int32_t k_random_normal_fwd(uint64_t y, int64_t n, uint64_t seed, uint64_t
 
 // y[i] = low + (high - low) u in [low, high), u = floor(w / 2^8) / 2^24; in f16 and bf16 the rounding may reach high.
 //   y: [n] f32, f16 or bf16    low < high, both finite
-K_API int32_t k_random_uniform_fwd(uint64_t y, int64_t n, uint64_t seed, uint64_t offset, float low, float high, int32_t dtype, uint64_t stream);
+K_API int32_t k_random_uniform_fwd(uint64_t y, int64_t n, uint64_t seed, uint64_t offset, float low, float high, int32_t dtype,
+                                   uint64_t stream);

@@ -3,8 +3,7 @@
  * the rest as JSON. It is written whole or not at all, so the newest one is always good; an unreadable one is passed over.
  */
 import { openSafetensors, writeSafetensors } from "../io/safetensors.ts";
-import { type DType, DTYPE_BYTES } from "../tensor/dtype.ts";
-import { type Tensor, tensorFromBytes } from "../tensor/tensor.ts";
+import type { Tensor } from "../tensor/tensor.ts";
 import { device } from "../tensor/device.ts";
 
 const FILE_DTYPE = { f32: "F32", f16: "F16", bf16: "BF16", i32: "I32", i64: "I64", u8: "U8" } as const;
@@ -26,7 +25,10 @@ export function listCheckpoints(folder: string): number[] {
   }
 }
 
-/** Writes the checkpoint of `step`, then removes all but the newest `keep`. */
+/**
+ * Writes the checkpoint of `step`, then removes all but the newest `keep` up to it, those of later steps (of a run that was started again from an
+ * earlier one), and what a save that was killed left behind.
+ */
 export function saveCheckpoint(
   folder: string,
   step: number,
@@ -43,13 +45,17 @@ export function saveCheckpoint(
     },
   }));
   writeSafetensors(checkpointPath(folder, step), list, { step: String(step), state: JSON.stringify(state) });
-  for (const old of listCheckpoints(folder).slice(keep)) Deno.removeSync(checkpointPath(folder, old));
+  const all = listCheckpoints(folder), kept = all.filter((s) => s <= step).slice(0, Math.max(keep, 1));
+  for (const other of all) if (!kept.includes(other)) Deno.removeSync(checkpointPath(folder, other));
+  for (const { name } of Deno.readDirSync(`${folder}/ckpts`)) {
+    if (/^\.espalier-.*\.tmp$/.test(name)) Deno.removeSync(`${folder}/ckpts/${name}`);
+  }
 }
 
 /** Copies a checkpoint into the tensors of a run, which must be exactly those it was saved from, and returns its state. */
 export function loadCheckpoint(path: string, tensors: Record<string, Tensor>): unknown {
   using file = openSafetensors(path);
-  const extra = [...file.tensors.keys()].filter((name) => !(name in tensors));
+  const extra = [...file.tensors.keys()].filter((name) => !Object.hasOwn(tensors, name));
   if (extra.length) {
     throw new Error(
       `Cannot resume from ${path}: it holds ${extra.join(", ")}, which this run has not; it must be resumed with its own config`,
@@ -64,12 +70,7 @@ export function loadCheckpoint(path: string, tensors: Record<string, Tensor>): u
       );
     }
   }
-  for (const [name, t] of Object.entries(tensors)) {
-    const { bytes } = file.tensors.get(name)!, aligned = bytes.byteOffset % DTYPE_BYTES[t.dtype as DType] === 0 ? bytes : bytes.slice();
-    const copy = tensorFromBytes(aligned, t.shape, t.dtype);
-    device().memory.copy(t.addr, copy.addr, t.bytes);
-    copy.free();
-  }
+  for (const [name, t] of Object.entries(tensors)) if (t.size) device().memory.upload(t.addr, file.tensors.get(name)!.bytes);
   device().memory.synchronize();
   return JSON.parse(file.metadata.state ?? "null");
 }

@@ -28,14 +28,17 @@ export function openDeviceFrom(options: { device?: string; memoryLimit?: string 
   );
 }
 
-/** Takes `--key.key=value` (or `--key.key value`) out of the arguments where the name has a dot or is one of `keys`: config overrides, and the rest. */
+/**
+ * Takes `--key.key=value` (or `--key.key value`) out of the arguments where the name has a dot or is one of `keys`: config overrides, and the
+ * rest. A `--` in front, which `deno task name -- ...` hands on, is dropped.
+ */
 export function splitOverrides(args: string[], keys: string[]): { overrides: string[]; rest: string[] } {
   const overrides: string[] = [], rest: string[] = [];
-  for (let i = 0; i < args.length; i++) {
+  for (let i = args[0] === "--" ? 1 : 0; i < args.length; i++) {
     const [, name, value] = args[i].match(/^--([\w-]+(?:\.[\w-]+)*)(=.*)?$/s) ?? [];
     if (!name || !(name.includes(".") || keys.includes(name))) rest.push(args[i]);
     else if (value) overrides.push(name + value);
-    else if (i + 1 < args.length) overrides.push(`${name}=${args[++i]}`);
+    else if (args[i + 1]?.startsWith("--") === false) overrides.push(`${name}=${args[++i]}`);
     else throw new ConfigError(`Cannot read ${args[i]}: its value is missing, it must be ${args[i]}=value`);
   }
   return { overrides, rest };
@@ -84,7 +87,10 @@ export function parseTraining(
   return { flags, config: { size: flags.size, file: flags.config, overrides } };
 }
 
-const EXPECTED = [UserError, ConfigError, OutOfMemoryError, CudaError, KernelError, RangeError, TypeError, Deno.errors.PermissionDenied];
+const EXPECTED = [UserError, ConfigError, OutOfMemoryError, CudaError, KernelError, Deno.errors.PermissionDenied, Deno.errors.NotFound];
+
+/** Errors that the project throws: "Cannot <do>: ..."; JavaScript's own, such as "Cannot read properties of undefined (...)", are faults of ours. */
+const OURS = /^Cannot [^:]+: /;
 
 /** Runs a recipe; an expected error ends it with one line and status 1, any other with its stack. `ESPALIER_DEBUG=1` shows every stack. */
 export async function runRecipe(main: () => Promise<void>): Promise<void> {
@@ -92,7 +98,7 @@ export async function runRecipe(main: () => Promise<void>): Promise<void> {
     await main();
   } catch (error) {
     const plain = error instanceof Error && Deno.env.get("ESPALIER_DEBUG") !== "1" &&
-      (EXPECTED.some((type) => error instanceof type) || /^Cannot /.test(error.message));
+      (EXPECTED.some((type) => error instanceof type) || OURS.test(error.message));
     console.error(plain ? `error: ${(error as Error).message}` : error);
     Deno.exit(1);
   }

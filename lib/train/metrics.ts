@@ -1,4 +1,5 @@
 /** What a run writes down: metrics.jsonl, TensorBoard events, sample grids, and the live line. */
+import { writeFileAtomic } from "../io/atomic.ts";
 import { encodePng, type Image, writePng } from "../io/image.ts";
 import { device } from "../tensor/device.ts";
 import { formatBytes } from "../tensor/memory.ts";
@@ -93,7 +94,8 @@ function dropRecords(path: string, last: number): void {
       return false; // a line cut off by a kill
     }
   });
-  Deno.writeTextFileSync(path, kept.map((line) => line + "\n").join(""));
+  const left = kept.map((line) => line + "\n").join("");
+  if (left !== text) writeFileAtomic(path, new TextEncoder().encode(left));
 }
 
 /** The series of a metrics file: for each name its steps and values. */

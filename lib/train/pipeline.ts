@@ -50,7 +50,7 @@ export interface LoadPipelineOptions {
 /** Side in pixels of a published pipeline's pictures. */
 const DINO_SIDE = 518;
 
-const FLAG = z.boolean().optional(), TIME = z.number().min(0).max(1);
+const DEPTH = z.int().min(0), FLAG = z.boolean().optional(), TIME = z.number().min(0).max(1);
 const FLOW_ARGS = z.strictObject({
   ...{ resolution: COUNT, in_channels: COUNT, out_channels: COUNT, model_channels: COUNT, cond_channels: COUNT, num_blocks: COUNT },
   ...{ num_heads: COUNT.optional(), num_head_channels: COUNT.optional(), mlp_ratio: z.number().positive().optional() },
@@ -58,7 +58,7 @@ const FLOW_ARGS = z.strictObject({
   ...{ share_mod: FLAG, qk_rms_norm: FLAG, qk_rms_norm_cross: FLAG },
 });
 const DECODER_ARGS = z.strictObject({
-  ...{ out_channels: z.literal(1), latent_channels: COUNT, num_res_blocks: COUNT, num_res_blocks_middle: COUNT.optional() },
+  ...{ out_channels: z.literal(1), latent_channels: COUNT, num_res_blocks: DEPTH, num_res_blocks_middle: DEPTH.optional() },
   ...{ channels: z.array(COUNT).min(1), norm_type: z.enum(["layer", "group"]).optional(), use_fp16: FLAG },
 });
 const PATCH_ARGS = z.strictObject({ image_size: COUNT, patch_size: COUNT, channels: COUNT, num_blocks: COUNT, num_heads: COUNT });

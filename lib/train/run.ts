@@ -1,7 +1,7 @@
 /** The folder of a training run: its config and command, its log, its checkpoints, and stopping on a signal. */
 import { writeFileAtomic } from "../io/atomic.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { checkpointPath, resume, saveCheckpoint } from "./checkpoint.ts";
+import { checkpointPath, listCheckpoints, resume, saveCheckpoint } from "./checkpoint.ts";
 import { openRunLog, type RunLog } from "./metrics.ts";
 
 /** How often a run writes what. */
@@ -51,26 +51,24 @@ export function openRun(folder: string, options: RunOptions): Run {
   const say = (text: string): void => console.error(text), found = resume(folder, { ckpt: options.ckpt, tensors: options.tensors, say });
   const first = found?.step ?? 0, { steps, log: { every, sampleEvery, saveEvery, keep } } = options;
   if (found) options.restore(found.state);
+  const later = listCheckpoints(folder).filter((step) => step > first);
+  if (later.length) say(`starting after step ${first}: what ${folder} has of later steps (checkpoints of ${later.join(", ")}) is replaced`);
   writeFileAtomic(`${folder}/config.json`, new TextEncoder().encode(JSON.stringify(options.config, null, 4) + "\n"));
   writeFileAtomic(`${folder}/command.txt`, new TextEncoder().encode(`deno run ${Deno.mainModule} ${Deno.args.join(" ")}\n`));
   const log = openRunLog(folder, { steps, first, every, label: options.label });
-  let stopping = false;
-  const onSignal = (): void => {
-    if (stopping) Deno.exit(130);
-    stopping = true;
-    log.say("stopping after this step; a second signal stops at once");
-  };
-  const signals = ["SIGINT", "SIGTERM"] as const;
-  for (const signal of signals) Deno.addSignalListener(signal, onSignal);
+  const stop = new Int32Array(new SharedArrayBuffer(4)); // set to 1 by the listener, since this thread's event loop waits for the loop's end
+  const listener = new Worker(new URL("./stop_worker.ts", import.meta.url), { type: "module" });
+  listener.postMessage(stop);
   const save = (done: number): void => saveCheckpoint(folder, done, { tensors: options.tensors, state: options.state(), keep });
   return {
     first,
     log,
     sampleDue: (done) => sampleEvery > 0 && (done % sampleEvery === 0 || done === steps || done === 1),
     saveOrStop(done) {
-      if (done === steps || stopping || (saveEvery > 0 && done % saveEvery === 0)) save(done);
-      if (stopping) log.say(`stopped after step ${done}; the same command goes on from ${checkpointPath(folder, done)}`);
-      return stopping;
+      const asked = Atomics.load(stop, 0) === 1;
+      if (done === steps || asked || (saveEvery > 0 && done % saveEvery === 0)) save(done);
+      if (asked) log.say(`stopped after step ${done}; the same command goes on from ${checkpointPath(folder, done)}`);
+      return asked;
     },
     expectFinite(step, values) {
       const wrong = Object.entries(values).find(([, v]) => !Number.isFinite(v));
@@ -81,7 +79,7 @@ export function openRun(folder: string, options: RunOptions): Run {
       );
     },
     close() {
-      for (const signal of signals) Deno.removeSignalListener(signal, onSignal);
+      listener.terminate();
       log.close();
     },
   };

@@ -43,7 +43,12 @@ referenceTest("twelve steps of training equal the reference's losses, norms, wei
   assertClose("grad_norm", norms, r.values("grad_norm"), { rtol: 1e-3, atol: 0 });
   step(() => {
     for (const [kind, tree] of [["final", params], ["ema", parametersFrom(flat, params, emas[0].values)]] as const) {
-      for (const [name, t] of leaves<Tensor>(tree)) assertNear(`${kind}/${name}`, t.read(), r.values(`${kind}/${name}`), 1e-3);
+      for (const [name, t] of leaves<Tensor>(tree)) {
+        if (kind === "ema" && name === "pos_emb") continue; // a buffer has no mean
+        // A bias of the keys moves all scores of a query alike: its gradient is zero but for rounding, and Adam's step from it is arbitrary.
+        const first = name.endsWith("cross_attn.to_kv.bias") ? t.size / 2 : 0;
+        assertNear(`${kind}/${name}`, t.read().subarray(first), r.values(`${kind}/${name}`).subarray(first), 1e-3);
+      }
     }
   });
 });
