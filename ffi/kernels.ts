@@ -1,4 +1,5 @@
 /** Opens the kernel libraries of a device. Every call throws a {@linkcode KernelError} on a non-zero status. */
+import { missingInstructions } from "./host.ts";
 import { FLASH_ATTN, type FlashAttnKernels, OPS, type OpsKernels, RENDER, type RenderKernels } from "./symbols.ts";
 
 /** A device that the kernel libraries exist for. */
@@ -21,35 +22,46 @@ export class KernelError extends Error {
 
 const LIBRARIES = { ops: OPS, flash_attn: FLASH_ATTN, render: RENDER };
 
-/** The folder of the prebuilt libraries of this platform. */
-function prebuilt(): URL {
+/** The folder of the kernel libraries: `kernels/prebuilt/<platform>/`, or the one that ESPALIER_KERNELS names. */
+export function kernelFolder(): URL {
   const platform = `${Deno.build.os}-${Deno.build.arch}`;
   if (platform !== "linux-x86_64") {
     throw new Error(`Cannot open the kernel libraries: the platform is ${platform}, it must be linux-x86_64`);
   }
   const folder = Deno.env.get("ESPALIER_KERNELS");
-  return folder ? new URL(`file://${folder.replace(/\/*$/, "/")}`) : new URL(`../kernels/prebuilt/${platform}/`, import.meta.url);
+  return folder
+    ? new URL(folder.replace(/\/*$/, "/"), `file://${Deno.cwd()}/`)
+    : new URL(`../kernels/prebuilt/${platform}/`, import.meta.url);
 }
 
-function expectAvx2(): void {
-  let flags: string;
-  try {
-    flags = Deno.readTextFileSync("/proc/cpuinfo");
-  } catch {
-    return; // no /proc: the libraries are tried as they are
+function expectInstructions(): void {
+  const missing = missingInstructions();
+  if (missing.length) {
+    throw new Error(
+      `Cannot open the CPU kernels: this processor has no ${
+        missing.join(", ")
+      }, it must have AVX2, FMA and F16C (Intel since 2013, AMD since 2015)`,
+    );
   }
-  if (!/\bavx2\b/.test(flags)) {
-    throw new Error("Cannot open the CPU kernels: this processor has no AVX2, they need it (Intel since 2013, AMD since 2015)");
-  }
+}
+
+/** Throws where an ELF file ends before its table of sections, which stands last: opening it would end the process. */
+function expectWhole(path: URL): void {
+  using file = Deno.openSync(path);
+  const head = new Uint8Array(64), view = new DataView(head.buffer), { size } = file.statSync();
+  if (file.readSync(head) !== 64 || view.getUint32(0) !== 0x7f454c46) return; // no ELF file: the system says so
+  const end = Number(view.getBigUint64(40, true)) + view.getUint16(58, true) * view.getUint16(60, true);
+  if (end > size) throw new Error(`the file is cut off at ${size} of ${end} bytes`);
 }
 
 function openLibrary(name: keyof typeof LIBRARIES, device: Device): Record<string, unknown> {
-  const path = new URL(`lib${name}_${device}.so`, prebuilt());
+  const path = new URL(`lib${name}_${device}.so`, kernelFolder());
   const symbols = Object.fromEntries(
     Object.entries(LIBRARIES[name]).map(([symbol, type]) => [symbol, { ...type, optional: true as const }]),
   );
   let library;
   try {
+    expectWhole(path);
     library = Deno.dlopen(path, symbols as Deno.ForeignLibraryInterface).symbols as Record<
       string,
       ((...args: unknown[]) => unknown) | null
@@ -85,7 +97,7 @@ const opened = new Map<Device, Kernels>();
 export function openKernels(device: Device): Kernels {
   const known = opened.get(device);
   if (known) return known;
-  if (device === "cpu") expectAvx2();
+  if (device === "cpu") expectInstructions();
   const kernels = Object.assign(
     {},
     ...Object.keys(LIBRARIES).map((name) => openLibrary(name as keyof typeof LIBRARIES, device)),

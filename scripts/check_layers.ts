@@ -41,7 +41,7 @@ for (const file of listFiles("", [".ts"])) {
     else if (rank(to) === rank(from) && to !== from && LAYERS[rank(to)].length > 1 && !BESIDE[from]?.includes(to) && rank(from) < 7) {
       faults.push(`${file} may not import ${path}: ${from} and ${to} stand side by side`);
     } else if (to === "ffi" && !NEAR_FFI.includes(from)) faults.push(`${file} may not import ${path}: ${from} never sees an address`);
-    if (from === "recipes" && to.startsWith("lib/")) faults.push(`${file} may not import ${path}: a recipe imports mod.ts alone`);
+    if (from === "recipes" && to?.startsWith("lib/")) faults.push(`${file} may not import ${path}: a recipe imports mod.ts alone`);
   }
 }
 report("layers", faults);

@@ -9,27 +9,6 @@
 #include "attention_fwd.cuh"
 
 namespace attention {
-// delta = sum_D(d_o * o): LANES lanes a token of a head, each with V elements at a time. Rows lie as in [B, L, H].
-template <class T, int V, int LANES>
-__global__ void __launch_bounds__(256) sum_delta(float* delta, Operand<const T> d_o, Operand<const T> o, Sizes size) {
-  const int64_t row = blockIdx.x * int64_t(256 / LANES) + threadIdx.x / LANES, token = row / size.H;
-  const int64_t h = row % size.H, l = token % size.L, b = token / size.L;
-  const int64_t head = b * size.H + h;
-  float sum = 0;
-  if (b < size.B) {
-    const T* x = d_o.of(head, size.H).data + l * d_o.stride.token;
-    const T* y = o.of(head, size.H).data + l * o.stride.token;
-    for (int d = threadIdx.x % LANES * V; d < size.D; d += LANES * V) {
-      const Pack<T, V> u = *reinterpret_cast<const Pack<T, V>*>(x + d), w = *reinterpret_cast<const Pack<T, V>*>(y + d);
-#pragma unroll
-      for (int i = 0; i < V; i++) sum = fmaf(to_f32(u.v[i]), to_f32(w.v[i]), sum);
-    }
-  }
-#pragma unroll
-  for (int x = LANES / 2; x; x /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, x);
-  if (b < size.B && threadIdx.x % LANES == 0) delta[head * size.L + l] = sum;
-}
-
 int32_t check(const char* where, const Sizes& size, float scale, int32_t dtype, std::initializer_list<uint64_t> addresses,
               std::initializer_list<Strides> strides) {
   if (size.B < 0 || size.L < 0 || size.M < 0 || size.H < 0) {

@@ -1,5 +1,6 @@
 // The 16-bit backward pass in two kernels, so that each gradient has one owner and nothing is added atomically: one goes over the queries for
-// a block of keys (dk, dv), one over the keys for a block of queries (dq). Both compute the probabilities again from lse.
+// a block of keys (dk, dv), one over the keys for a block of queries (dq). Both compute the probabilities again from lse. A third one, for every
+// dtype, sums delta before them.
 #pragma once
 #include "attention_tile.cuh"
 
@@ -14,6 +15,27 @@ template <int DP>
 constexpr int BWD_ROWS = WARPS * BWD_MT<DP> * 16;
 template <int DP>
 constexpr int BWD_SHARED = (2 * BWD_ROWS<DP> + 4 * BWD_TILE) * PITCH<DP> * 2 + 4 * BWD_TILE * 4;
+
+// delta = sum_D(d_o * o): LANES lanes a token of a head, each with V elements at a time. Rows lie as in [B, L, H].
+template <class T, int V, int LANES>
+__global__ void __launch_bounds__(256) sum_delta(float* delta, Operand<const T> d_o, Operand<const T> o, Sizes size) {
+  const int64_t row = blockIdx.x * int64_t(256 / LANES) + threadIdx.x / LANES, token = row / size.H;
+  const int64_t h = row % size.H, l = token % size.L, b = token / size.L;
+  const int64_t head = b * size.H + h;
+  float sum = 0;
+  if (b < size.B) {
+    const T* x = d_o.of(head, size.H).data + l * d_o.stride.token;
+    const T* y = o.of(head, size.H).data + l * o.stride.token;
+    for (int d = threadIdx.x % LANES * V; d < size.D; d += LANES * V) {
+      const Pack<T, V> u = *reinterpret_cast<const Pack<T, V>*>(x + d), w = *reinterpret_cast<const Pack<T, V>*>(y + d);
+#pragma unroll
+      for (int i = 0; i < V; i++) sum = fmaf(to_f32(u.v[i]), to_f32(w.v[i]), sum);
+    }
+  }
+#pragma unroll
+  for (int x = LANES / 2; x; x /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, x);
+  if (b < size.B && threadIdx.x % LANES == 0) delta[head * size.L + l] = sum;
+}
 
 // dk and dv (where not null) of a block of keys. Scores are held transposed, keys x queries, so that they are A tiles of both products.
 template <class T, int DP>

@@ -35,19 +35,20 @@ __device__ void raise(const float (&s)[2][NT][4], float (&top)[2][2], float (&we
 
 template <class T, int DP>
 __global__ void __launch_bounds__(THREADS, DP <= 64 ? 3 : 2)
-    forward(Operand<T> o, float* lse, Operand<const T> q, Operand<const T> k, Operand<const T> v, Sizes size, float c) {
+    forward(Operand<T> o, float* lse, Operand<const T> q, Operand<const T> k, Operand<const T> v, Sizes size, float scale) {
   constexpr int QUERIES = FWD_QUERIES, KEYS = FWD_KEYS, ROW = PITCH<DP> * 2;
   extern __shared__ uint4 shared[];
-  const Place own = place<QUERIES>(size.L);
-  const Rows<const T> keys = k.of(own.head, size.H), values = v.of(own.head, size.H);
+  const Place at = place<QUERIES>(size.L);
+  const Rows<const T> keys = k.of(at.head, size.H), values = v.of(at.head, size.H);
   const int lane = threadIdx.x % 32, first = int(threadIdx.x) & -32;  // of the warp's rows
   const uint32_t q_tile = shared_address(shared), k_tile = q_tile + QUERIES * ROW, v_tile = k_tile + KEYS * ROW;
   const uint32_t q_at = q_tile + first * ROW + lane_a<DP>(), k_at = k_tile + lane_b<DP>(), v_at = v_tile + lane_a<DP>();
+  const float c = scale * LOG2_E;
 
   float sum[2][DP / 8][4] = {}, top[2][2], weight[2][2] = {};
 #pragma unroll
   for (int i = 0; i < 4; i++) top[i / 2][i % 2] = -INFINITY;
-  load_tile<QUERIES, DP>(q_tile, q.of(own.head, size.H), own.from, size.L, size.D);
+  load_tile<QUERIES, DP>(q_tile, q.of(at.head, size.H), at.from, size.L, size.D);
   load_tile<KEYS, DP>(k_tile, keys, 0, size.M, size.D);
   for (int key = 0; key < size.M; key += KEYS) {
     cp_async_wait();
@@ -92,6 +93,7 @@ __global__ void __launch_bounds__(THREADS, DP <= 64 ? 3 : 2)
   cp_async_wait();
   __syncthreads();  // with M = 0 the queries may still be on their way to where the output is put together
 
+  const Place own = place<QUERIES>(size.L);
 #pragma unroll
   for (int m = 0; m < 2; m++) {
 #pragma unroll

@@ -40,8 +40,8 @@ struct Place {
 };
 template <int ROWS>
 __device__ Place place(int tokens) {
-  const unsigned tiles = (unsigned(tokens) + ROWS - 1) / ROWS;
-  return {blockIdx.x / tiles, int(blockIdx.x % tiles) * ROWS};
+  const unsigned tiles = (unsigned(tokens) + ROWS - 1) / ROWS, block = block_again();
+  return {block / tiles, int(block % tiles) * ROWS};
 }
 
 template <int DP>
@@ -52,7 +52,7 @@ template <int ROWS, int DP, class T>
 __device__ void load_tile(uint32_t tile, Rows<const T> x, int from, int tokens, int D) {
   constexpr int LANES = DP % 64 == 0 ? 8 : 4, STEP = THREADS / LANES;  // lanes a token, tokens at a time
   static_assert(ROWS % STEP == 0 && DP % (LANES * 8) == 0);
-  const int thread = thread_again(), row = thread / LANES, column = thread % LANES * 8;
+  const int thread = int(thread_again()), row = thread / LANES, column = thread % LANES * 8;
   const T* at = x.data + from * x.token + (row * x.token + column);
   tile += (row * PITCH<DP> + column) * 2;
 #pragma unroll

@@ -12,11 +12,11 @@ using namespace conv3d;
 
 struct Sum {
   Windows windows;
-  float* partial;  // [runs, M, N]
+  float* partial;  // [runs, M, N], M and N rounded up to whole tiles
   const void *rows, *x;
-  int64_t cells, run;  // rows [cells, M]; run: cells a block sums
-  int M, N;            // N = taps * C of the windows
-  bool rows_aligned;   // 16 bytes of rows can be copied at once
+  int64_t cells, run, run_size;  // rows [cells, M]; run: cells a block sums; run_size: elements of partial a run
+  int M, N, pitch;               // N = taps * C of the windows; pitch: N rounded up
+  bool rows_aligned;             // 16 bytes of rows can be copied at once
 };
 
 // K: cells a step
@@ -115,27 +115,29 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS) window_sum(const 
     const unsigned char* const stage = shared + step % Tile::STAGES * STAGE;
     tile.template add_columns<K, Tile::M, Tile::N>(stage, m_warp, stage + A_BYTES, n_warp, lane);
   }
-  float* const partial = p.partial + int64_t(blockIdx.y) * p.M * p.N;
+  float* const to = p.partial + blockIdx.y * p.run_size + int64_t(m0 + m_warp + tile.row(0, lane)) * p.pitch + n0 + n_warp + tile.column(0, lane);
+  constexpr int RUN = decltype(tile)::RUN;
 #pragma unroll
-  for (int e = 0; e < tile.SIZE; e++) {
-    const int m = m0 + m_warp + tile.row(e, lane), n = n0 + n_warp + tile.column(e, lane);
-    if (m < p.M && n < p.N) partial[int64_t(m) * p.N + n] = tile.at(e);
+  for (int e = 0; e < tile.SIZE; e += RUN) {
+    Pack<float, RUN> values;
+#pragma unroll
+    for (int i = 0; i < RUN; i++) values.v[i] = tile.at(e + i);
+    *reinterpret_cast<Pack<float, RUN>*>(to + tile.row(e, 0) * p.pitch + tile.column(e, 0)) = values;
   }
 }
 
 // dw[m * m_stride + c * c_stride + tap] = sum over the runs of partial[run, m, tap, c], the taps in the opposite order with `mirror`. A block has
 // row m and up to 32 channels; its threads in LANES groups add every LANES-th run, then the groups are added.
-__global__ void __launch_bounds__(256) add_runs(float* dw, const float* partial, int runs, int M, int C, int taps, int64_t m_stride,
-                                                int64_t c_stride, int LANES, bool mirror) {
+__global__ void __launch_bounds__(256) add_runs(float* dw, const float* partial, int64_t run_size, int runs, int pitch, int C, int taps,
+                                                int64_t m_stride, int64_t c_stride, int LANES, bool mirror) {
   extern __shared__ float sums[];  // [LANES, taps, channels]
   const int m = blockIdx.y, c0 = blockIdx.x * 32, channels = C - c0 < 32 ? C - c0 : 32, size = taps * channels;
-  const int64_t N = int64_t(taps) * C;
   for (int i = threadIdx.x; i < size * LANES; i += 256) {
     const int e = i % size, tap = e / channels;
-    const float* from = partial + m * N + int64_t(tap) * C + c0 + e % channels;
+    const float* from = partial + int64_t(m) * pitch + tap * C + c0 + e % channels;
     float sum = 0;
 #pragma unroll 8
-    for (int run = i / size; run < runs; run += LANES) sum += from[run * M * N];
+    for (int run = i / size; run < runs; run += LANES) sum += from[run * run_size];
     sums[i] = sum;
   }
   __syncthreads();
@@ -157,10 +159,10 @@ int32_t launch(const char* where, const Sum& p, int64_t runs, uint64_t stream) {
   return launched(where);
 }
 
-// The product that a weight gradient is, and how its cells are cut into runs.
+// The product that a weight gradient is, its tiles, and how its cells are cut into runs.
 struct Plan {
   static constexpr int STEP = 64;  // runs are multiples of every kernel's step
-  int64_t M, C, N, cells, runs, run;
+  int64_t M, C, N, cells, rows, pitch, runs, run;  // rows and pitch: M and N rounded up to whole tiles
   bool exchanged, aligned, wide;
   Plan(const Conv3dSizes& s, int32_t dtype) {
     exchanged = s.overlaps() && s.Cout < 32 && s.Cout < s.Cin;
@@ -170,8 +172,11 @@ struct Plan {
     cells = exchanged ? s.cells_in : s.cells_out;
     const int V = dtype == K_F32 ? 4 : 8;
     aligned = M % V == 0 && C % V == 0;
-    wide = M > 64;
-    const int64_t tiles = !aligned ? ceil_div(M, 32) * ceil_div(N, 32) : ceil_div(M, wide ? 128 : 32) * ceil_div(N, dtype == K_F32 ? 128 : 256);
+    wide = aligned && M > 64;
+    const int tile_m = wide ? 128 : 32, tile_n = !aligned ? 32 : dtype == K_F32 ? 128 : 256;
+    const int64_t tiles = ceil_div(M, tile_m) * ceil_div(N, tile_n);
+    rows = ceil_div(M, tile_m) * tile_m;
+    pitch = ceil_div(N, tile_n) * tile_n;
     static const int sms = device_attribute(cudaDevAttrMultiProcessorCount);
     const int64_t slots = int64_t(sms) * (!aligned ? 4 : wide ? 1 : 2), most = std::min(ceil_div(cells, 4 * STEP), 4 * slots / tiles + 1);
     // Time in units of a full GPU's: blocks come in waves of `slots`, and each run's sums are written and read again.
@@ -183,9 +188,7 @@ struct Plan {
     run = ceil_div(ceil_div(cells, runs), STEP) * STEP;
     runs = ceil_div(cells, run);
   }
-  uint64_t bytes() const {
-    return sizeof(float) * uint64_t(runs * M * N);
-  }
+  uint64_t bytes() const { return sizeof(float) * uint64_t(runs * rows * pitch); }
 };
 
 template <class T>
@@ -195,8 +198,8 @@ int32_t weight_gradient(const char* where, uint64_t dw, uint64_t dy, uint64_t x,
   const uint64_t rows = plan.exchanged ? x : dy, volume = plan.exchanged ? dy : x;
   const Windows windows = plan.exchanged ? Windows(s.out, s.in, plan.C, s.kernel, 1, s.kernel - 1 - s.padding)
                                          : Windows(s.in, s.out, plan.C, s.kernel, s.stride, s.padding);
-  const Sum p{windows, at<float>(scratch), at<const void>(rows), at<const void>(volume), plan.cells, plan.run, int(plan.M), int(plan.N),
-              plan.M % V == 0 && rows % 16 == 0};
+  const Sum p{windows, at<float>(scratch), at<const void>(rows), at<const void>(volume), plan.cells, plan.run, plan.rows * plan.pitch,
+              int(plan.M), int(plan.N), int(plan.pitch), plan.M % V == 0 && rows % 16 == 0};
   int32_t status;
   if (!plan.aligned || rows % 16 || volume % 16) {
     status = launch<T, Tile<32, 32, 16, 16, 3, 4>, 8 * V, false>(where, p, plan.runs, stream);
@@ -212,7 +215,7 @@ int32_t weight_gradient(const char* where, uint64_t dw, uint64_t dy, uint64_t x,
   const int64_t own = s.taps, other = s.taps * s.Cin;  // strides of dw over input and output channels
   const dim3 blocks(unsigned(ceil_div(plan.C, 32)), unsigned(plan.M));
   const size_t bytes = sizeof(float) * lanes * taps * std::min<int64_t>(plan.C, 32);
-  add_runs<<<blocks, 256, bytes, stream_of(stream)>>>(at<float>(dw), p.partial, int(plan.runs), p.M, int(plan.C), taps,
+  add_runs<<<blocks, 256, bytes, stream_of(stream)>>>(at<float>(dw), p.partial, p.run_size, int(plan.runs), p.pitch, int(plan.C), taps,
                                                       plan.exchanged ? own : other, plan.exchanged ? other : own, lanes, plan.exchanged);
   return launched(where);
 }

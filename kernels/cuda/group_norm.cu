@@ -59,8 +59,8 @@ struct GroupAt {
   }
 };
 
-// y = xhat * w + b, or dx where `dy` is not null: rstd * (g - means[0] - xhat * means[1]). A block is X threads along a row times THREADS /
-// X rows.
+// y = xhat * w + b, or dx where `dy` is not null: rstd * (g - means[0] - xhat * means[1]).
+// A block is X threads along a row times THREADS / X rows.
 template <class T, int V>
 __global__ void __launch_bounds__(THREADS)
     group_norm(T* __restrict__ y, const T* __restrict__ dy, const T* __restrict__ x, const float* __restrict__ w,

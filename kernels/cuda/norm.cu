@@ -1,6 +1,5 @@
 // Layer norm, plain and modulated, on CUDA. A row is read once and stays in registers. Forward: a warp (or a part of one) a row of up to
-// 1024 elements, a block a longer one. Backward: 8 columns a thread, which keeps their sums in registers too, over the rows that come to
-// its block.
+// 1024 elements, a block a longer one. Backward: 8 columns a thread, which keeps their sums over the rows of its block in registers too.
 #include "../include/norm.h"
 
 #include "sums.cuh"
@@ -130,7 +129,7 @@ __device__ inline void group_sums(float (&values)[COUNT], float (*buffer)[COUNT]
 // Block b * S + s takes the rows of matrix b (L rows) that come to it when S blocks take turns, R rows a group of X threads at a time. It
 // writes dx and, where partial is not null, partial[b, s, 0, :] = sum(dy * xhat) and partial[b, s, 1, :] = sum(dy).
 template <class T, class W, int V, int R, bool WIDE>
-__global__ void __launch_bounds__(WIDE ? R > 1 ? 512 : 1024 : 128, WIDE ? 1 : 4)
+__global__ void __launch_bounds__(WIDE ? R > 1 ? 512 : 1024 : 128, WIDE ? 1 : 5)
     norm_bwd(T* __restrict__ dx, float* __restrict__ partial, const T* __restrict__ dy, const T* __restrict__ x, const W* __restrict__ w,
              float one, const float* __restrict__ mean, const float* __restrict__ rstd, int L, int C, int X, int S) {
   constexpr int P = COLUMNS / V;
@@ -208,9 +207,9 @@ int row_threads(int C) {
   return threads <= 32 ? power_of_two(threads) : int(ceil_div(threads, 32) * 32);
 }
 
-// Blocks a matrix in the backward pass: 512 threads for each of 132 multiprocessors, fixed, so that every GPU gives the same bits.
+// Blocks a matrix in the backward pass: what fits 132 multiprocessors at a time. Fixed, so that every GPU gives the same bits.
 int64_t backward_blocks(int64_t B, int64_t L, int C) {
-  const int64_t wanted = 132 * std::max(1, 512 / std::max(128, row_threads(C)));
+  const int X = row_threads(C), wanted = 132 * (X <= 32 ? 5 : std::max(1, 512 / X));
   return std::max<int64_t>(1, std::min(wanted / std::max<int64_t>(1, B), ceil_div(L, 4)));
 }
 
@@ -251,7 +250,7 @@ int32_t backward(const char* where, uint64_t dx, uint64_t dw, uint64_t ds, uint6
   };
   const auto choose = [&](auto v) {
     constexpr int R = sizeof(T) == 4 ? 2 : 4;
-    if (X <= 32) return run(norm_bwd<T, W, v, R, false>);
+    if (X <= 32) return run(norm_bwd<T, W, v, 2, false>);
     return X <= 512 ? run(norm_bwd<T, W, v, R, true>) : run(norm_bwd<T, W, v, 1, true>);
   };
   const bool packed = C % V == 0 && aligned16(dx, dy, x);

@@ -7,25 +7,37 @@
 #include "vector.cuh"
 
 namespace {
-constexpr int THREADS = 256, BLOCKS = 1056;  // 8 blocks for each of 132 multiprocessors; fixed, so that every GPU gives the same bits
+constexpr int THREADS = 256, LOADS = 4;
+constexpr int BLOCKS = 1056;  // of the norm: 8 for each of 132 multiprocessors; fixed, so that every GPU gives the same bits
 
 // partial[2 * block] = the sum of squares of the elements that come to a block, partial[2 * block + 1] = how many are not finite
 template <int V>
 __global__ void __launch_bounds__(THREADS) sum_squares(float2* partial, const float* __restrict__ grad, int64_t n, float unscale) {
-  const int64_t thread = int64_t(blockIdx.x) * THREADS + threadIdx.x, threads = int64_t(gridDim.x) * THREADS, whole = n / V * V;
+  const int64_t thread = int64_t(blockIdx.x) * THREADS + threadIdx.x, threads = int64_t(gridDim.x) * THREADS, step = threads * V;
+  const int64_t whole = n / V * V;
   float sums[V] = {}, bad = 0;
   const auto add = [&](float g, float& sum) {
     bad += isfinite(g) ? 0 : 1;
     sum += (g * unscale) * (g * unscale);
   };
-#pragma unroll 4
-  for (int64_t i = thread * V; i < whole; i += threads * V) {
+  int64_t i = thread * V;
+  for (; i + (LOADS - 1) * step < whole; i += LOADS * step) {
+    float g[LOADS][V];
+#pragma unroll
+    for (int k = 0; k < LOADS; k++) load_lanes(g[k], grad + i + k * step);
+#pragma unroll
+    for (int k = 0; k < LOADS; k++) {
+#pragma unroll
+      for (int j = 0; j < V; j++) add(g[k][j], sums[j]);
+    }
+  }
+  for (; i < whole; i += step) {
     float g[V];
     load_lanes(g, grad + i);
 #pragma unroll
     for (int j = 0; j < V; j++) add(g[j], sums[j]);
   }
-  for (int64_t i = whole + thread; i < n; i += threads) add(grad[i], sums[0]);
+  for (i = whole + thread; i < n; i += threads) add(grad[i], sums[0]);
 #pragma unroll
   for (int j = 1; j < V; j++) sums[0] += sums[j];
   const float squares = block_sum<THREADS>(sums[0]), not_finite = block_sum<THREADS>(bad);

@@ -77,8 +77,8 @@ __global__ void __launch_bounds__(THREADS)
   }
 }
 
-// Block s * tiles + t takes every S-th run of ROWS rows; it writes dx and, where partial is not null, partial[s, slot, :] = sum(dy * vhat)
-// * sqrt(D).
+// Block s * tiles + t takes every S-th run of ROWS rows. It writes dx and, where partial is not null,
+// partial[s, slot, :] = sum(dy * vhat) * sqrt(D).
 template <class T, int V>
 __global__ void __launch_bounds__(THREADS)
     head_rms_norm_bwd(T* __restrict__ dx, float* __restrict__ partial, const T* __restrict__ dy, const T* __restrict__ x, Gammas gammas,

@@ -34,23 +34,17 @@ bool aligned16(A... addresses) {
 }
 
 template <int V, class F>
-__global__ void __launch_bounds__(256) each_kernel(int64_t n, F f) {
-  const int64_t i = (int64_t(blockIdx.x) * 256 + threadIdx.x) * V;
-  if (i + V <= n) {
-    f.template run<V>(i);
-  } else {
-    for (int64_t j = i; j < n; j++) f.template run<1>(j);
-  }
+__global__ void __launch_bounds__(256) each_kernel(int64_t first, int64_t end, F f) {
+  const int64_t i = first + (int64_t(blockIdx.x) * 256 + threadIdx.x) * V;
+  if (i < end) f.template run<V>(i);
 }
 
-// Calls f.run<V>(i), for the elements i to i + V, over all n: V lanes a thread where vector is true, else one.
+// Calls f.run<V>(i), for the elements i to i + V, over all n: where vector is true V lanes a thread, the rest (n % V) in a launch of its
+// own.
 template <int V, class F>
 int32_t each(const char* where, int64_t n, bool vector, F f, uint64_t stream) {
-  if (n == 0) return K_OK;
-  if (vector) {
-    each_kernel<V><<<unsigned(ceil_div(n, 256 * V)), 256, 0, stream_of(stream)>>>(n, f);
-  } else {
-    each_kernel<1><<<unsigned(ceil_div(n, 256)), 256, 0, stream_of(stream)>>>(n, f);
-  }
+  const int64_t packed = vector ? n / V * V : 0, rest = n - packed;
+  if (packed) each_kernel<V><<<unsigned(ceil_div(packed, 256 * V)), 256, 0, stream_of(stream)>>>(0, packed, f);
+  if (rest) each_kernel<1><<<unsigned(ceil_div(rest, 256)), 256, 0, stream_of(stream)>>>(packed, n, f);
   return launched(where);
 }

@@ -2,7 +2,7 @@
 import { add, mul, sub } from "../ops/elementwise.ts";
 import { reshape } from "../ops/movement.ts";
 import { tidy } from "../tensor/scope.ts";
-import { type Tensor, tensor } from "../tensor/tensor.ts";
+import { expectShape, type Tensor, tensor } from "../tensor/tensor.ts";
 
 /** A point on the path and the velocity there. */
 export interface PathPoint {
@@ -14,6 +14,7 @@ export interface PathPoint {
 
 /** x0 and noise [B, ...] f32, times t [B] on the host in [0, 1]; σ is the noise left at the data's end. */
 export function flowPath(x0: Tensor, noise: Tensor, t: ArrayLike<number>, { sigmaMin = 1e-5 }: { sigmaMin?: number } = {}): PathPoint {
+  expectShape("flowPath", "noise", noise, x0.shape);
   const B = x0.shape[0], column = [B, ...x0.shape.slice(1).map(() => 1)], times = Array.from(t);
   return tidy(() => {
     const data = reshape(tensor(times.map((v) => 1 - v), [B]), column),
@@ -32,7 +33,7 @@ export function drawTimes(schedule: TimeSchedule, count: number, random: () => n
   return Float32Array.from({ length: count }, () => 1 / (1 + Math.exp(-(schedule.mean + schedule.std * normal()))));
 }
 
-/** The weighted mean squared errors of samples by time, in ten bins: what a training log shows. Empty bins are left out. */
+/** The mean errors of samples by time, in ten bins: what a training log shows. Empty bins are left out. */
 export function errorsByTime(t: ArrayLike<number>, errors: ArrayLike<number>): Record<string, number> {
   const sums = new Float64Array(10), counts = new Float64Array(10);
   for (let i = 0; i < t.length; i++) {

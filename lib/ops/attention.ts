@@ -1,93 +1,90 @@
-/** Softmax attention in memory linear in the tokens (FlashAttention, Dao et al. 2022). */
-import { DTYPE, isFloat } from "../tensor/dtype.ts";
+/** Softmax attention without a mask, in memory linear in the tokens. Packed projections are read, and their gradients written, as they lie. */
+import { DTYPE, DTYPE_BYTES, isFloat } from "../tensor/dtype.ts";
 import { record } from "../tensor/tape.ts";
 import { dim, empty, expectDtype, expectShape, kernels, stream, type Tensor } from "../tensor/tensor.ts";
 
-/** Options of the attention ops. */
+/** Options of {@linkcode attention}, {@linkcode selfAttention} and {@linkcode crossAttention}. */
 export interface AttentionOptions {
-  /** Multiplies the scores; `1 / √D` by default. */
+  /** Multiplies the scores `q kᵀ`; > 0, by default 1 / sqrt(D). */
   scale?: number;
 }
 
-type Strides = [batch: bigint, token: bigint, head: bigint];
-
-/** [B, L, H, D] inside a packed tensor: its address and strides in elements. */
+/** Which input an operand is part of, and which of its slots it is: part 1 of [B, L, 3, H, D] is the keys of a packed projection. */
 interface Part {
-  address: bigint;
-  strides: Strides;
+  input: number;
+  slot: number;
 }
 
-/** Part `i` of `parts` in t [B, L, parts, H, D]. */
-function partOf(t: Tensor, i: number, parts: number): Part {
-  const L = t.shape[1], [H, D] = t.shape.slice(-2), row = parts * H * D;
-  return { address: t.addr + BigInt(i * H * D * (t.bytes / Math.max(1, t.size))), strides: [BigInt(L * row), BigInt(row), BigInt(D)] };
-}
-
-/** Where q, k and v lie among the inputs. */
-interface Layout {
+/** An attention over parts of `inputs`. */
+interface Problem {
   op: string;
   inputs: Tensor[];
-  /** The parts of these tensors: one for each of q, k, v. */
-  parts: (tensors: (Tensor | null)[]) => (Part | null)[];
-  B: number;
-  L: number;
-  M: number;
-  H: number;
-  D: number;
+  /** How many operands are packed in each input. */
+  slots: number[];
+  q: Part;
+  k: Part;
+  v: Part;
 }
 
-const NOWHERE: Part = { address: 0n, strides: [0n, 0n, 0n] };
+/** `softmax(scale q kᵀ) v` for each head: q [B, L, H, D], k and v [B, M, H, D] give [B, L, H, D]. D is at most 128, in 16 bits a multiple of 8. */
+export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions = {}): Tensor {
+  expectRank("attention", "q", q, ["B", "L", "H", "D"]);
+  expectRank("attention", "k", k, ["B", "M", "H", "D"]);
+  const [B, , H, D] = q.shape;
+  expectShape("attention", "k", k, [B, k.shape[1], H, D]);
+  expectShape("attention", "v", v, k.shape);
+  const parts = { q: { input: 0, slot: 0 }, k: { input: 1, slot: 0 }, v: { input: 2, slot: 0 } };
+  return attend({ op: "attention", inputs: [q, k, v], slots: [1, 1, 1], ...parts }, options);
+}
 
-function run({ op, inputs, parts, B, L, M, H, D }: Layout, { scale = 1 / Math.sqrt(D) }: AttentionOptions): Tensor {
-  const dtype = inputs[0].dtype;
-  if (!isFloat(dtype)) throw new TypeError(`Cannot run ${op}: its input is ${dtype}, it must be f32, f16 or bf16`);
-  for (const t of inputs) expectDtype(op, "every input", t, dtype);
-  if (!(scale > 0)) throw new RangeError(`Cannot run ${op}: scale is ${scale}, it must be above 0`);
-  if (D < 1 || D > 128 || (dtype !== "f32" && D % 8 !== 0)) {
-    throw new RangeError(
-      `Cannot run ${op}: the head width is ${D} in ${dtype}, it must be at most 128${dtype === "f32" ? "" : " and a multiple of 8"}`,
-    );
-  }
-  for (const [name, value] of Object.entries({ B, L, M, H })) dim(op, name, value);
-  const o = empty([B, L, H, D], dtype), lse = empty([B, H, L]), k = kernels(), code = DTYPE[dtype];
-  const place = (t: Tensor): Part => partOf(t, 0, 1), [q, key, v] = parts(inputs) as Part[], out = place(o);
-  k.k_attention_fwd(
-    ...[out.address, lse.addr, q.address, key.address, v.address] as const,
-    ...[B, L, M, H, D, ...out.strides, ...q.strides, ...key.strides, ...v.strides, scale, code, stream()] as const,
-  );
-  return record(op, o, inputs, [...inputs, o, lse], (dO) => {
+/** Attention of tokens to each other, from one packed projection: qkv [B, L, 3, H, D] gives [B, L, H, D]. See {@linkcode attention}. */
+export function selfAttention(qkv: Tensor, options: AttentionOptions = {}): Tensor {
+  expectRank("selfAttention", "qkv", qkv, ["B", "L", 3, "H", "D"]);
+  const parts = { q: { input: 0, slot: 0 }, k: { input: 0, slot: 1 }, v: { input: 0, slot: 2 } };
+  return attend({ op: "selfAttention", inputs: [qkv], slots: [3], ...parts }, options);
+}
+
+/** Attention of tokens to a context: q [B, L, H, D], packed kv [B, M, 2, H, D] give [B, L, H, D]. See {@linkcode attention}. */
+export function crossAttention(q: Tensor, kv: Tensor, options: AttentionOptions = {}): Tensor {
+  expectRank("crossAttention", "q", q, ["B", "L", "H", "D"]);
+  expectRank("crossAttention", "kv", kv, ["B", "M", 2, "H", "D"]);
+  const [B, , H, D] = q.shape;
+  expectShape("crossAttention", "kv", kv, [B, kv.shape[1], 2, H, D]);
+  const parts = { q: { input: 0, slot: 0 }, k: { input: 1, slot: 0 }, v: { input: 1, slot: 1 } };
+  return attend({ op: "crossAttention", inputs: [q, kv], slots: [1, 2], ...parts }, options);
+}
+
+function attend({ op, inputs, slots, q, k, v }: Problem, { scale }: AttentionOptions): Tensor {
+  const { dtype } = inputs[0];
+  if (!isFloat(dtype)) throw new TypeError(`Cannot run ${op}: the inputs are ${dtype}, they must be f32, f16 or bf16`);
+  inputs.forEach((t, i) => expectDtype(op, `input ${i}`, t, dtype));
+  const [B, L] = inputs[q.input].shape, M = inputs[k.input].shape[1], [H, D] = inputs[q.input].shape.slice(-2);
+  const dims = [dim(op, "B", B), dim(op, "L", L), dim(op, "M", M), dim(op, "H", H), dim(op, "D", D)] as const;
+  const tail = [scale ?? 1 / Math.sqrt(D), DTYPE[dtype], stream()] as const;
+  const address = (t: Tensor, { slot }: Part): bigint => t.addr + BigInt(slot * H * D * DTYPE_BYTES[dtype]);
+  const strides = ({ input }: Part): readonly [batch: bigint, token: bigint, head: bigint] => {
+    const token = slots[input] * H * D;
+    return [BigInt(inputs[input].shape[1] * token), BigInt(token), BigInt(D)];
+  };
+  const read = (p: Part): bigint => address(inputs[p.input], p);
+  const plain = [BigInt(L * H * D), BigInt(H * D), BigInt(D)] as const, packed = [...strides(q), ...strides(k), ...strides(v)] as const;
+
+  const o = empty([B, L, H, D], dtype), lse = empty([B, H, L]);
+  kernels().k_attention_fwd(o.addr, lse.addr, read(q), read(k), read(v), ...dims, ...plain, ...packed, ...tail);
+  return record(op, o, inputs, [...inputs, o, lse], (dy) => {
     const grads = inputs.map((t) => t.requiresGrad ? empty(t.shape, dtype) : null), delta = empty([B, H, L]);
-    const [dq, dk, dv] = parts(grads).map((p) => p ?? NOWHERE), [q, key, v] = parts(inputs) as Part[], out = place(o), dOut = place(dO);
-    k.k_attention_bwd(
-      ...[dq.address, dk.address, dv.address, dOut.address, out.address, lse.addr, q.address, key.address, v.address, delta.addr] as const,
-      ...[B, L, M, H, D, ...dq.strides, ...dk.strides, ...dv.strides, ...dOut.strides, ...out.strides] as const,
-      ...[...q.strides, ...key.strides, ...v.strides, scale, code, stream()] as const,
+    const write = (p: Part): bigint => grads[p.input] ? address(grads[p.input]!, p) : 0n;
+    kernels().k_attention_bwd(
+      ...[write(q), write(k), write(v), dy.addr, o.addr, lse.addr, read(q), read(k), read(v), delta.addr] as const,
+      ...[...dims, ...packed, ...plain, ...plain, ...packed, ...tail] as const,
     );
     return grads;
   });
 }
 
-/** `softmax(scale q kᵀ) v` for each head: q [B, L, H, D], k and v [B, M, H, D] give [B, L, H, D]. D is at most 128, in 16 bits a multiple of 8. */
-export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions = {}): Tensor {
-  const [B, L, H, D] = q.shape, M = k.shape[1];
-  expectShape("attention", "q", q, [B, L, H, D]);
-  expectShape("attention", "k", k, [B, M, H, D]);
-  expectShape("attention", "v", v, [B, M, H, D]);
-  return run({ op: "attention", inputs: [q, k, v], parts: (ts) => ts.map((t) => t && partOf(t, 0, 1)), B, L, M, H, D }, options);
-}
-
-/** {@linkcode attention} of a packed projection onto itself: qkv [B, L, 3, H, D] gives [B, L, H, D]. */
-export function selfAttention(qkv: Tensor, options: AttentionOptions = {}): Tensor {
-  const [B, L, , H, D] = qkv.shape;
-  expectShape("selfAttention", "qkv", qkv, [B, L, 3, H, D]);
-  return run({ op: "selfAttention", inputs: [qkv], parts: ([t]) => [0, 1, 2].map((i) => t && partOf(t, i, 3)), B, L, M: L, H, D }, options);
-}
-
-/** {@linkcode attention} to a packed context: q [B, L, H, D] and kv [B, M, 2, H, D] give [B, L, H, D]. */
-export function crossAttention(q: Tensor, kv: Tensor, options: AttentionOptions = {}): Tensor {
-  const [B, L, H, D] = q.shape, M = kv.shape[1];
-  expectShape("crossAttention", "q", q, [B, L, H, D]);
-  expectShape("crossAttention", "kv", kv, [B, M, 2, H, D]);
-  const parts: Layout["parts"] = ([a, b]) => [a && partOf(a, 0, 1), b && partOf(b, 0, 2), b && partOf(b, 1, 2)];
-  return run({ op: "crossAttention", inputs: [q, kv], parts, B, L, M, H, D }, options);
+/** Throws unless `t` has the rank of `want`, and its numbers where they stand. */
+function expectRank(op: string, name: string, t: Tensor, want: (string | number)[]): void {
+  if (t.shape.length !== want.length || want.some((d, i) => typeof d === "number" && t.shape[i] !== d)) {
+    throw new RangeError(`Cannot run ${op}: ${name} is [${t.shape}], it must be [${want.join(", ")}]`);
+  }
 }

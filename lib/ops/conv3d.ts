@@ -1,62 +1,79 @@
-/** Dense 3D convolution of channels-last volumes, as implicit products. */
+/** Dense 3D convolution of channels-last volumes. */
 import { DTYPE, isFloat } from "../tensor/dtype.ts";
 import { record } from "../tensor/tape.ts";
-import { dim, empty, expectShape, kernels, stream, type Tensor, zeros } from "../tensor/tensor.ts";
-import { sum } from "./reduce.ts";
+import { dim, empty, expectShape, kernels, stream, type Tensor } from "../tensor/tensor.ts";
+import { sumRows } from "./reduce.ts";
 import { withWorkspace } from "./workspace.ts";
 
 /** Options of {@linkcode conv3d}. */
 export interface Conv3dOptions {
-  /** Cells from one output position to the next; 1 by default, or the kernel's side. */
+  /** Cells from one window to the next along each axis: 1, or the kernel's side with padding 0. */
   stride?: number;
-  /** Zeros around the volume; 0 by default. */
+  /** Cells of zeros around x, with stride 1 from 0 to the kernel's side - 1. */
   padding?: number;
 }
 
 /**
- * `y[b, p, o] = bias[o] + Σ w[o, i, t] x[b, p stride + t - padding, i]`: x [B, X, Y, Z, Cin], weight [Cout, Cin, k, k, k] with k 1, 2 or 3 and bias
- * [Cout] (each f32 or x's dtype) give [B, X', Y', Z', Cout], X' = ⌊(X + 2 padding - k) / stride⌋ + 1. Gradients of weight and bias are f32.
+ * Cross-correlation, `y[b, p, o] = bias[o] + Σ weight[o, i, t] x[b, p stride + t - padding, i]` over taps t and channels i: x [B, X, Y, Z, Cin], weight
+ * [Cout, Cin, k, k, k] with k from 1 to 3 (the checkpoints' layout) and bias [Cout] give y [B, X', Y', Z', Cout] in x's dtype, where an axis of D cells
+ * becomes (D + 2 padding - k) / stride + 1, rounded down. weight and bias are f32 or of x's dtype; their gradients are f32. Sums are f32.
  */
 export function conv3d(x: Tensor, weight: Tensor, bias?: Tensor | null, { stride = 1, padding = 0 }: Conv3dOptions = {}): Tensor {
-  if (x.shape.length !== 5 || weight.shape.length !== 5) {
-    throw new RangeError(
-      `Cannot run conv3d: x is [${x.shape}] and weight [${weight.shape}], they must be [B, X, Y, Z, Cin] and [Cout, Cin, k, k, k]`,
-    );
-  }
-  const [B, X, Y, Z, Cin] = x.shape.map((d, i) => dim("conv3d", `axis ${i} of x`, d)), [Cout, , k] = weight.shape;
-  expectShape("conv3d", "weight", weight, [Cout, Cin, k, k, k]);
-  expectShape("conv3d", "bias", bias, [Cout]);
-  for (const [name, t] of [["x", x], ["weight", weight], ["bias", bias]] as const) {
-    if (t && (!isFloat(t.dtype) || (t.dtype !== "f32" && t.dtype !== x.dtype))) {
-      throw new TypeError(
-        `Cannot run conv3d: ${name} is ${t.dtype}, it must be ${name === "x" ? "f32, f16 or bf16" : `f32 or ${x.dtype}`}`,
-      );
+  const { sizes, outShape } = checkSizes(x, weight, stride, padding);
+  expectShape("conv3d", "bias", bias, [weight.shape[0]]);
+  const dtypes = { x: x.dtype, weight: weight.dtype, bias: bias?.dtype ?? weight.dtype };
+  if (!isFloat(x.dtype)) throw new TypeError(`Cannot run conv3d: x is ${x.dtype}, it must be f32, f16 or bf16`);
+  for (const name of ["weight", "bias"] as const) {
+    if (dtypes[name] !== "f32" && dtypes[name] !== x.dtype) {
+      throw new TypeError(`Cannot run conv3d: ${name} is ${dtypes[name]}, it must be f32 or x's ${x.dtype}`);
     }
   }
-  const [X1, Y1, Z1] = [X, Y, Z].map((d) => Math.max(0, Math.floor((d + 2 * padding - k) / stride) + 1));
-  const y = empty([B, X1, Y1, Z1, Cout], x.dtype), c = kernels(), sizes = [B, X, Y, Z, Cin, Cout, k, stride, padding] as const;
-  const dtype = DTYPE[x.dtype], weightDtype = DTYPE[weight.dtype], biasDtype = DTYPE[bias?.dtype ?? "f32"], xShape = x.shape;
+  const dtype = DTYPE[x.dtype], weightDtype = DTYPE[dtypes.weight], biasDtype = DTYPE[dtypes.bias], k = kernels();
+  const y = empty(outShape, x.dtype);
   withWorkspace(
-    (bytes) => c.k_conv3d_fwd_workspace(bytes, ...sizes, dtype),
-    (scratch) => c.k_conv3d_fwd(y.addr, x.addr, weight.addr, bias?.addr ?? 0n, scratch, ...sizes, dtype, weightDtype, biasDtype, stream()),
+    (bytes) => k.k_conv3d_fwd_workspace(bytes, ...sizes, dtype),
+    (scratch) => k.k_conv3d_fwd(y.addr, x.addr, weight.addr, bias?.addr ?? 0n, scratch, ...sizes, dtype, weightDtype, biasDtype, stream()),
   );
 
-  return record("conv3d", y, [x, weight, bias], [weight.requiresGrad ? x : null, x.requiresGrad ? weight : null], (dy) => {
-    const dx = x.requiresGrad ? empty(xShape, dy.dtype) : null;
+  return record("conv3d", y, [x, weight, bias], [x, weight], (dy) => {
+    const dx = x.requiresGrad ? empty(x.shape, x.dtype) : null;
+    const dweight = weight.requiresGrad ? empty(weight.shape) : null;
     if (dx) {
       withWorkspace(
-        (bytes) => c.k_conv3d_bwd_input_workspace(bytes, ...sizes, dtype),
-        (scratch) => c.k_conv3d_bwd_input(dx.addr, dy.addr, weight.addr, scratch, ...sizes, dtype, weightDtype, stream()),
+        (bytes) => k.k_conv3d_bwd_input_workspace(bytes, ...sizes, dtype),
+        (scratch) => k.k_conv3d_bwd_input(dx.addr, dy.addr, weight.addr, scratch, ...sizes, dtype, weightDtype, stream()),
       );
     }
-    const dw = weight.requiresGrad ? (dy.size ? empty(weight.shape) : zeros(weight.shape)) : null;
-    if (dw && dy.size) {
+    if (dweight) {
       withWorkspace(
-        (bytes) => c.k_conv3d_bwd_weight_workspace(bytes, ...sizes, dtype),
-        (scratch) => c.k_conv3d_bwd_weight(dw.addr, dy.addr, x.addr, scratch, ...sizes, dtype, stream()),
+        (bytes) => k.k_conv3d_bwd_weight_workspace(bytes, ...sizes, dtype),
+        (scratch) => k.k_conv3d_bwd_weight(dweight.addr, dy.addr, x.addr, scratch, ...sizes, dtype, stream()),
       );
     }
-    const db = bias?.requiresGrad ? sum(dy, { axes: [0, 1, 2, 3], dtype: "f32" }) : null;
-    return [dx, dw, db];
+    const Cout = weight.shape[0];
+    return [dx, dweight, bias?.requiresGrad ? sumRows(dy.view([dy.size / Cout, Cout])) : null];
   });
+}
+
+/** B, X, Y, Z, Cin, Cout, kernel, stride, padding, as the kernels take them. */
+type Sizes = readonly [number, number, number, number, number, number, number, number, number];
+
+function checkSizes(x: Tensor, weight: Tensor, stride: number, padding: number): { sizes: Sizes; outShape: number[] } {
+  if (x.shape.length !== 5) throw new RangeError(`Cannot run conv3d: x is [${x.shape}], it must be [B, X, Y, Z, Cin]`);
+  const [B, X, Y, Z, Cin] = x.shape, [Cout, , side] = weight.shape;
+  if (weight.shape.length !== 5 || !(side >= 1 && side <= 3) || Cout < 1) {
+    throw new RangeError(`Cannot run conv3d: weight is [${weight.shape}], it must be [Cout, ${Cin}, k, k, k] with k = 1, 2 or 3`);
+  }
+  expectShape("conv3d", "weight", weight, [Cout, Cin, side, side, side]);
+  const dense = stride === 1 && Number.isInteger(padding) && padding >= 0 && padding < side, apart = stride === side && padding === 0;
+  if (!dense && !apart) {
+    throw new RangeError(
+      `Cannot run conv3d: stride is ${stride} and padding ${padding} with a kernel of ${side}, it must be stride 1 with padding 0 to ${
+        side - 1
+      }, or stride ${side} with padding 0`,
+    );
+  }
+  const spatial = [X, Y, Z].map((D) => Math.max(0, Math.floor((D + 2 * padding - side) / stride) + 1));
+  dim("conv3d", "the number of x's cells", B * X * Y * Z);
+  return { sizes: [B, X, Y, Z, Cin, Cout, side, stride, padding], outShape: [B, ...spatial, Cout] };
 }

@@ -15,8 +15,8 @@ export interface GroupNormOptions {
 }
 
 /**
- * `(x - mean) / sqrt(var + eps) * w + b` with statistics over all positions and the C / groups neighbouring channels of a group, for each batch
- * item: x [B, ..., C] gives [B, ..., C]. `groups` must divide C.
+ * `(x - mean) / sqrt(var + eps) * w + b` with statistics over all positions and the C / groups neighbouring channels of a group, for each
+ * batch item: x [B, ..., C] gives [B, ..., C]. `groups` must divide C.
  */
 export function groupNorm(x: Tensor, groups: number, { w, b, eps = 1e-5 }: GroupNormOptions = {}): Tensor {
   if (x.shape.length < 2) throw new RangeError(`Cannot run groupNorm: x is [${x.shape}], it must be [B, ..., C]`);

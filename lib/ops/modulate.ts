@@ -18,8 +18,8 @@ function batchOf(op: string, x: Tensor): [B: number, L: number, C: number] {
 }
 
 /**
- * `layerNorm(x) * (1 + scale) + shift` without a parameter of its own, rounded once: x [B, ..., C], shift and scale [B, C] of x's dtype give
- * [B, ..., C].
+ * `layerNorm(x) * (1 + scale) + shift` without a parameter of its own, rounded once: x [B, ..., C], shift and scale [B, C] of x's dtype
+ * give [B, ..., C].
  */
 export function layerNormModulate(x: Tensor, shift: Tensor, scale: Tensor, { eps = 1e-6 }: LayerNormModulateOptions = {}): Tensor {
   const [B, L, C] = batchOf("layerNormModulate", x), dtype = DTYPE[x.dtype];

@@ -2,7 +2,9 @@
 import { DTYPE, type FloatDType } from "../tensor/dtype.ts";
 import { noGrad, record } from "../tensor/tape.ts";
 import { empty, kernels, sizeOf, stream, type Tensor } from "../tensor/tensor.ts";
+import { cast } from "./cast.ts";
 import { axisOf } from "./strides.ts";
+import { withWorkspace } from "./workspace.ts";
 
 /** Options of {@linkcode sum} and {@linkcode mean}. */
 export interface ReduceOptions {
@@ -45,12 +47,13 @@ function reduce(op: string, x: Tensor, { axes, keepDims = false, dtype }: Reduce
   const groups = runs(x.shape, reduced);
   const scale = scaleOf(x.shape.reduce((count, n, d) => reduced.has(d) ? count * n : count, 1));
   let y = x;
+  const own = groups.length === 1 || final === "f32"; // the dtype that the last sum can write: its input's, or f32
   for (const [first, end] of groups) {
     const last = first === groups.at(-1)![0], shape = y.shape.map((n, d) => d >= first && d < end ? 1 : n);
     const to = !last ? shape : keepDims ? kept : kept.filter((_, d) => !reduced.has(d));
-    y = sumAxes(op, y, { first, end, shape: to, dtype: last ? final : "f32", scale: last ? scale : 1 });
+    y = sumAxes(op, y, { first, end, shape: to, dtype: last && own ? final : "f32", scale: last ? scale : 1 });
   }
-  return y;
+  return cast(y, final);
 }
 
 /** The runs [first, end) of neighbouring reduced axes, the last one first; axes of extent 1 between them do not part them. */
@@ -75,11 +78,11 @@ interface Stage {
 
 function sumAxes(op: string, x: Tensor, { first, end, shape, dtype, scale }: Stage): Tensor {
   const O = BigInt(sizeOf(x.shape.slice(0, first))), R = BigInt(sizeOf(x.shape.slice(first, end))), I = BigInt(sizeOf(x.shape.slice(end)));
-  const from = x.shape, xDtype = x.dtype, y = empty(shape, dtype), bytes = new BigUint64Array(1);
-  kernels().k_sum_workspace(bytes, O, R, I);
-  const workspace = empty([Number(bytes[0])], "u8");
-  kernels().k_sum_fwd(y.addr, x.addr, workspace.addr, O, R, I, scale, DTYPE[dtype], DTYPE[xDtype], stream());
-  workspace.free();
+  const from = x.shape, xDtype = x.dtype, y = empty(shape, dtype);
+  withWorkspace(
+    (bytes) => kernels().k_sum_workspace(bytes, O, R, I),
+    (scratch) => kernels().k_sum_fwd(y.addr, x.addr, scratch, O, R, I, scale, DTYPE[dtype], DTYPE[xDtype], stream()),
+  );
   return record(op, y, [x], [], (dy) => {
     const dx = empty(from, xDtype);
     kernels().k_sum_bwd(dx.addr, dy.addr, O, R, I, scale, DTYPE[dtype], DTYPE[xDtype], stream());

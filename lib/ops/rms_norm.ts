@@ -6,8 +6,8 @@ import { withWorkspace } from "./workspace.ts";
 
 /**
  * `v / max(|v|, 1e-12) * gamma[h] * sqrt(D)` for each head vector v of packed queries, keys and values: x [..., G, H, D], where the first
- * `gammas.length` of the G parts are normalised, each with its own gamma [H, D] f32, and the others copied. `[gq, gk]` for qkv [..., 3, H, D],
- * `[gk]` for kv [..., 2, H, D], `[gq]` for q [..., 1, H, D]. D is at most 256.
+ * `gammas.length` of the G parts are normalised, each with its own gamma [H, D] f32, and the others copied. `[gq, gk]` for qkv [..., 3, H,
+ * D], `[gk]` for kv [..., 2, H, D], `[gq]` for q [..., 1, H, D]. D is at most 256.
  */
 export function headRmsNorm(x: Tensor, gammas: Tensor[]): Tensor {
   if (x.shape.length < 3) throw new RangeError(`Cannot run headRmsNorm: x is [${x.shape}], it must be [..., G, H, D]`);

@@ -1,7 +1,8 @@
 /**
- * AdamW (Loshchilov and Hutter, 2019) on flat parameters, in the formulas of PyTorch's. A step is skipped on the device, without asking the host,
- * where a gradient is not finite. The host learns of it from {@linkcode readStats}: the one small download of a step, best called after the next
- * work is queued. `adamwStep` calls it for a step that was not read, so the count of applied steps, which the bias correction needs, is exact.
+ * AdamW (Loshchilov and Hutter, 2019) on flat parameters, in the formulas of PyTorch's. A step is skipped on the device, without asking the
+ * host, where a gradient is not finite. The host learns of it from {@linkcode readStats}: the one small download of a step, best called
+ * after the next work is queued. `adamwStep` calls it for a step that was not read, so the count of applied steps, which the bias
+ * correction needs, is exact.
  */
 import { DTYPE } from "../tensor/dtype.ts";
 import { persist } from "../tensor/scope.ts";

@@ -4,7 +4,9 @@
 export interface GradClipOptions {
   /** The largest norm let through; none where absent. */
   maxNorm?: number;
-  /** With a number, the limit becomes this percentile of the last norms once there are `bufferSize` of them, and never more than `maxNorm`. */
+  /**
+   * With a number, the limit becomes this percentile of the last norms once there are `bufferSize` of them, and never more than `maxNorm`.
+   */
   percentile?: number | null;
   /** How many norms are kept; 1000 by default. */
   bufferSize?: number;
@@ -70,7 +72,7 @@ export function gradClipState({ limit, norms, pointer, length }: GradClip): Grad
 export function restoreGradClip(clip: GradClip, { limit, norms, pointer }: GradClipState): void {
   if (norms.length > clip.norms.length || pointer >= Math.max(1, clip.norms.length)) {
     throw new RangeError(
-      `Cannot restore gradient clipping: ${norms.length} norms are stored, it must be at most ${clip.norms.length} (the config's bufferSize)`,
+      `Cannot restore gradient clipping: ${norms.length} norms are stored, it must be at most the ${clip.norms.length} of this run's config`,
     );
   }
   clip.limit = limit ?? Infinity;

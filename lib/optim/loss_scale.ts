@@ -1,6 +1,7 @@
 /**
- * Loss scaling for f16: the loss is multiplied by 2^logScale before the backward pass, so that small gradients do not vanish, and the optimizer
- * divides by it. The scale creeps up at every good step and halves at every overflow. A plain record: it is its own state for checkpoints.
+ * Loss scaling for f16: the loss is multiplied by 2^logScale before the backward pass, so that small gradients do not vanish, and the
+ * optimizer divides by it. The scale creeps up at every good step and halves at every overflow. A plain record: it is its own state for
+ * checkpoints.
  */
 
 /** The state of loss scaling. */

@@ -1,6 +1,7 @@
 /**
- * Flat parameters. Training keeps one f32 master buffer of all trained parameters, one f32 gradient buffer, and one buffer of 16-bit copies; the
- * model's tensors are views of them. So one kernel steps the optimizer, one all-reduce shares the gradients, and nothing is copied around.
+ * Flat parameters. Training keeps one f32 master buffer of all trained parameters, one f32 gradient buffer, and one buffer of 16-bit
+ * copies; the model's tensors are views of them. So one kernel steps the optimizer, one all-reduce shares the gradients, and nothing is
+ * copied around.
  */
 import { leaves, mapLeaves, type Parameters, type ParameterSpec } from "../nn/parameters.ts";
 import { device } from "../tensor/device.ts";
@@ -57,8 +58,9 @@ function layOut(trained: [name: string, t: Tensor][]): { entries: FlatEntry[]; h
 }
 
 /**
- * Moves the trained parameters of `params` (a tree as `specs` describes; buffers stay as they are) into flat buffers. Returns these and the tree
- * that sees them, whose tensors accumulate gradients in `grad`; the tensors given are freed. Masters of 16-bit parameters start as their values.
+ * Moves the trained parameters of `params` (a tree as `specs` describes; buffers stay as they are) into flat buffers. Returns these and the
+ * tree that sees them, whose tensors accumulate gradients in `grad`; the tensors given are freed. Masters of 16-bit parameters start as
+ * their values.
  */
 export function flattenParameters<S>(specs: S, params: Parameters<S>): { flat: FlatParameters; params: Parameters<S> } {
   const tensors = new Map(leaves<Tensor>(params));
@@ -94,16 +96,16 @@ export function refreshCopy({ master, copy }: FlatParameters): void {
 }
 
 /**
- * The parts of a flat f32 buffer (`master`, `grad`, an optimizer's state, an EMA) by the parameter's name after `prefix`, as checkpoints keep them.
- * Views in the caller's scope: writing to them writes to the buffer.
+ * The parts of a flat f32 buffer (`master`, `grad`, an optimizer's state, an EMA) by the parameter's name after `prefix`, as checkpoints
+ * keep them. Views in the caller's scope: writing to them writes to the buffer.
  */
 export function namedViews({ entries }: FlatParameters, buffer: Tensor, prefix = ""): Record<string, Tensor> {
   return Object.fromEntries(entries.map(({ name, shape, offset }) => [prefix + name, buffer.view(shape, { offset })]));
 }
 
 /**
- * The model with its trained parameters taken from another flat f32 buffer, such as an EMA: f32 ones see the buffer, 16-bit ones are rounded copies.
- * They need no gradients and live in the caller's scope; buffers are those of `params`.
+ * The model with its trained parameters taken from another flat f32 buffer, such as an EMA: f32 ones see the buffer, 16-bit ones are
+ * rounded copies. They need no gradients and live in the caller's scope; buffers are those of `params`.
  */
 export function parametersFrom<P>({ entries, copy }: FlatParameters, params: P, source: Tensor): P {
   const half = copy && empty(copy.shape, copy.dtype);

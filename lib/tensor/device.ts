@@ -27,7 +27,7 @@ export function hasCuda(): boolean {
 }
 
 /** Opens the device `choice`: "cpu", "cuda", or "auto" (CUDA where there is a GPU). Choosing another one later is an error. */
-export function openDevice(choice: string = Deno.env.get("DEVICE") ?? "auto", options: DeviceOptions = {}): OpenDevice {
+export function openDevice(choice: string = Deno.env.get("DEVICE") || "auto", options: DeviceOptions = {}): OpenDevice {
   if (choice !== "cpu" && choice !== "cuda" && choice !== "auto") {
     throw new RangeError(`Cannot open a device: DEVICE (or --device) is "${choice}", it must be cpu, cuda or auto`);
   }

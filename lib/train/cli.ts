@@ -23,7 +23,7 @@ export function recipeCommand(name: string, description: string): Command {
 /** Opens the device that the flags name. */
 export function openDeviceFrom(options: { device?: string; memoryLimit?: string }): void {
   openDevice(
-    options.device ?? Deno.env.get("DEVICE") ?? "auto",
+    options.device ?? (Deno.env.get("DEVICE") || "auto"),
     options.memoryLimit ? { memoryLimit: parseBytes(options.memoryLimit) } : {},
   );
 }
@@ -90,7 +90,7 @@ export function parseTraining(
 const EXPECTED = [UserError, ConfigError, OutOfMemoryError, CudaError, KernelError, Deno.errors.PermissionDenied, Deno.errors.NotFound];
 
 /** Errors that the project throws: "Cannot <do>: ..."; JavaScript's own, such as "Cannot read properties of undefined (...)", are faults of ours. */
-const OURS = /^Cannot [^:]+: /;
+const OURS = /^Cannot .+?: /s;
 
 /** Runs a recipe; an expected error ends it with one line and status 1, any other with its stack. `ESPALIER_DEBUG=1` shows every stack. */
 export async function runRecipe(main: () => Promise<void>): Promise<void> {

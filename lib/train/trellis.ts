@@ -95,8 +95,18 @@ export function trellisTrainer({ trainer }: TrellisConfig): { [key: string]: Jso
   if (optimizer?.name && optimizer.name !== "AdamW") {
     throw new ConfigError(`Cannot use the TRELLIS config: the optimizer is ${optimizer.name}, it must be AdamW`);
   }
+  if (args.fp16_mode && args.fp16_mode !== "inflat_all") {
+    throw new ConfigError(
+      `Cannot use the TRELLIS config: trainer.args.fp16_mode is "${args.fp16_mode}", it must be "inflat_all" or absent`,
+    );
+  }
   const { lr, weight_decay, betas, eps } = optimizer?.args ?? {};
-  const clip = args.grad_clip as number | { name: string; args: { max_norm?: number; clip_percentile?: number } } | undefined;
+  const clip = args.grad_clip as number | { name: string; args?: { max_norm?: number; clip_percentile?: number } } | null | undefined;
+  if (clip && typeof clip !== "number" && clip.name !== "AdaptiveGradClipper") {
+    throw new ConfigError(
+      `Cannot use the TRELLIS config: grad_clip is ${JSON.stringify(clip)}, it must be a number or an AdaptiveGradClipper`,
+    );
+  }
   const rates = args.ema_rate;
   return {
     ...pick("steps", args.max_steps),
@@ -108,7 +118,7 @@ export function trellisTrainer({ trainer }: TrellisConfig): { [key: string]: Jso
       ...pick("eps", eps),
       clip: typeof clip === "number"
         ? { maxNorm: clip, percentile: null }
-        : { maxNorm: clip?.args.max_norm ?? null, percentile: clip ? clip.args.clip_percentile ?? 95 : null },
+        : { maxNorm: clip?.args?.max_norm ?? null, percentile: clip ? clip.args?.clip_percentile ?? 95 : null },
       ...pick("emaRates", typeof rates === "number" ? [rates] : rates),
       ...pick("scaleGrowth", args.fp16_scale_growth),
     },

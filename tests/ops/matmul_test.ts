@@ -56,7 +56,9 @@ Deno.test("linear() of no rows is empty and its gradients are zero", () => {
 Deno.test("linear() says which shape or dtype is wrong and what it must be", () => {
   const x = tensor(random(1, 6), [2, 3]), w = tensor(random(2, 8), [2, 4]);
   assert.throws(() => linear(x, w), { message: "Cannot run linear: w is [2,4], it must be [2,3]" });
-  assert.throws(() => linear(x, tensor(random(2, 6), [2, 3], { dtype: "bf16" })), { message: "Cannot run linear: w is bf16, it must be f32" });
+  assert.throws(() => linear(x, tensor(random(2, 6), [2, 3], { dtype: "bf16" })), {
+    message: "Cannot run linear: w is bf16, it must be f32",
+  });
 });
 
 for (const transposeA of [false, true]) {

@@ -1,6 +1,6 @@
 /** Twelve optimizer steps of a small flow model against the reference system's. */
 import { flowPath } from "../../lib/flow/path.ts";
-import { type SsFlowArgs, ssFlow, ssFlowSpec } from "../../lib/models/ss_flow.ts";
+import { ssFlow, type SsFlowArgs, ssFlowSpec } from "../../lib/models/ss_flow.ts";
 import { leaves } from "../../lib/nn/parameters.ts";
 import { mse } from "../../lib/ops/loss.ts";
 import { adamwStep, makeAdamw, readStats } from "../../lib/optim/adamw.ts";

@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
+import { device } from "../../lib/tensor/device.ts";
 import { formatBytes, hostMemory, OutOfMemoryError, parseBytes } from "../../lib/tensor/memory.ts";
+import { step } from "../../lib/tensor/scope.ts";
+import { zeros } from "../../lib/tensor/tensor.ts";
 
 Deno.test("parseBytes() and formatBytes() speak GiB and MiB", () => {
   assert.equal(parseBytes("24GiB"), 24 * 2 ** 30);
@@ -52,4 +55,44 @@ Deno.test("hostMemory() copies and zeroes", () => {
   memory.download(host, b);
   assert.deepEqual([...host], [4, 5, 6, 7, 8, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
   memory.free(a, 64), memory.free(b, 64);
+});
+
+Deno.test("hostMemory() comes back to the same use after a thousand rounds, and its peak stays", () => {
+  const memory = hostMemory(1 << 26), kept = memory.alloc(100), sizes = [0, 1, 2, 3, 4].map((i) => 7 ** (i + 1) * 13);
+  let peak = 0;
+  for (let round = 0; round < 1000; round++) {
+    const blocks = sizes.map((bytes) => memory.alloc(bytes));
+    assert.equal(new Set(blocks).size, blocks.length);
+    sizes.forEach((bytes, i) => memory.free(blocks[i], bytes));
+    if (round === 0) peak = memory.use().peak;
+    assert.deepEqual(memory.use(), { used: 256, peak });
+  }
+  memory.free(kept, 100);
+  assert.equal(memory.use().used, 0);
+});
+
+Deno.test("a tensor that does not fit says its shape, what is in use, and what to do", () => {
+  const { memory } = device(), before = memory.use().used, rows = Math.ceil(memory.limit / 4096) + 1;
+  assert.throws(() => zeros([rows, 1024]), (error: Error) => {
+    assert.ok(error instanceof OutOfMemoryError);
+    assert.match(
+      error.message,
+      /^Cannot allocate [\d.]+ GiB: .* of [\d.]+ GiB are in use, the sum must fit \(use a smaller batch, .*--memory-limit\); /,
+    );
+    assert.ok(error.message.endsWith(`; the tensor is [${rows},1024] f32`));
+    return true;
+  });
+  assert.equal(memory.use().used, before);
+});
+
+Deno.test("a step() that throws gives back what it made", () => {
+  const { memory } = device(), before = memory.use().used;
+  for (let i = 0; i < 100; i++) {
+    assert.throws(() =>
+      step(() => {
+        zeros([100]);
+        throw new Error("stop");
+      }), /stop/);
+  }
+  assert.equal(memory.use().used, before);
 });

@@ -36,20 +36,29 @@ Deno.test("overlay() merges records key by key and replaces the rest", () => {
   assert.deepEqual(overlay({ a: { b: 1 } }, { a: null }), { a: null });
   assert.deepEqual(overlay({ a: null }, { a: { b: 1 }, c: [] }), { a: { b: 1 }, c: [] });
   assert.deepEqual(overlay([1, 2], [3]), [3]);
+  const normal = { name: "logitNormal", mean: 1 };
+  assert.deepEqual(overlay({ a: normal }, { a: { name: "uniform" } }), { a: { name: "uniform" } }, "another kind of record");
+  assert.deepEqual(overlay({ a: normal }, { a: { name: "logitNormal", std: 2 } }), { a: { ...normal, std: 2 } });
   assert.deepEqual(KNOWN.optimizer, { lr: 1e-3, betas: [0.9, 0.99] }, "the base stays as it is");
 });
 
 Deno.test("parseOverrides() reads values as JSON, or else as text", () => {
-  assert.deepEqual(parseOverrides(["steps=5", "optimizer.lr=1e-4", "optimizer.betas=[0.8,0.9]", "data.root=a=b.c", "note=null", "name=true "]), {
-    steps: 5,
-    optimizer: { lr: 1e-4, betas: [0.8, 0.9] },
-    data: { root: "a=b.c" },
-    note: null,
-    name: true,
-  });
+  assert.deepEqual(
+    parseOverrides(["steps=5", "optimizer.lr=1e-4", "optimizer.betas=[0.8,0.9]", "data.root=a=b.c", "note=null", "name=true "]),
+    {
+      steps: 5,
+      optimizer: { lr: 1e-4, betas: [0.8, 0.9] },
+      data: { root: "a=b.c" },
+      note: null,
+      name: true,
+    },
+  );
   assert.deepEqual(parseOverrides(["a=1", "a.b=2", "a.c="]), { a: { b: 2, c: "" } }, "the last word holds");
   for (const wrong of ["steps", "=5", ".steps=5", "a..b=1", "a.=1", "__proto__.x=1"]) {
-    assert.throws(() => parseOverrides([wrong]), { name: "ConfigError", message: /^Cannot read the setting ".*": it must be key\.key=value$/ });
+    assert.throws(() => parseOverrides([wrong]), {
+      name: "ConfigError",
+      message: /^Cannot read the setting ".*": it must be key\.key=value$/,
+    });
   }
   assert.equal(({} as Record<string, unknown>).x, undefined);
 });
@@ -81,7 +90,10 @@ Deno.test("readJson() reads a file or says why it cannot", () => {
     assert.deepEqual(readJson(`${folder}/a.json`), { a: [1, null] });
     Deno.writeTextFileSync(`${folder}/b.json`, '{"a": 1,}');
     assert.throws(() => readJson(`${folder}/b.json`), { name: "ConfigError", message: /^Cannot read .*b\.json: .*, it must be JSON$/ });
-    assert.throws(() => readJson(`${folder}/c.json`), { name: "ConfigError", message: /^Cannot read .*c\.json: No such file.*it must be a readable/ });
+    assert.throws(() => readJson(`${folder}/c.json`), {
+      name: "ConfigError",
+      message: /^Cannot read .*c\.json: No such file.*it must be a readable/,
+    });
   });
 });
 

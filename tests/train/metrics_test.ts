@@ -28,7 +28,9 @@ Deno.test("openRunLog() writes the means since the last record, every few steps 
 
 Deno.test("openRunLog() of a resumed run drops later records and a line that a kill cut off", () => {
   withFolder((folder) => {
-    const lines = [{ step: 2, loss: 1 }, { step: 4, loss: 2 }, { step: 4, iou: 3 }, { step: 6, loss: 4 }].map((r) => JSON.stringify(r) + "\n");
+    const lines = [{ step: 2, loss: 1 }, { step: 4, loss: 2 }, { step: 4, iou: 3 }, { step: 6, loss: 4 }].map((r) =>
+      JSON.stringify(r) + "\n"
+    );
     Deno.writeTextFileSync(`${folder}/metrics.jsonl`, lines.join("") + '{"step": 3, "lo');
     const log = openRunLog(folder, { steps: 6, first: 4, every: 1, label: "test" });
     log.step(5, { loss: 8 }, 1);
@@ -42,7 +44,8 @@ Deno.test("openRunLog() of a resumed run drops later records and a line that a k
 Deno.test("openRunLog() writes pictures to samples/ and events to tb_logs/", () => {
   withFolder((folder) => {
     const log = openRunLog(folder, { steps: 1, first: 0, every: 1, label: "test" });
-    const size = (): number => [...Deno.readDirSync(`${folder}/tb_logs`)].reduce((n, e) => n + Deno.statSync(`${folder}/tb_logs/${e.name}`).size, 0);
+    const size = (): number =>
+      [...Deno.readDirSync(`${folder}/tb_logs`)].reduce((n, e) => n + Deno.statSync(`${folder}/tb_logs/${e.name}`).size, 0);
     const before = size(), image = { width: 3, height: 2, channels: 3 as const, data: Uint8Array.from({ length: 18 }, (_, i) => 10 * i) };
     log.image(30, "grid", image);
     log.close();

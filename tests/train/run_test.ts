@@ -1,0 +1,144 @@
+import assert from "node:assert/strict";
+import { listCheckpoints } from "../../lib/train/checkpoint.ts";
+import { readMetrics } from "../../lib/train/metrics.ts";
+import { openRun, type Run, type RunOptions } from "../../lib/train/run.ts";
+import { type Tensor, tensor } from "../../lib/tensor/tensor.ts";
+import { withFolder } from "../io/corrupt.ts";
+import { program } from "../program.ts";
+
+/** Opens a run of ten steps that counts in `weights`; `changes` replaces options. */
+function open(folder: string, weights: Tensor, changes: Partial<RunOptions> = {}): { run: Run; restored: unknown[] } {
+  const restored: unknown[] = [];
+  const run = openRun(folder, {
+    label: "test",
+    config: { steps: 10, note: "ü" },
+    steps: 10,
+    log: { every: 1, sampleEvery: 4, saveEvery: 3, keep: 2 },
+    ckpt: "latest",
+    tensors: { weights },
+    state: () => ({ count: weights.item() }),
+    restore: (state) => restored.push(state),
+    ...changes,
+  });
+  return { run, restored };
+}
+
+/** Runs the steps up to `last`, each of which adds one to the weights. */
+function train(run: Run, weights: Tensor, last: number): void {
+  for (let i = run.first; i < last; i++) {
+    weights.write([weights.item() + 1]);
+    run.log.step(i + 1, { loss: weights.item() }, 1);
+    assert.equal(run.saveOrStop(i + 1), false);
+  }
+}
+
+Deno.test("openRun() writes config, command, metrics and checkpoints, and goes on from the last of them", () => {
+  withFolder((folder) => {
+    const weights = tensor([0], [1]), first = open(`${folder}/a/run`, weights);
+    assert.equal(first.run.first, 0);
+    assert.deepEqual(JSON.parse(Deno.readTextFileSync(`${folder}/a/run/config.json`)), { steps: 10, note: "ü" });
+    assert.match(Deno.readTextFileSync(`${folder}/a/run/command.txt`), /^deno run .*\n$/);
+    train(first.run, weights, 8);
+    first.run.close();
+    assert.deepEqual(listCheckpoints(`${folder}/a/run`), [6, 3]);
+
+    weights.write([-1]);
+    const second = open(`${folder}/a/run`, weights);
+    assert.equal(second.run.first, 6);
+    assert.deepEqual(second.restored, [{ count: 6 }]);
+    train(second.run, weights, 10);
+    second.run.close();
+    assert.deepEqual(listCheckpoints(`${folder}/a/run`), [10, 9], "the last step is saved though none is due");
+    const { step, value } = readMetrics(`${folder}/a/run/metrics.jsonl`).loss;
+    assert.deepEqual(step, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    assert.deepEqual(value, step);
+    weights.free();
+  });
+});
+
+Deno.test("openRun() from an earlier step replaces what the run has of later ones", () => {
+  withFolder((folder) => {
+    const weights = tensor([0], [1]), whole = open(folder, weights, { log: { every: 1, sampleEvery: 0, saveEvery: 3, keep: 9 } });
+    train(whole.run, weights, 10);
+    whole.run.close();
+    assert.deepEqual(listCheckpoints(folder), [10, 9, 6, 3]);
+    const back = open(folder, weights, { ckpt: "3" });
+    train(back.run, weights, 6);
+    back.run.close();
+    assert.deepEqual(listCheckpoints(folder), [6, 3]);
+    const again = open(folder, weights);
+    assert.equal(again.run.first, 6);
+    again.run.close();
+    const fresh = open(folder, weights, { ckpt: "none" });
+    assert.deepEqual([fresh.run.first, fresh.restored], [0, []]);
+    train(fresh.run, weights, 3);
+    fresh.run.close();
+    assert.deepEqual(listCheckpoints(folder), [3]);
+    assert.deepEqual(readMetrics(`${folder}/metrics.jsonl`).loss.step, [1, 2, 3]);
+    weights.free();
+  });
+});
+
+Deno.test("openRun() says when samples and checkpoints are due, and stops on a loss that is no number", () => {
+  withFolder((folder) => {
+    const weights = tensor([0], [1]), { run } = open(folder, weights);
+    assert.deepEqual([1, 2, 3, 4, 5, 8, 9, 10].filter((done) => run.sampleDue(done)), [1, 4, 8, 10]);
+    run.expectFinite(4, { loss: 1, kl: -2 });
+    assert.throws(() => run.expectFinite(4, { loss: 1, kl: NaN }), {
+      name: "RangeError",
+      message: /^Cannot go on: kl is NaN at step 5, it must be finite\. /,
+    });
+    run.close();
+    const never = open(folder, weights, { log: { every: 1, sampleEvery: 0, saveEvery: 0, keep: 1 } });
+    assert.ok(![1, 4, 10].some((done) => never.run.sampleDue(done)));
+    train(never.run, weights, 9);
+    assert.deepEqual(listCheckpoints(folder), []);
+    assert.equal(never.run.saveOrStop(10), false);
+    never.run.close();
+    assert.deepEqual(listCheckpoints(folder), [10]);
+    weights.free();
+  });
+});
+
+/** Waits until a process has a handler of its own for a signal. */
+async function handles(pid: number, signal: number): Promise<void> {
+  for (let i = 0; i < 1000; i++) {
+    const { stdout } = new Deno.Command("grep", { args: ["SigCgt", `/proc/${pid}/status`] }).outputSync();
+    const [, caught] = new TextDecoder().decode(stdout).match(/SigCgt:\s*([0-9a-f]+)/)!;
+    if (BigInt(`0x${caught}`) >> BigInt(signal - 1) & 1n) return;
+    await new Promise((done) => setTimeout(done, 20));
+  }
+  throw new Error(`process ${pid} never listened to signal ${signal}`);
+}
+
+for (const [signal, number] of [["SIGINT", 2], ["SIGTERM", 15]] as const) {
+  Deno.test(`openRun() stops after the step in which ${signal} comes, with a checkpoint, though the loop never pauses`, async () => {
+    const folder = Deno.makeTempDirSync({ prefix: "espalier-run-" });
+    try {
+      const child = program(
+        `import { openRun } from("lib/train/run.ts");
+        import { tensor } from("lib/tensor/tensor.ts");
+        const log = { every: 1, sampleEvery: 0, saveEvery: 0, keep: 1 }, rest = { label: "test", config: {}, ckpt: "latest", restore: () => {} };
+        const run = openRun(Deno.args[0], { ...rest, steps: 1e6, log, tensors: { w: tensor([1], [1]) }, state: () => 5 });
+        for (let i = 0; i < 2000; i++) {
+          const start = performance.now();
+          while (performance.now() - start < 10);
+          run.log.step(i + 1, { loss: 1 }, 1);
+          if (run.saveOrStop(i + 1)) Deno.exit(0);
+        }
+        Deno.exit(3);`,
+        { args: [folder], env: { DEVICE: "cpu" } },
+      ).spawn();
+      await handles(child.pid, number);
+      await new Promise((done) => setTimeout(done, 300)); // the system knows of the handler before the listener is in its place
+      child.kill(signal);
+      const { code, stderr } = await child.output(), said = new TextDecoder().decode(stderr), [step] = listCheckpoints(folder);
+      assert.equal(code, 0, said);
+      assert.match(said, /stopping after this step; a second signal stops at once\n/);
+      assert.ok(said.includes(`stopped after step ${step}; the same command goes on from ${folder}/ckpts/step`), said);
+      assert.equal(readMetrics(`${folder}/metrics.jsonl`).loss.step.at(-1), step);
+    } finally {
+      Deno.removeSync(folder, { recursive: true });
+    }
+  });
+}
