@@ -62,7 +62,7 @@ interface Input {
   warning?: string;
 }
 
-const PREVIEW_SIDE = 320, VIEWER_SIDE = 512, POOR_OUTLINE = 0.6;
+const PREVIEW_SIDE = 320, VIEWER_SIDE = 512, POOR_OUTLINE = 0.6, LEAKY = 1.3;
 const START_VIEW = { yaw: -Math.PI / 3, pitch: 0.4 };
 
 function expectOptions({ seed = 0, steps, cfg, samples = 1, faces }: GenerateOptions): void {
@@ -130,9 +130,16 @@ function sampleLogits(
   );
 }
 
-/** The surface of logits [R, R, R] whose occupied voxels are a shell: its inside is filled, crumbs are dropped, the steps of the voxels smoothed away. */
+/** Logits [R, R, R] of a shell as those of its body. A shell with holes is closed first, where that makes the body much larger. */
+function solidOf(logits: Float32Array, R: number): Float32Array {
+  const solid = e.fillInterior(logits), closed = e.fillInterior(logits, { close: Math.ceil(R / 16) });
+  const volume = (field: Float32Array): number => field.reduce((count, value) => count + (value > 0 ? 1 : 0), 0);
+  return volume(closed) > LEAKY * volume(solid) ? closed : solid;
+}
+
+/** The surface of logits [R, R, R]: a body rather than a shell, without crumbs, the steps of its voxels smoothed away. */
 export async function meshOfLogits(logits: Float32Array, { faces }: { faces?: number } = {}): Promise<e.Mesh> {
-  const R = Math.round(Math.cbrt(logits.length)), solid = e.fillInterior(logits);
+  const R = Math.round(Math.cbrt(logits.length)), solid = solidOf(logits, R);
   let surface = e.isoSurface(solid, { prefilter: 0.5 });
   if (surface.triangles.length === 0) surface = e.isoSurface(solid);
   const mesh = e.smoothMesh(e.removeSmallParts(surface, 0.01), { maxMove: 0.75 / R });
@@ -231,7 +238,11 @@ export async function generate(pictures: string[], options: GenerateOptions): Pr
     }
   }
   if (inputs.length === 0) return result;
-  Deno.mkdirSync(options.output, { recursive: true });
+  try {
+    Deno.mkdirSync(options.output, { recursive: true });
+  } catch (error) {
+    throw new e.UserError(`Cannot write to ${options.output}: ${(error as Error).message}; --output must be a folder`);
+  }
   const start = performance.now(), pipeline = e.loadPipeline(options.model, options), { samples = 1, seed = 0 } = options;
   console.log(`${options.model} loaded on ${e.device().name} in ${((performance.now() - start) / 1000).toFixed(1)} s`);
   for (const input of inputs) {

@@ -32,7 +32,7 @@ function parseFlags(): Flags {
     .option("--workers <count>", "processes to work in, 0 for this one (default: the cores, at most 4 on a GPU)", Number)
     .option("--device <device>", "cpu, cuda or auto (default: DEVICE, else auto)")
     .option("--seed <seed>", "chooses the generator's objects and the cameras", Number, 0)
-    .parse(Deno.args, { from: "user" })
+    .parse(Deno.args[0] === "--" ? Deno.args.slice(1) : Deno.args, { from: "user" })
     .opts<Flags>();
 }
 

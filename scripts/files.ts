@@ -1,7 +1,7 @@
 /** The project's own files, as the checks see them. */
 
 /** The project's root, with a slash at its end. */
-export const ROOT: string = new URL("../", import.meta.url).pathname;
+export const ROOT: string = decodeURIComponent(new URL("../", import.meta.url).pathname);
 
 const SKIPPED = new Set([".git", ".gpu", ".build", "node_modules", "out", "runs", "prebuilt", "results"]);
 

@@ -58,7 +58,7 @@ export function generate(headers: string[]): string {
 if (import.meta.main) {
   const names = [...Deno.readDirSync(new URL("kernels/include/", ROOT))].map((e) => e.name).filter((n) => n.endsWith(".h")).sort();
   const text = generate(names.map((name) => Deno.readTextFileSync(new URL(`kernels/include/${name}`, ROOT))));
-  if (Deno.args[0] !== "--check") Deno.writeTextFileSync(OUTPUT, text);
+  if (!Deno.args.includes("--check")) Deno.writeTextFileSync(OUTPUT, text);
   else if (Deno.readTextFileSync(OUTPUT) !== text) {
     console.error("Cannot accept ffi/symbols.ts: it is older than kernels/include, it must be written again with `deno task gen`");
     Deno.exit(1);

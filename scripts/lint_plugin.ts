@@ -33,7 +33,7 @@ const plugin: Deno.lint.Plugin = {
               ? first.quasis[0].cooked
               : first?.type === "BinaryExpression"
               ? context.sourceCode.getText(first).replace(/^[`"']/, "")
-              : "Cannot";
+              : "Cannot ";
             if (!/^(Cannot |\$\{|$)/.test(text) && !/^[a-z]/.test(text)) {
               context.report({ node, message: 'an error says "Cannot <do>: <what> is <got>, it must be <want>"' });
             }

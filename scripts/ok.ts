@@ -12,7 +12,7 @@ const CHECKS: [name: string, args: string[]][] = [
   ["test mirror", [...SCRIPT, "scripts/check_mirror.ts"]],
   ["prebuilt sources", [...SCRIPT, "scripts/build.ts", "--check"]],
   ["viewer bundle", [...SCRIPT, "scripts/build_viewer.ts", "--check"]],
-  ["docs", ["doc", "-q", "--lint", "mod.ts"]],
+  ["docs", [...SCRIPT, "scripts/check_docs.ts"]],
 ];
 
 const results: [string, boolean][] = [];

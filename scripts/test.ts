@@ -5,7 +5,7 @@
  */
 import { ROOT } from "./files.ts";
 
-const chosen = Deno.args.filter((a) => !a.startsWith("--")), flags = Deno.args.filter((a) => a.startsWith("--"));
+const chosen = Deno.args.filter((a) => !a.startsWith("--")), flags = Deno.args.filter((a) => a.startsWith("--") && a !== "--");
 const groups = chosen.length ? chosen.map((p) => p.replace(/\/$/, "")) : [...Deno.readDirSync(`${ROOT}tests`)]
   .filter((e) => e.isDirectory && [...Deno.readDirSync(`${ROOT}tests/${e.name}`)].some((f) => f.name.endsWith("_test.ts")))
   .map((e) => `tests/${e.name}`).sort();

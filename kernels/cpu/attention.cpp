@@ -32,7 +32,7 @@ int32_t check(const char* where, int32_t B, int32_t L, int32_t M, int32_t H, int
     return fail(K_BAD_ARGUMENT, where, "B, L, M, H are %d, %d, %d, %d, they must be >= 0", B, L, M, H);
   }
   if (D < 1 || D > 128) return fail(K_UNSUPPORTED, where, "D is %d, it must be 1 to 128", D);
-  if (!(scale > 0) || std::isinf(scale)) return fail(K_BAD_ARGUMENT, where, "scale is %g, it must be > 0", double(scale));
+  if (!(scale > 0) || std::isinf(scale)) return fail(K_BAD_ARGUMENT, where, "scale is %g, it must be finite and > 0", double(scale));
   return K_OK;
 }
 }  // namespace

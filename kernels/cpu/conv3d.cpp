@@ -1,5 +1,5 @@
-// Dense convolution by blocks of cells: the windows of a block are copied side by side (K = taps * C numbers a cell) and multiplied with the
-// weights by Eigen. Blocks and their order are fixed by the sizes alone, so the sums do not depend on the number of threads.
+// Dense convolution by blocks of cells: the windows of a block are copied side by side (K = taps * C numbers a cell) and multiplied with
+// the weights by Eigen. Blocks and their order are fixed by the sizes alone, so the sums do not depend on the number of threads.
 #include "../include/conv3d.h"
 
 #include <omp.h>
@@ -137,7 +137,8 @@ int32_t k_conv3d_bwd_input(uint64_t dx, uint64_t dy, uint64_t w, uint64_t scratc
     float* window = spare + omp_get_thread_num() * rows * K;
     Rows(window, count, K).noalias() = ConstRows(at<const float>(dy) + first * s.Cout, count, s.Cout) * ConstRows(packed, s.Cout, K);
     for (int64_t cell = first; cell < first + count; cell++) {
-      const int64_t l = cell % s.out[2], j = cell / s.out[2] % s.out[1], bi = cell / s.out[2] / s.out[1], b = bi / s.out[0], i = bi % s.out[0];
+      const int64_t l = cell % s.out[2], j = cell / s.out[2] % s.out[1], bi = cell / s.out[2] / s.out[1], b = bi / s.out[0],
+                    i = bi % s.out[0];
       for (int t = 0; t < kernel * kernel; t++, window += line) {
         const int64_t row = (b * s.in[0] + i * kernel + t / kernel) * s.in[1] + j * kernel + t % kernel;
         std::copy(window, window + line, at<float>(dx) + (row * s.in[2] + l * kernel) * s.Cin);
@@ -147,8 +148,8 @@ int32_t k_conv3d_bwd_input(uint64_t dx, uint64_t dy, uint64_t w, uint64_t scratc
   return K_OK;
 }
 
-int32_t k_conv3d_bwd_weight_workspace(uint64_t* bytes, int32_t B, int32_t X, int32_t Y, int32_t Z, int32_t Cin, int32_t Cout, int32_t kernel,
-                                      int32_t stride, int32_t padding, int32_t) {
+int32_t k_conv3d_bwd_weight_workspace(uint64_t* bytes, int32_t B, int32_t X, int32_t Y, int32_t Z, int32_t Cin, int32_t Cout,
+                                      int32_t kernel, int32_t stride, int32_t padding, int32_t) {
   Conv3dSizes s;
   if (int32_t status = conv3d_sizes(s, "k_conv3d_bwd_weight_workspace", B, X, Y, Z, Cin, Cout, kernel, stride, padding)) return status;
   const Parts parts(s);
@@ -170,7 +171,8 @@ int32_t k_conv3d_bwd_weight(uint64_t dw, uint64_t dy, uint64_t x, uint64_t scrat
   for (int64_t task = 0; task < parts.count * parts.groups; task++) {
     const int64_t part = task / parts.groups, group = task % parts.groups, end = std::min(s.cells_out, (part + 1) * parts.cells);
     float* const window = spare + omp_get_thread_num() * step * columns;
-    Eigen::Map<Matrix, 0, Eigen::OuterStride<>> sum(partial + part * s.Cout * K + group * columns, s.Cout, columns, Eigen::OuterStride<>(K));
+    Eigen::Map<Matrix, 0, Eigen::OuterStride<>> sum(partial + part * s.Cout * K + group * columns, s.Cout, columns,
+                                                    Eigen::OuterStride<>(K));
     sum.setZero();
     for (int64_t first = part * parts.cells; first < end; first += step) {
       const int64_t count = std::min(step, end - first);

@@ -15,7 +15,7 @@ int32_t check(const char* where, const Sizes& size, float scale, int32_t dtype, 
     return fail(K_BAD_ARGUMENT, where, "B, L, M, H are %d, %d, %d, %d, they must be >= 0", size.B, size.L, size.M, size.H);
   }
   if (size.D < 1 || size.D > 128) return fail(K_UNSUPPORTED, where, "D is %d, it must be 1 to 128", size.D);
-  if (!(scale > 0) || std::isinf(scale)) return fail(K_BAD_ARGUMENT, where, "scale is %g, it must be > 0", double(scale));
+  if (!(scale > 0) || std::isinf(scale)) return fail(K_BAD_ARGUMENT, where, "scale is %g, it must be finite and > 0", double(scale));
   if (dtype == K_F32) return K_OK;
   if (size.D % 8) return fail(K_UNSUPPORTED, where, "D is %d, in f16 and bf16 it must be a multiple of 8", size.D);
   for (const uint64_t address : addresses) {
@@ -29,15 +29,22 @@ int32_t check(const char* where, const Sizes& size, float scale, int32_t dtype, 
   return K_OK;
 }
 
-// Starts `kernel` with a block for each `rows` tokens of each head.
+// Blocks of `threads` with `shared` bytes, each for `rows` of the `tokens` of a head.
+struct Grid {
+  int tokens, rows, threads, shared;
+};
+
+// Runs kernel(args..., size, scale).
 template <class Kernel, class... A>
-int32_t launch(const char* where, Kernel kernel, const Sizes& size, int tokens, int rows, int threads, int shared, uint64_t stream, A... args) {
-  const int64_t blocks = int64_t(size.B) * size.H * ceil_div(tokens, rows);
+int32_t launch(const char* where, Kernel kernel, Grid grid, uint64_t stream, const Sizes& size, float scale, A... args) {
+  const int64_t blocks = int64_t(size.B) * size.H * ceil_div(grid.tokens, grid.rows);
   if (blocks == 0) return K_OK;
-  if (blocks > INT32_MAX) return fail(K_UNSUPPORTED, where, "%lld blocks are needed, it must be below 2^31", static_cast<long long>(blocks));
-  const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+  if (blocks > INT32_MAX) {
+    return fail(K_UNSUPPORTED, where, "B, H are %d, %d with %d tokens, that is 2^31 blocks or more", size.B, size.H, grid.tokens);
+  }
+  const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, grid.shared);
   if (e != cudaSuccess) return fail(e, where, "%s", cudaGetErrorString(e));
-  kernel<<<unsigned(blocks), threads, shared, stream_of(stream)>>>(args...);
+  kernel<<<unsigned(blocks), grid.threads, grid.shared, stream_of(stream)>>>(args..., size, scale);
   return launched(where);
 }
 
@@ -74,9 +81,11 @@ int32_t k_attention_fwd(uint64_t o, uint64_t lse, uint64_t q, uint64_t k, uint64
       constexpr int DP = decltype(width)::DP;
       if constexpr (sizeof(T) == 4) {
         constexpr int P = DP == 96 ? 128 : DP;
-        return launch(where, forward_f32<P>, size, L, F32_TILE<P>, F32_THREADS, f32_shared<P>(2), stream, O, at<float>(lse), Q, K, V, size, scale);
+        const Grid grid{L, F32_TILE<P>, F32_THREADS, f32_shared<P>(2)};
+        return launch(where, forward_f32<P>, grid, stream, size, scale, O, at<float>(lse), Q, K, V);
       } else {
-        return launch(where, forward<T, DP>, size, L, FWD_QUERIES, THREADS, FWD_SHARED<DP>, stream, O, at<float>(lse), Q, K, V, size, scale);
+        const Grid grid{L, FWD_QUERIES, THREADS, FWD_SHARED<DP>};
+        return launch(where, forward<T, DP>, grid, stream, size, scale, O, at<float>(lse), Q, K, V);
       }
     });
   });
@@ -97,35 +106,32 @@ int32_t k_attention_bwd(uint64_t dq, uint64_t dk, uint64_t dv, uint64_t d_o, uin
   return with_float_type(where, dtype, [&](auto type) {
     using T = decltype(type);
     const Operand<T> DQ{at<T>(dq), sdq}, DK{at<T>(dk), sdk}, DV{at<T>(dv), sdv};
-    const Operand<const T> DO{at<const T>(d_o), sdo}, O{at<const T>(o), so}, Q{at<const T>(q), sq}, K{at<const T>(k), sk}, V{at<const T>(v), sv};
+    const Operand<const T> DO{at<const T>(d_o), sdo}, O{at<const T>(o), so};
+    const Operand<const T> Q{at<const T>(q), sq}, K{at<const T>(k), sk}, V{at<const T>(v), sv};
     return with_width(D, [&](auto width) {
       constexpr int DP = decltype(width)::DP, VECTOR = sizeof(T) == 4 ? 1 : 8, LANES = sizeof(T) == 4 ? 32 : DP == 96 ? 16 : DP / 8;
       const float* LSE = at<const float>(lse);
       float* DELTA = at<float>(delta);
-      const Sizes rows{B, L, M, H, D};
       int32_t status = K_OK;
       if (int64_t(B) * L * H > 0) {
         const int64_t blocks = ceil_div(int64_t(B) * L * H, 256 / LANES);
         if (blocks > INT32_MAX) return fail(K_UNSUPPORTED, where, "B, L, H are %d, %d, %d, that is too many rows", B, L, H);
-        sum_delta<T, VECTOR, LANES><<<unsigned(blocks), 256, 0, stream_of(stream)>>>(DELTA, DO, O, rows);
+        sum_delta<T, VECTOR, LANES><<<unsigned(blocks), 256, 0, stream_of(stream)>>>(DELTA, DO, O, size);
         status = launched(where);
       }
+      const auto run = [&](auto grad_q, auto grad_kv, int rows, int threads, int shared) {
+        if (!status && dq) {
+          status = launch(where, grad_q, Grid{L, rows, threads, shared}, stream, size, scale, DQ, DO, LSE, DELTA, Q, K, V);
+        }
+        if (!status && (dk || dv)) {
+          status = launch(where, grad_kv, Grid{M, rows, threads, shared}, stream, size, scale, DK, DV, DO, LSE, DELTA, Q, K, V);
+        }
+      };
       if constexpr (sizeof(T) == 4) {
-        constexpr int P = DP == 96 ? 128 : DP, TILE = F32_TILE<P>, SHARED = f32_shared<P>(4);
-        if (!status && dq) {
-          status = launch(where, backward_q_f32<P>, size, L, TILE, F32_THREADS, SHARED, stream, DQ, DO, LSE, DELTA, Q, K, V, size, scale);
-        }
-        if (!status && (dk || dv)) {
-          status = launch(where, backward_kv_f32<P>, size, M, TILE, F32_THREADS, SHARED, stream, DK, DV, DO, LSE, DELTA, Q, K, V, size, scale);
-        }
+        constexpr int P = DP == 96 ? 128 : DP;
+        run(backward_q_f32<P>, backward_kv_f32<P>, F32_TILE<P>, F32_THREADS, f32_shared<P>(4));
       } else {
-        constexpr int ROWS = BWD_ROWS<DP>, SHARED = BWD_SHARED<DP>;
-        if (!status && dq) {
-          status = launch(where, backward_q<T, DP>, size, L, ROWS, THREADS, SHARED, stream, DQ, DO, LSE, DELTA, Q, K, V, size, scale);
-        }
-        if (!status && (dk || dv)) {
-          status = launch(where, backward_kv<T, DP>, size, M, ROWS, THREADS, SHARED, stream, DK, DV, DO, LSE, DELTA, Q, K, V, size, scale);
-        }
+        run(backward_q<T, DP>, backward_kv<T, DP>, BWD_ROWS<DP>, THREADS, BWD_SHARED<DP>);
       }
       return status;
     });

@@ -1,6 +1,6 @@
-// The 16-bit backward pass in two kernels, so that each gradient has one owner and nothing is added atomically: one goes over the queries for
-// a block of keys (dk, dv), one over the keys for a block of queries (dq). Both compute the probabilities again from lse. A third one, for every
-// dtype, sums delta before them.
+// The 16-bit backward pass in two kernels, so that each gradient has one owner and nothing is added atomically: one goes over the queries
+// for a block of keys (dk, dv), one over the keys for a block of queries (dq). Both compute the probabilities again from lse. A third one,
+// for every dtype, sums delta before them.
 #pragma once
 #include "attention_tile.cuh"
 
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(THREADS, 2)
     if (threadIdx.x < 2 * QUERIES) {
       const int l = query + threadIdx.x % QUERIES;
       const float* from_stats = threadIdx.x < QUERIES ? lse : delta;
-      cp_async4(stats + (stage * 2 * QUERIES + threadIdx.x) * 4, from_stats + (l < size.L ? int64_t(own.head) * size.L + l : 0), l < size.L);
+      cp_async4(stats + (stage * 2 * QUERIES + threadIdx.x) * 4, from_stats + int64_t(own.head) * size.L + l, l < size.L);
     }
   };
 

@@ -98,7 +98,8 @@ __device__ void store_f32(Rows<float> x, const float (&c)[R][C], float factor, i
 
 template <int DP>
 __global__ void __launch_bounds__(F32_THREADS)
-    forward_f32(Operand<float> o, float* lse, Operand<const float> q, Operand<const float> k, Operand<const float> v, Sizes size, float scale) {
+    forward_f32(Operand<float> o, float* lse, Operand<const float> q, Operand<const float> k, Operand<const float> v, Sizes size,
+                float scale) {
   constexpr int TILE = F32_TILE<DP>, P = F32_PITCH<DP>, R = TILE / F32_SIDE, C = DP / F32_SIDE;
   extern __shared__ uint4 shared[];
   float *q_tile = reinterpret_cast<float*>(shared), *kv_tile = q_tile + TILE * P, *scores = kv_tile + TILE * P;
@@ -155,9 +156,9 @@ __global__ void __launch_bounds__(F32_THREADS)
 
 // dk and dv (where not null) of a tile of keys; scores are held transposed, keys x queries.
 template <int DP>
-__global__ void __launch_bounds__(F32_THREADS)
-    backward_kv_f32(Operand<float> dk, Operand<float> dv, Operand<const float> d_o, const float* lse, const float* delta, Operand<const float> q,
-                    Operand<const float> k, Operand<const float> v, Sizes size, float scale) {
+__global__ void __launch_bounds__(F32_THREADS, 1)
+    backward_kv_f32(Operand<float> dk, Operand<float> dv, Operand<const float> d_o, const float* lse, const float* delta,
+                    Operand<const float> q, Operand<const float> k, Operand<const float> v, Sizes size, float scale) {
   constexpr int TILE = F32_TILE<DP>, P = F32_PITCH<DP>, R = TILE / F32_SIDE, C = DP / F32_SIDE;
   extern __shared__ uint4 shared[];
   float *k_tile = reinterpret_cast<float*>(shared), *v_tile = k_tile + TILE * P, *q_tile = v_tile + TILE * P, *do_tile = q_tile + TILE * P;
@@ -179,7 +180,8 @@ __global__ void __launch_bounds__(F32_THREADS)
 #pragma unroll
     for (int j = 0; j < R; j++) {
       const int l = query + tx + F32_SIDE * j;
-      const float log_sum = l < size.L ? lse[int64_t(own.head) * size.L + l] : INFINITY, shift = l < size.L ? delta[int64_t(own.head) * size.L + l] : 0;
+      const float log_sum = l < size.L ? lse[int64_t(own.head) * size.L + l] : INFINITY;
+      const float shift = l < size.L ? delta[int64_t(own.head) * size.L + l] : 0;
 #pragma unroll
       for (int i = 0; i < R; i++) {
         p[i][j] = expf(p[i][j] * scale - log_sum);

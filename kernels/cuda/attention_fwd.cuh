@@ -1,5 +1,5 @@
-// The 16-bit forward pass (Dao 2023, FlashAttention-2): a block has 128 queries, a warp 32 of them, and goes over the keys in tiles of 64 with
-// running maxima and sums. While scores are computed the values arrive; while values are summed the next keys arrive.
+// The 16-bit forward pass (Dao 2023, FlashAttention-2): a block has 128 queries, a warp 32 of them, and goes over the keys in tiles of 64
+// with running maxima and sums. While scores are computed the values arrive; while values are summed the next keys arrive.
 #pragma once
 #include "attention_tile.cuh"
 
@@ -38,8 +38,8 @@ __global__ void __launch_bounds__(THREADS, DP <= 64 ? 3 : 2)
     forward(Operand<T> o, float* lse, Operand<const T> q, Operand<const T> k, Operand<const T> v, Sizes size, float scale) {
   constexpr int QUERIES = FWD_QUERIES, KEYS = FWD_KEYS, ROW = PITCH<DP> * 2;
   extern __shared__ uint4 shared[];
-  const Place at = place<QUERIES>(size.L);
-  const Rows<const T> keys = k.of(at.head, size.H), values = v.of(at.head, size.H);
+  const Place own = place<QUERIES>(size.L);
+  const Rows<const T> keys = k.of(own.head, size.H), values = v.of(own.head, size.H);
   const int lane = threadIdx.x % 32, first = int(threadIdx.x) & -32;  // of the warp's rows
   const uint32_t q_tile = shared_address(shared), k_tile = q_tile + QUERIES * ROW, v_tile = k_tile + KEYS * ROW;
   const uint32_t q_at = q_tile + first * ROW + lane_a<DP>(), k_at = k_tile + lane_b<DP>(), v_at = v_tile + lane_a<DP>();
@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(THREADS, DP <= 64 ? 3 : 2)
   float sum[2][DP / 8][4] = {}, top[2][2], weight[2][2] = {};
 #pragma unroll
   for (int i = 0; i < 4; i++) top[i / 2][i % 2] = -INFINITY;
-  load_tile<QUERIES, DP>(q_tile, q.of(at.head, size.H), at.from, size.L, size.D);
+  load_tile<QUERIES, DP>(q_tile, q.of(own.head, size.H), own.from, size.L, size.D);
   load_tile<KEYS, DP>(k_tile, keys, 0, size.M, size.D);
   for (int key = 0; key < size.M; key += KEYS) {
     cp_async_wait();
@@ -93,7 +93,6 @@ __global__ void __launch_bounds__(THREADS, DP <= 64 ? 3 : 2)
   cp_async_wait();
   __syncthreads();  // with M = 0 the queries may still be on their way to where the output is put together
 
-  const Place own = place<QUERIES>(size.L);
 #pragma unroll
   for (int m = 0; m < 2; m++) {
 #pragma unroll

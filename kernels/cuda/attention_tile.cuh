@@ -1,5 +1,6 @@
-// What the 16-bit attention kernels share: operands, tiles in shared memory, and products of them. A block has 4 warps. DP is D rounded up to
-// 32, 64, 96 or 128, the rest zeros. A tile in shared memory has rows of DP + 8 elements: any 8 rows' 16 bytes fall into different banks.
+// What the 16-bit attention kernels share: operands, tiles in shared memory, and products of them. A block has 4 warps. DP is D rounded
+// up to 32, 64, 96 or 128, the rest zeros. A tile in shared memory has rows of DP + 8 elements: any 8 rows' 16 bytes fall into different
+// banks.
 #pragma once
 #include "mma.cuh"
 
@@ -40,8 +41,8 @@ struct Place {
 };
 template <int ROWS>
 __device__ Place place(int tokens) {
-  const unsigned tiles = (unsigned(tokens) + ROWS - 1) / ROWS, block = block_again();
-  return {block / tiles, int(block % tiles) * ROWS};
+  const unsigned tiles = (unsigned(tokens) + ROWS - 1) / ROWS;
+  return {blockIdx.x / tiles, int(blockIdx.x % tiles) * ROWS};
 }
 
 template <int DP>
@@ -52,7 +53,7 @@ template <int ROWS, int DP, class T>
 __device__ void load_tile(uint32_t tile, Rows<const T> x, int from, int tokens, int D) {
   constexpr int LANES = DP % 64 == 0 ? 8 : 4, STEP = THREADS / LANES;  // lanes a token, tokens at a time
   static_assert(ROWS % STEP == 0 && DP % (LANES * 8) == 0);
-  const int thread = int(thread_again()), row = thread / LANES, column = thread % LANES * 8;
+  const int thread = thread_again(), row = thread / LANES, column = thread % LANES * 8;
   const T* at = x.data + from * x.token + (row * x.token + column);
   tile += (row * PITCH<DP> + column) * 2;
 #pragma unroll
@@ -65,7 +66,7 @@ __device__ void load_tile(uint32_t tile, Rows<const T> x, int from, int tokens, 
   }
 }
 
-// This lane's row for ldmatrix, in bytes from the tile's start: of an A tile; the same with ldmatrix_trans of a B that lies [inner][column].
+// This lane's row for ldmatrix, in bytes from the tile's start: of an A tile, or with ldmatrix_trans of a B that lies [inner][column].
 template <int DP>
 __device__ uint32_t lane_a() {
   const uint32_t lane = threadIdx.x % 32;
@@ -121,7 +122,7 @@ __device__ void to_a(uint32_t (&a)[MT][4], const float (&c)[MT][NT][4], int step
   }
 }
 
-// Writes a warp's accumulators, rounded, to the tokens of x from `from` on, by way of `own`: MT * 16 rows of a tile that only this warp uses.
+// Writes a warp's accumulators, rounded, to the tokens of x from `from` on, by way of `own`: MT * 16 rows that only this warp uses.
 template <int DP, int MT, class T>
 __device__ void store_rows(T* own, const float (&c)[MT][DP / 8][4], Rows<T> x, int from, int tokens, int D) {
   constexpr int CHUNKS = DP / 8;

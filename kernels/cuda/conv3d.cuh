@@ -7,7 +7,6 @@
 #include "../include/conv3d_sizes.hpp"
 
 namespace conv3d {
-
 // As cp_async16, and the line stays in L1: for rows that are read again soon.
 __device__ inline void cp_async16_l1(uint32_t to, const void* from, bool inside) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(inside ? 16 : 0) : "memory");
@@ -69,23 +68,23 @@ struct Windows {
   }
 };
 
-// Where 16-byte chunk `chunk` of row `row` lies in a tile in shared memory with CHUNKS chunks a row: 8 rows' equal chunks, and the 8 chunks of
-// 128 bytes, fall into different banks.
+// Where 16-byte chunk `chunk` of row `row` lies in a tile in shared memory with CHUNKS chunks a row: 8 rows' equal chunks, and the 8 chunks
+// of 128 bytes, fall into different banks.
 template <int CHUNKS>
 __device__ inline uint32_t chunk_address(int row, int chunk) {
   constexpr int ROWS = CHUNKS < 8 ? 8 / CHUNKS : 1, TURNS = CHUNKS < 8 ? CHUNKS : 8;
   return uint32_t(row * CHUNKS + (chunk ^ (row / ROWS & (TURNS - 1)))) * 16;
 }
 
-// A [M, N] tile of a product in the registers of a warp. 16-bit operands meet in tensor cores, f32 ones in exact multiply-adds, a lane having
-// M / 4 rows times N / 8 columns.
-// With K_LAST the operands' rows are the tile's rows and columns, 64 bytes of K each; otherwise rows are K, BM and BN elements wide.
+// A [M, N] tile of a product in the registers of a warp. 16-bit operands meet in tensor cores, f32 ones in exact multiply-adds, a lane
+// having M / 4 rows times N / 8 columns. With K_LAST the operands' rows are the tile's rows and columns, 64 bytes of K each; otherwise rows
+// are K, BM and BN elements wide.
 template <class T, int M, int N, bool K_LAST>
 struct WarpTile {
   static constexpr bool F32 = sizeof(T) == 4;
   static constexpr int LM = M / 4, LN = N / 8, SIZE = M * N / 32;
-  static constexpr int RUN = F32 ? 1 : 2;             // elements side by side in a row
-  static constexpr int PACK = LN < 4 ? LN : 4;        // f32, K first: columns read at once
+  static constexpr int RUN = F32 ? 1 : 2;       // elements side by side in a row
+  static constexpr int PACK = LN < 4 ? LN : 4;  // f32, K first: columns read at once
   float sum[SIZE / 4][4] = {};
 
   __device__ float& at(int e) { return sum[e / 4][e % 4]; }
@@ -193,7 +192,7 @@ struct WarpTile {
   }
 };
 
-// A block's tile of a product: M x N of it, WARP_M x WARP_N a warp, K_STEP of K in each of STAGES buffers, at least BLOCKS blocks on an SM.
+// A block's tile of a product: M x N of it, WARP_M x WARP_N a warp, a ring of STAGES buffers, at least BLOCKS blocks on an SM.
 template <int M_, int N_, int WARP_M_, int WARP_N_, int STAGES_, int BLOCKS_>
 struct Tile {
   static constexpr int M = M_, N = N_, WARP_M = WARP_M_, WARP_N = WARP_N_, STAGES = STAGES_, BLOCKS = BLOCKS_;
@@ -213,6 +212,7 @@ cudaError_t allow_shared(F* kernel, int bytes, int blocks) {
   const int most = device_attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor), wanted = blocks * (bytes + 2048);
   const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (e != cudaSuccess) return e;
-  return cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, std::min(100, int((int64_t(wanted) * 100 + most - 1) / most)));
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                              std::min(100, int((int64_t(wanted) * 100 + most - 1) / most)));
 }
 }  // namespace conv3d

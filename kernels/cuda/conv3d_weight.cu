@@ -1,8 +1,8 @@
-// Dense convolution on CUDA, gradient of the weight. dw [Cout, taps * Cin] is a matrix product over all cells p of y: rows dy[p], columns the
-// windows of x. A block owns a tile of dw and a run of cells, gathers both operands into shared memory as conv3d.cu does (K is the row there, so
-// that tensor cores read them transposed) and writes its f32 partial sums to scratch; a second kernel adds the runs in order. With few output
-// channels the roles are exchanged: rows x[q], columns the mirrored windows of dy.
-// Bounds for 128 -> 128 channels at 64^3, batch 8, 16 bits: as the forward pass, 1.86 TFLOP and 1.1 GB, and 1.8 MB of partial sums a run.
+// Dense convolution on CUDA, gradient of the weight. dw [Cout, taps * Cin] is a matrix product over all cells p of y: rows dy[p], columns
+// the windows of x. A block owns a tile of dw and a run of cells, gathers both operands into shared memory as conv3d.cu does (K is the row
+// there, so that tensor cores read them transposed) and writes its f32 partial sums to scratch; a second kernel adds the runs in order.
+// With few output channels the roles are exchanged: rows x[q], columns the mirrored windows of dy. Bounds for 128 -> 128 channels at 64^3,
+// batch 8, 16 bits: as the forward pass, 1.86 TFLOP and 1.1 GB, and 1.8 MB of partial sums a run.
 #include "../include/conv3d.h"
 
 #include "conv3d.cuh"
@@ -96,7 +96,8 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS) window_sum(const 
   };
 
   WarpTile<T, Tile::WARP_M, Tile::WARP_N, false> tile;
-  const int m_warp = warp / Tile::WARPS_N * Tile::WARP_M, n_warp = warp % Tile::WARPS_N * Tile::WARP_N, steps = int((end - begin + K - 1) / K);
+  const int m_warp = warp / Tile::WARPS_N * Tile::WARP_M, n_warp = warp % Tile::WARPS_N * Tile::WARP_N,
+            steps = int((end - begin + K - 1) / K);
 #pragma unroll 1
   for (int step = 0; step < Tile::STAGES - 1; step++) {
     find_places(step);
@@ -115,7 +116,8 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS) window_sum(const 
     const unsigned char* const stage = shared + step % Tile::STAGES * STAGE;
     tile.template add_columns<K, Tile::M, Tile::N>(stage, m_warp, stage + A_BYTES, n_warp, lane);
   }
-  float* const to = p.partial + blockIdx.y * p.run_size + int64_t(m0 + m_warp + tile.row(0, lane)) * p.pitch + n0 + n_warp + tile.column(0, lane);
+  float* const to =
+      p.partial + blockIdx.y * p.run_size + int64_t(m0 + m_warp + tile.row(0, lane)) * p.pitch + n0 + n_warp + tile.column(0, lane);
   constexpr int RUN = decltype(tile)::RUN;
 #pragma unroll
   for (int e = 0; e < tile.SIZE; e += RUN) {
@@ -126,26 +128,29 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS) window_sum(const 
   }
 }
 
-// dw[m * m_stride + c * c_stride + tap] = sum over the runs of partial[run, m, tap, c], the taps in the opposite order with `mirror`. A block has
-// row m and up to 32 channels; its threads in LANES groups add every LANES-th run, then the groups are added.
-__global__ void __launch_bounds__(256) add_runs(float* dw, const float* partial, int64_t run_size, int runs, int pitch, int C, int taps,
-                                                int64_t m_stride, int64_t c_stride, int LANES, bool mirror) {
-  extern __shared__ float sums[];  // [LANES, taps, channels]
-  const int m = blockIdx.y, c0 = blockIdx.x * 32, channels = C - c0 < 32 ? C - c0 : 32, size = taps * channels;
-  for (int i = threadIdx.x; i < size * LANES; i += 256) {
-    const int e = i % size, tap = e / channels;
-    const float* from = partial + int64_t(m) * pitch + tap * C + c0 + e % channels;
+// dw[m * m_stride + c * c_stride + tap] = sum over the runs of partial[run, m, tap, c], the taps in the opposite order with `mirror`. A
+// block has row m and 2^shift channels; its threads in GROUPS add every GROUPS-th run, then the groups are added.
+template <int TAPS, int GROUPS>
+__global__ void __launch_bounds__(256) add_runs(float* dw, const float* partial, int64_t run_size, int runs, int pitch, int C, int shift,
+                                                int64_t m_stride, int64_t c_stride, bool mirror) {
+  __shared__ float sums[GROUPS][TAPS * 32];
+  constexpr int THREADS = 256 / GROUPS;
+  const int m = blockIdx.y, c0 = blockIdx.x << shift, size = TAPS << shift, group = threadIdx.x / THREADS;
+  for (int i = threadIdx.x % THREADS; i < size; i += THREADS) {
+    const int tap = i >> shift, c = c0 + i - (tap << shift);
+    const float* from = partial + int64_t(m) * pitch + tap * C + c;
     float sum = 0;
 #pragma unroll 8
-    for (int run = i / size; run < runs; run += LANES) sum += from[run * run_size];
-    sums[i] = sum;
+    for (int run = group; run < runs && c < C; run += GROUPS) sum += from[run * run_size];
+    sums[group][i] = sum;
   }
   __syncthreads();
   for (int i = threadIdx.x; i < size; i += 256) {
-    const int tap = i % taps, c = i / taps;
+    const int tap = i % TAPS, c = i / TAPS;
+    if (c0 + c >= C) break;
     float sum = 0;
-    for (int j = 0; j < LANES; j++) sum += sums[j * size + tap * channels + c];
-    dw[m * m_stride + (c0 + c) * c_stride + (mirror ? taps - 1 - tap : tap)] = sum;
+    for (int j = 0; j < GROUPS; j++) sum += sums[j][(tap << shift) + c];
+    dw[m * m_stride + (c0 + c) * c_stride + (mirror ? TAPS - 1 - tap : tap)] = sum;
   }
 }
 
@@ -161,7 +166,7 @@ int32_t launch(const char* where, const Sum& p, int64_t runs, uint64_t stream) {
 
 // The product that a weight gradient is, its tiles, and how its cells are cut into runs.
 struct Plan {
-  static constexpr int STEP = 64;  // runs are multiples of every kernel's step
+  static constexpr int STEP = 64;                  // runs are multiples of every kernel's step
   int64_t M, C, N, cells, rows, pitch, runs, run;  // rows and pitch: M and N rounded up to whole tiles
   bool exchanged, aligned, wide;
   Plan(const Conv3dSizes& s, int32_t dtype) {
@@ -178,11 +183,12 @@ struct Plan {
     rows = ceil_div(M, tile_m) * tile_m;
     pitch = ceil_div(N, tile_n) * tile_n;
     static const int sms = device_attribute(cudaDevAttrMultiProcessorCount);
-    const int64_t slots = int64_t(sms) * (!aligned ? 4 : wide ? 1 : 2), most = std::min(ceil_div(cells, 4 * STEP), 4 * slots / tiles + 1);
+    const int64_t slots = int64_t(sms) * (!aligned ? 4 : wide ? 1 : 2), most = ceil_div(cells, 4 * STEP);
     // Time in units of a full GPU's: blocks come in waves of `slots`, and each run's sums are written and read again.
     const auto time = [&](int64_t n) { return double(ceil_div(tiles * n, slots) * slots) / (tiles * n) + n * 500. / cells; };
     runs = 1;
-    for (int64_t n = 2; n <= most; n++) {
+    for (int waves = 1; waves <= 8; waves++) {
+      const int64_t n = std::clamp<int64_t>(waves * slots / tiles, 1, most);
       if (time(n) < time(runs)) runs = n;
     }
     run = ceil_div(ceil_div(cells, runs), STEP) * STEP;
@@ -191,6 +197,19 @@ struct Plan {
   uint64_t bytes() const { return sizeof(float) * uint64_t(runs * rows * pitch); }
 };
 
+template <int TAPS>
+int32_t launch_add(const char* where, uint64_t dw, const Sum& p, const Conv3dSizes& s, const Plan& plan, uint64_t stream) {
+  int shift = 0;
+  while (shift < 5 && 1 << shift < plan.C) shift++;
+  const int64_t by_output = s.taps * s.Cin, by_input = s.taps;  // strides of dw
+  const dim3 blocks(unsigned(ceil_div(plan.C, 1 << shift)), unsigned(plan.M));
+  const auto kernel = plan.runs >= 64 ? add_runs<TAPS, 8> : add_runs<TAPS, 1>;
+  kernel<<<blocks, 256, 0, stream_of(stream)>>>(at<float>(dw), p.partial, p.run_size, int(plan.runs), p.pitch, int(plan.C), shift,
+                                                plan.exchanged ? by_input : by_output, plan.exchanged ? by_output : by_input,
+                                                plan.exchanged);
+  return launched(where);
+}
+
 template <class T>
 int32_t weight_gradient(const char* where, uint64_t dw, uint64_t dy, uint64_t x, uint64_t scratch, const Conv3dSizes& s, const Plan& plan,
                         uint64_t stream) {
@@ -198,8 +217,9 @@ int32_t weight_gradient(const char* where, uint64_t dw, uint64_t dy, uint64_t x,
   const uint64_t rows = plan.exchanged ? x : dy, volume = plan.exchanged ? dy : x;
   const Windows windows = plan.exchanged ? Windows(s.out, s.in, plan.C, s.kernel, 1, s.kernel - 1 - s.padding)
                                          : Windows(s.in, s.out, plan.C, s.kernel, s.stride, s.padding);
-  const Sum p{windows, at<float>(scratch), at<const void>(rows), at<const void>(volume), plan.cells, plan.run, plan.rows * plan.pitch,
-              int(plan.M), int(plan.N), int(plan.pitch), plan.M % V == 0 && rows % 16 == 0};
+  const Sum p{
+      windows,     at<float>(scratch), at<const void>(rows), at<const void>(volume),           plan.cells, plan.run, plan.rows * plan.pitch,
+      int(plan.M), int(plan.N),        int(plan.pitch),      plan.M % V == 0 && rows % 16 == 0};
   int32_t status;
   if (!plan.aligned || rows % 16 || volume % 16) {
     status = launch<T, Tile<32, 32, 16, 16, 3, 4>, 8 * V, false>(where, p, plan.runs, stream);
@@ -211,18 +231,14 @@ int32_t weight_gradient(const char* where, uint64_t dw, uint64_t dy, uint64_t x,
                        : launch<T, Tile<32, 256, 32, 32, 3, 2>, 32, true>(where, p, plan.runs, stream);
   }
   if (status) return status;
-  const int lanes = plan.runs >= 64 ? 8 : 1, taps = int(s.taps);
-  const int64_t own = s.taps, other = s.taps * s.Cin;  // strides of dw over input and output channels
-  const dim3 blocks(unsigned(ceil_div(plan.C, 32)), unsigned(plan.M));
-  const size_t bytes = sizeof(float) * lanes * taps * std::min<int64_t>(plan.C, 32);
-  add_runs<<<blocks, 256, bytes, stream_of(stream)>>>(at<float>(dw), p.partial, p.run_size, int(plan.runs), p.pitch, int(plan.C), taps,
-                                                      plan.exchanged ? own : other, plan.exchanged ? other : own, lanes, plan.exchanged);
-  return launched(where);
+  return s.taps == 27  ? launch_add<27>(where, dw, p, s, plan, stream)
+         : s.taps == 8 ? launch_add<8>(where, dw, p, s, plan, stream)
+                       : launch_add<1>(where, dw, p, s, plan, stream);
 }
 }  // namespace
 
-int32_t k_conv3d_bwd_weight_workspace(uint64_t* bytes, int32_t B, int32_t X, int32_t Y, int32_t Z, int32_t Cin, int32_t Cout, int32_t kernel,
-                                      int32_t stride, int32_t padding, int32_t dtype) {
+int32_t k_conv3d_bwd_weight_workspace(uint64_t* bytes, int32_t B, int32_t X, int32_t Y, int32_t Z, int32_t Cin, int32_t Cout,
+                                      int32_t kernel, int32_t stride, int32_t padding, int32_t dtype) {
   Conv3dSizes s;
   if (int32_t status = conv3d_sizes(s, "k_conv3d_bwd_weight_workspace", B, X, Y, Z, Cin, Cout, kernel, stride, padding)) return status;
   *bytes = s.empty() ? 0 : Plan(s, dtype).bytes();
@@ -238,7 +254,6 @@ int32_t k_conv3d_bwd_weight(uint64_t dw, uint64_t dy, uint64_t x, uint64_t scrat
     const cudaError_t e = cudaMemsetAsync(at<void>(dw), 0, sizeof(float) * s.taps * s.Cin * s.Cout, stream_of(stream));
     return e == cudaSuccess ? K_OK : fail(e, where, "%s", cudaGetErrorString(e));
   }
-  return with_float_type(where, dtype, [&](auto t) {
-    return weight_gradient<decltype(t)>(where, dw, dy, x, scratch, s, Plan(s, dtype), stream);
-  });
+  return with_float_type(where, dtype,
+                         [&](auto t) { return weight_gradient<decltype(t)>(where, dw, dy, x, scratch, s, Plan(s, dtype), stream); });
 }

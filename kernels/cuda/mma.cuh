@@ -4,15 +4,10 @@
 
 __device__ inline uint32_t shared_address(const void* p) { return uint32_t(__cvta_generic_to_shared(p)); }
 
-// threadIdx.x and blockIdx.x, read anew each time: what is computed from them does not stay in registers from one use to the next.
-__device__ inline unsigned thread_again() {
-  unsigned x;
+// threadIdx.x, read anew each time: what is computed from it does not stay in registers from one use to the next.
+__device__ inline int thread_again() {
+  int x;
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
-  return x;
-}
-__device__ inline unsigned block_again() {
-  unsigned x;
-  asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(x));
   return x;
 }
 

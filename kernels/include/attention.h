@@ -5,8 +5,8 @@
 // (b, l, h, d) of x lies at x + b x_batch + l x_token + h x_head + d: the strides count elements, so the parts of a packed
 // [B, L, 3, H, D] or [B, M, 2, H, D] are read, and their gradients written, where they lie.
 // D is 1 to 128; in f16 and bf16 a multiple of 8, with strides that are multiples of 8 and addresses that are multiples of 16.
-// scale is > 0. Scores, sums and lse are f32; in f16 and bf16 the probabilities, and in the backward pass the gradients of the scores,
-// are rounded to the dtype before they are multiplied.
+// scale is finite and > 0. Scores, sums and lse are f32; in f16 and bf16 the probabilities, and in the backward pass the gradients of the
+// scores, are rounded to the dtype before they are multiplied.
 #pragma once
 #include "k.h"
 

@@ -12,14 +12,17 @@ struct Conv3dSizes {
 // Fills `s`; a status other than K_OK says what is wrong.
 inline int32_t conv3d_sizes(Conv3dSizes& s, const char* where, int32_t B, int32_t X, int32_t Y, int32_t Z, int32_t Cin, int32_t Cout,
                             int32_t kernel, int32_t stride, int32_t padding) {
-  if (B < 0 || X < 0 || Y < 0 || Z < 0) return fail(K_BAD_ARGUMENT, where, "x is [%d, %d, %d, %d, C], its extents must be >= 0", B, X, Y, Z);
+  if (B < 0 || X < 0 || Y < 0 || Z < 0) {
+    return fail(K_BAD_ARGUMENT, where, "x is [%d, %d, %d, %d, C], its extents must be >= 0", B, X, Y, Z);
+  }
   if (Cin < 1 || Cout < 1 || Cin > 65535 || Cout > 65535 || int64_t(Cin) * Cout > INT32_MAX / 27) {
     return fail(K_BAD_ARGUMENT, where, "Cin = %d and Cout = %d, they must be 1 to 65535 and their product at most 2^31 / 27", Cin, Cout);
   }
   if (kernel < 1 || kernel > 3) return fail(K_UNSUPPORTED, where, "kernel = %d, it must be 1, 2 or 3", kernel);
   const bool apart = stride == kernel && padding == 0, dense = stride == 1 && padding >= 0 && padding < kernel;
   if (!apart && !dense) {
-    return fail(K_UNSUPPORTED, where, "kernel = %d, stride = %d, padding = %d: stride must be 1 with padding 0 to kernel - 1, or kernel with padding 0",
+    return fail(K_UNSUPPORTED, where,
+                "kernel, stride, padding are %d, %d, %d: it must be stride 1, padding < kernel or stride = kernel, padding 0",
                 kernel, stride, padding);
   }
   s = {B, {X, Y, Z}, {}, Cin, Cout, int64_t(kernel) * kernel * kernel, B, B, kernel, stride, padding};

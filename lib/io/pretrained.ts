@@ -66,14 +66,14 @@ function expectSame(source: string, wanted: Map<string, ParameterSpec>, stored: 
 
 function toTensor(source: string, name: string, spec: ParameterSpec, stored: StoredTensor): Tensor {
   if (stored.dtype === FILE_DTYPE[spec.dtype]) return tensorFromBytes(stored.bytes, spec.shape, spec.dtype);
-  const values = bytesToF32(stored.bytes, stored.dtype as FloatDtype), t = tensor(values, spec.shape, { dtype: spec.dtype });
+  const values = bytesToF32(stored.bytes, stored.dtype as FloatDtype);
   if (spec.dtype === "f16") {
     const at = values.findIndex((v) => Math.abs(v) > 65504);
     if (at >= 0) {
       throw new Error(`Cannot load ${source}: ${name} has ${values[at]}, it must fit f16 (at most 65504); load the model in f32 or bf16`);
     }
   }
-  return t;
+  return tensor(values, spec.shape, { dtype: spec.dtype });
 }
 
 /** Tensors of a checkpoint as a model's parameters, cast to its dtypes. `prefix` selects and strips a part of the names. */

@@ -134,6 +134,7 @@ export function dinoTokens({ args, params: p }: Dino, image: Tensor): Tensor {
   for (const block of p.blocks) {
     const before = x;
     x = tidy(() => dinoBlock(block, before, args.num_heads));
+    if (!x.requiresGrad) before.free();
   }
   return x;
 }

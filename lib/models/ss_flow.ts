@@ -120,7 +120,9 @@ export function ssFlow({ args, dtype, params: p }: SsFlow, x: Tensor, t: Tensor,
   const context = cast(cond, dtype);
   p.blocks.forEach((block, i) => {
     const run = (h: Tensor, mod: Tensor, context: Tensor): Tensor => tidy(() => modulatedCrossBlock(block, h, mod, context, H));
+    const before = h;
     h = i < recompute ? checkpoint(run, [h, mod, context]) : run(h, mod, context);
+    if (!h.requiresGrad) before.free();
   });
   return tidy(() => {
     const out = applyLinear(p.out_layer, layerNorm(cast(h, "f32"), { eps: 1e-5 })); // [B, L, out p³]

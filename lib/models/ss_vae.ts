@@ -110,10 +110,15 @@ function norm(p: Parameters<NormSpec>, x: Tensor): Tensor {
 }
 
 function resBlock(p: Parameters<ResBlockSpec>, x: Tensor): Tensor {
-  return tidy(() => {
-    const h = conv(p.conv1, silu(norm(p.norm1, x)));
-    return add(conv(p.conv2, silu(norm(p.norm2, h))), x);
-  });
+  const h = conv(p.conv1, silu(norm(p.norm1, x)));
+  return add(conv(p.conv2, silu(norm(p.norm2, h))), x);
+}
+
+/** What `block` makes of h, which is freed at once where no backward pass is to come. */
+function pass(h: Tensor, block: (h: Tensor) => Tensor): Tensor {
+  const y = tidy(() => block(h));
+  if (!y.requiresGrad) h.free();
+  return y;
 }
 
 function outLayer(p: Parameters<SsVaeSpec>["out_layer"], x: Tensor, norm_type: "layer" | "group" = "layer"): Tensor {
@@ -140,10 +145,9 @@ export function ssEncode({ args, dtype, params: p }: SsEncoder, x: Tensor): Post
     throw new RangeError(`Cannot run ssEncode: x is [${x.shape}], its sides must be multiples of ${factor}`);
   }
   let h = tidy(() => cast(conv(p.input_layer, permute(x, [0, 2, 3, 4, 1])), dtype));
-  for (const block of p.blocks) {
-    h = "conv" in block ? conv3d(h, block.conv.weight, block.conv.bias, { stride: 2 }) : resBlock(block, h);
+  for (const block of [...p.blocks, ...p.middle_block]) {
+    h = pass(h, (h) => "conv" in block ? conv3d(h, block.conv.weight, block.conv.bias, { stride: 2 }) : resBlock(block, h));
   }
-  for (const block of p.middle_block) h = resBlock(block, h);
   return tidy(() => {
     const out = permute(outLayer(p.out_layer, h, args.norm_type), [0, 4, 1, 2, 3]), L = args.latent_channels; // [B, 2 latent, r, r, r]
     return { mean: slice(out, 1, 0, L), logvar: slice(out, 1, L, 2 * L) };
@@ -160,10 +164,8 @@ export function ssDecode({ args, dtype, params: p }: SsDecoder, z: Tensor): Tens
   const [B, , X, Y, Z] = z.shape;
   expectShape("ssDecode", "z", z, [B, args.latent_channels, X, Y, Z]);
   let h = tidy(() => cast(conv(p.input_layer, permute(z, [0, 2, 3, 4, 1])), dtype));
-  for (const block of p.middle_block) h = resBlock(block, h);
-  for (const block of p.blocks) {
-    const before = h;
-    h = "conv" in block ? tidy(() => pixelShuffle3d(conv(block.conv, before), 2)) : resBlock(block, before);
+  for (const block of [...p.middle_block, ...p.blocks]) {
+    h = pass(h, (h) => "conv" in block ? pixelShuffle3d(conv(block.conv, h), 2) : resBlock(block, h));
   }
   return tidy(() => permute(outLayer(p.out_layer, h, args.norm_type), [0, 4, 1, 2, 3]));
 }

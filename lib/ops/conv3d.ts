@@ -14,9 +14,9 @@ export interface Conv3dOptions {
 }
 
 /**
- * Cross-correlation, `y[b, p, o] = bias[o] + Σ weight[o, i, t] x[b, p stride + t - padding, i]` over taps t and channels i: x [B, X, Y, Z, Cin], weight
- * [Cout, Cin, k, k, k] with k from 1 to 3 (the checkpoints' layout) and bias [Cout] give y [B, X', Y', Z', Cout] in x's dtype, where an axis of D cells
- * becomes (D + 2 padding - k) / stride + 1, rounded down. weight and bias are f32 or of x's dtype; their gradients are f32. Sums are f32.
+ * Cross-correlation, `y[b, p, o] = bias[o] + Σ weight[o, i, t] x[b, p stride + t - padding, i]` over taps t and channels i: x [B, X, Y, Z, Cin],
+ * weight [Cout, Cin, k, k, k] with k from 1 to 3 (the checkpoints' layout) and bias [Cout] give y [B, X', Y', Z', Cout] in x's dtype, where an
+ * axis of D cells becomes (D + 2 padding - k) / stride + 1, rounded down. weight and bias are f32 or of x's dtype; their gradients are f32.
  */
 export function conv3d(x: Tensor, weight: Tensor, bias?: Tensor | null, { stride = 1, padding = 0 }: Conv3dOptions = {}): Tensor {
   const { sizes, outShape } = checkSizes(x, weight, stride, padding);
@@ -35,7 +35,8 @@ export function conv3d(x: Tensor, weight: Tensor, bias?: Tensor | null, { stride
     (scratch) => k.k_conv3d_fwd(y.addr, x.addr, weight.addr, bias?.addr ?? 0n, scratch, ...sizes, dtype, weightDtype, biasDtype, stream()),
   );
 
-  return record("conv3d", y, [x, weight, bias], [x, weight], (dy) => {
+  const saved = [weight.requiresGrad ? x : null, x.requiresGrad ? weight : null];
+  return record("conv3d", y, [x, weight, bias], saved, (dy) => {
     const dx = x.requiresGrad ? empty(x.shape, x.dtype) : null;
     const dweight = weight.requiresGrad ? empty(weight.shape) : null;
     if (dx) {

@@ -77,8 +77,9 @@ export function parseTraining(
   sizes: Record<string, Json | unknown>,
 ): { flags: TrainingFlags; config: ConfigFlags } {
   const keys = Object.keys(Object.values(sizes)[0] as object).filter((key) => !command.options.some((o) => o.long === `--${key}`));
-  const { overrides, rest } = splitOverrides(args, keys), chosen = rest[rest.indexOf("--size") + 1];
-  helpWithConfig(command, (sizes[rest.includes("--size") ? chosen : "tiny"] ?? null) as Json);
+  const { overrides, rest } = splitOverrides(args, keys), at = rest.indexOf("--size");
+  const size = rest.find((a) => a.startsWith("--size="))?.slice("--size=".length) ?? (at < 0 ? "tiny" : rest[at + 1]);
+  if (Object.hasOwn(sizes, size)) helpWithConfig(command, sizes[size] as Json);
   const flags = command.parse(rest, { from: "user" }).opts<
     TrainingFlags & { size: string; config?: string; data?: string; vae?: string }
   >();

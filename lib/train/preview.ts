@@ -5,7 +5,7 @@ import type { Mesh } from "../mesh/mesh.ts";
 import { type Direction, orbitCamera } from "../render/camera.ts";
 import { renderMesh } from "../render/render_mesh.ts";
 
-const RADIUS = 2.4, FOV = 32 * Math.PI / 180, CLAY = 0.6;
+const RADIUS = 2.4, FOV = 36 * Math.PI / 180, CLAY = 0.6;
 
 /** Views of a mesh on white, evenly around it from `from` on, `size` pixels a side; grey where it has no colours. */
 export function meshPictures(mesh: Mesh, { count, from, size }: { count: number; from: Direction; size: number }): Image[] {

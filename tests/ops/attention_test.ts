@@ -135,8 +135,8 @@ Deno.test("attention() refuses shapes, dtypes, widths and scales that it does no
     says(() => selfAttention(zeros([1, 2, 2, 1, 8])), "Cannot run selfAttention: qkv is [1,2,2,1,8], it must be [B, L, 3, H, D]");
     says(() => crossAttention(x, zeros([2, 3, 2, 1, 8])), "Cannot run crossAttention: kv is [2,3,2,1,8], it must be [1,3,2,1,8]");
     says(() => selfAttention(zeros([1, 2, 3, 1, 129])), "Cannot run k_attention_fwd: D is 129, it must be 1 to 128");
-    says(() => attention(x, x, x, { scale: 0 }), "Cannot run k_attention_fwd: scale is 0, it must be > 0");
-    says(() => attention(x, x, x, { scale: NaN }), "Cannot run k_attention_fwd: scale is nan, it must be > 0");
+    says(() => attention(x, x, x, { scale: 0 }), "Cannot run k_attention_fwd: scale is 0, it must be finite and > 0");
+    says(() => attention(x, x, x, { scale: NaN }), "Cannot run k_attention_fwd: scale is nan, it must be finite and > 0");
   });
 });
 

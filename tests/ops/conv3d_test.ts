@@ -120,6 +120,7 @@ Deno.test("conv3d() says what is wrong with its inputs", () => {
 
 const REAL: Shape[] = [
   { x: [1, 17, 16, 19, 1], Cout: 32, kernel: 3, padding: 1 },
+  { x: [2, 33, 32, 32, 1], Cout: 8, kernel: 3, padding: 1 },
   { x: [3, 16, 16, 16, 32], Cout: 32, kernel: 3, padding: 1 },
   { x: [1, 12, 12, 12, 128], Cout: 128, kernel: 3, padding: 1 },
   { x: [1, 9, 7, 11, 24], Cout: 40, kernel: 3, padding: 1 },

@@ -59,6 +59,8 @@ Deno.test("trainingCommand() shows the settings of the chosen size in its help, 
     cli.parseTraining(cli.trainingCommand("train:x", "Trains.", sizes), Deno.args, sizes);`;
   const { code, stdout } = runProgram(text, { args: ["--size", "small", "--help"] });
   assert.equal(code, 0);
+  assert.equal(runProgram(text, { args: ["--help", "--size=small"] }).stdout, stdout);
+  assert.match(runProgram(text, { args: ["--help"] }).stdout, /--steps=10\n/);
   assert.match(stdout, /^Usage: train:x \[options\]\n\nTrains\.\n/);
   assert.match(stdout, / {2}--data\.root="out"\n {2}--steps=77\n {2}--batch\.size=16\n/);
   const wrong = runProgram(text, { args: ["--nonsense"] });
