@@ -64,7 +64,7 @@ export type { Mesh } from "./lib/mesh/mesh.ts";
 export { curvesHtml, viewerHtml } from "./lib/mesh/viewer.ts";
 
 export { prepareImage } from "./lib/data/condition_image.ts";
-export { countViews, holdOut, loadCondition, loadVoxels, openDataset } from "./lib/data/dataset.ts";
+export { clearestView, countViews, holdOut, loadCondition, loadVoxels, openDataset } from "./lib/data/dataset.ts";
 export type { DatasetItem } from "./lib/data/dataset.ts";
 export { createEpochSampler } from "./lib/data/epoch_sampler.ts";
 export type { SamplerState } from "./lib/data/epoch_sampler.ts";

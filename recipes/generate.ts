@@ -62,7 +62,7 @@ interface Input {
   warning?: string;
 }
 
-const PREVIEW_SIDE = 320, VIEWER_SIDE = 512, POOR_OUTLINE = 0.6, LEAKY = 1.3;
+const PREVIEW_SIDE = 320, VIEWER_SIDE = 512, POOR_OUTLINE = 0.6, LEAKY = 1.3, EDGE = 3;
 const START_VIEW = { yaw: -Math.PI / 3, pitch: 0.4 };
 
 function expectOptions({ seed = 0, steps, cfg, samples = 1, faces }: GenerateOptions): void {
@@ -79,23 +79,31 @@ function expectOptions({ seed = 0, steps, cfg, samples = 1, faces }: GenerateOpt
   }
 }
 
-/** A prepared picture [3, S, S] as RGBA, transparent where it is black: what was taken away by colour comes back as that. */
+/** A prepared picture [3, S, S] as RGBA: transparent where it is black, and near to that, where the resized edge of the object mixes with black. */
 function cutOutOf(data: Float32Array, S: number): e.Image {
   const out = new Uint8Array(S * S * 4), area = S * S;
   for (let i = 0; i < area; i++) {
     for (let c = 0; c < 3; c++) out[i * 4 + c] = Math.round(data[c * area + i] * 255);
-    out[i * 4 + 3] = out[i * 4] + out[i * 4 + 1] + out[i * 4 + 2] > 0 ? 255 : 0;
+    out[i * 4 + 3] = 255;
+  }
+  for (let i = 0; i < area; i++) {
+    if (data[i] + data[area + i] + data[2 * area + i] > 0) continue;
+    const x = i % S, y = Math.floor(i / S);
+    for (let v = Math.max(0, y - EDGE); v <= Math.min(S - 1, y + EDGE); v++) {
+      for (let u = Math.max(0, x - EDGE); u <= Math.min(S - 1, x + EDGE); u++) out[(v * S + u) * 4 + 3] = 0;
+    }
   }
   return { width: S, height: S, channels: 4, data: out };
 }
 
 function readInput(path: string, names: Set<string>): Input {
-  const image = e.readImage(path), { data, warning } = e.prepareImage(image, VIEWER_SIDE);
+  const image = e.readImage(path), side = Math.min(VIEWER_SIDE, Math.max(image.width, image.height));
+  const { data, warning } = e.prepareImage(image, side);
   const stem = path.split("/").at(-1)!.replace(/\.[^.]*$/, "").replace(/^\.+/, "") || "picture";
   let name = stem;
   for (let k = 2; names.has(name); k++) name = `${stem}_${k}`;
   names.add(name);
-  return { path, name, image, cutOut: warning === undefined ? image : cutOutOf(data, VIEWER_SIDE), warning };
+  return { path, name, image, cutOut: warning === undefined ? image : cutOutOf(data, side), warning };
 }
 
 /** Occupancy logits [R, R, R] of a picture. */

@@ -164,7 +164,6 @@ export async function quickstart(
       seconds,
       memory,
       vaeIou: vae.iou,
-      flowIou: flow.iou,
       shapeIou,
       voxels: shape.voxels.length / 3,
     };

@@ -261,28 +261,32 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest" }: { outp
     );
 
   for (let i = run.first; i < c.steps; i++) {
-    const host = e.createRandom(c.seed, i), random = e.stepGenerator(c.seed, i), terms: Record<string, number>[] = [];
-    for (const indices of e.splitEvenly(sampler.next(c.batch.size), c.batch.split)) {
+    const host = e.createRandom(c.seed, i), terms: Record<string, number>[] = [];
+    for (const [part, indices] of e.splitEvenly(sampler.next(c.batch.size), c.batch.split).entries()) {
       const B = indices.length, times = e.drawTimes(c.flow.schedule, B, host);
       const images = e.joinBytes(indices.map((k) => picture(k * most + e.integer(host, 0, views[k] - 1))));
       const kept = Float32Array.from({ length: B }, () => host() < c.flow.pUncond ? 0 : 1);
-      terms.push(e.step(() => {
-        const data = e.tensor(e.joinFloats(indices.map((k) => x0[k])), [B, C, r, r, r]);
-        const { xt, velocity } = e.flowPath(data, random.normal(data.shape), times, c.flow);
-        const tokens = e.mul(condition.encode(e.tensor(images, [B, 3, S, S])), e.tensor(kept, [B, 1, 1]));
-        const v = e.ssFlow(model, xt, e.tensor(times.map((t) => 1000 * t), [B]), tokens);
-        const loss = e.mse(v, velocity);
-        e.backward(e.mul(loss, optimizer.lossScale() / c.batch.split));
-        const rows = e.noGrad(() => e.mseRows(v, velocity)).read();
-        return { loss: rows.reduce((a, b) => a + b, 0) / B, ...e.errorsByTime(times, rows) };
-      }));
+      const pass = () =>
+        e.step(() => {
+          const random = e.stepGenerator(c.seed, i * c.batch.split + part);
+          const data = e.tensor(e.joinFloats(indices.map((k) => x0[k])), [B, C, r, r, r]);
+          const { xt, velocity } = e.flowPath(data, random.normal(data.shape), times, c.flow);
+          const tokens = e.mul(condition.encode(e.tensor(images, [B, 3, S, S])), e.tensor(kept, [B, 1, 1]));
+          const v = e.ssFlow(model, xt, e.tensor(times.map((t) => 1000 * t), [B]), tokens);
+          const loss = e.mse(v, velocity);
+          e.backward(e.mul(loss, optimizer.lossScale() / c.batch.split));
+          const rows = e.noGrad(() => e.mseRows(v, velocity)).read();
+          return { loss: rows.reduce((a, b) => a + b, 0) / B, ...e.errorsByTime(times, rows) };
+        });
+      terms.push(pass());
+      run.expectFinite(i, terms[part], pass);
     }
     const values = e.meanOf(terms);
-    run.expectFinite(i, values);
     const update = optimizer.step();
     run.log.step(i + 1, { ...values, ...update }, c.batch.size);
     if (run.sampleDue(i + 1)) {
-      const shown = (heldOut.length ? heldOut : train).slice(0, 8), pictures = shown.map((item) => e.loadCondition(item, 0, S));
+      const shown = (heldOut.length ? heldOut : train).slice(0, 8),
+        pictures = shown.map((item) => e.loadCondition(item, e.clearestView(item), S));
       const made = generate(model, condition, pictures, c.seed);
       run.log.image(
         i + 1,
@@ -321,14 +325,14 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest" }: { outp
   return { iou, folder };
 }
 
-/** IoU of shapes generated from each held-out object's first view, beside that of the training object that has the view nearest to it in pixels. */
+/** IoU of shapes generated from each held-out object's clearest view, beside that of the training object that has the view nearest to it in pixels. */
 function evaluate(
   heldOut: e.DatasetItem[],
   train: e.DatasetItem[],
   generate: (pictures: Float32Array[]) => Int32Array[],
   { R, S, views, most, picture }: { R: number; S: number; views: number[]; most: number; picture: (key: number) => Uint8Array },
 ): { generated: number; nearest: number; objects: number } {
-  const pictures = heldOut.map((item) => e.loadCondition(item, 0, S)), made = generate(pictures);
+  const pictures = heldOut.map((item) => e.loadCondition(item, e.clearestView(item), S)), made = generate(pictures);
   const voxels = (item: e.DatasetItem): Int32Array => e.voxelsAbove(e.loadVoxels(item, R), R);
   let generated = 0, nearest = 0;
   heldOut.forEach((item, k) => {

@@ -168,20 +168,23 @@ export function trainSsVae(c: SsVaeConfig, { output, ckpt = "latest" }: { output
   );
 
   for (let i = run.first; i < c.steps; i++) {
-    const host = e.createRandom(c.seed, i), random = e.stepGenerator(c.seed, i), terms: Record<string, number>[] = [];
-    for (const indices of e.splitEvenly(sampler.next(c.batch.size), c.batch.split)) {
+    const host = e.createRandom(c.seed, i), terms: Record<string, number>[] = [];
+    for (const [part, indices] of e.splitEvenly(sampler.next(c.batch.size), c.batch.split).entries()) {
       const grid = e.occupancyBatch(indices.map(voxelsOf), R, c.data.augment ? host : undefined);
-      terms.push(e.step(() => {
-        const x = e.tensor(grid, [indices.length, 1, R, R, R]), posterior = e.ssEncode(encoder, x);
-        const logits = e.ssDecode(decoder, e.samplePosterior(posterior, random));
-        const rec = reconstructionLoss(c.loss.type, logits, x), kl = e.klDivergence(posterior.mean, posterior.logvar);
-        const loss = e.add(rec, e.mul(kl, c.loss.kl));
-        e.backward(e.mul(loss, optimizer.lossScale() / c.batch.split));
-        return e.readScalars({ loss, rec, kl });
-      }));
+      const pass = () =>
+        e.step(() => {
+          const random = e.stepGenerator(c.seed, i * c.batch.split + part);
+          const x = e.tensor(grid, [indices.length, 1, R, R, R]), posterior = e.ssEncode(encoder, x);
+          const logits = e.ssDecode(decoder, e.samplePosterior(posterior, random));
+          const rec = reconstructionLoss(c.loss.type, logits, x), kl = e.klDivergence(posterior.mean, posterior.logvar);
+          const loss = e.add(rec, e.mul(kl, c.loss.kl));
+          e.backward(e.mul(loss, optimizer.lossScale() / c.batch.split));
+          return e.readScalars({ loss, rec, kl });
+        });
+      terms.push(pass());
+      run.expectFinite(i, terms[part], pass);
     }
     const values = e.meanOf(terms);
-    run.expectFinite(i, values);
     const update = optimizer.step();
     run.log.step(i + 1, { ...values, ...update }, c.batch.size);
     if (run.sampleDue(i + 1)) {

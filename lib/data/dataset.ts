@@ -96,16 +96,32 @@ export function loadVoxels({ root, sha256 }: DatasetItem, R: number): Uint8Array
   return occupancy;
 }
 
-/** The number of condition views of an object, from its transforms.json. */
-export function countViews({ root, sha256 }: DatasetItem): number {
+/** The frames of an object's transforms.json. */
+function framesOf({ root, sha256 }: DatasetItem): { transform_matrix?: number[][] }[] {
   const path = assetPaths(root, sha256).transforms;
   try {
     const { frames } = JSON.parse(Deno.readTextFileSync(path));
-    if (Array.isArray(frames) && frames.length > 0) return frames.length;
+    if (Array.isArray(frames) && frames.length > 0) return frames;
     throw new Error("it has no frames");
   } catch (error) {
     throw new Error(`Cannot read ${path}: ${(error as Error).message}`, { cause: error });
   }
+}
+
+/** The number of condition views of an object, from its transforms.json. */
+export function countViews(item: DatasetItem): number {
+  return framesOf(item).length;
+}
+
+const CLEAR_ELEVATION = 25 * Math.PI / 180;
+
+/** The view of an object that is seen from nearest to 25 degrees above: where a person would take its picture. The first of equals. */
+export function clearestView(item: DatasetItem): number {
+  const off = framesOf(item).map(({ transform_matrix: m }) => {
+    const [x, y, z] = [0, 1, 2].map((d) => Number(m?.[d]?.[3] ?? NaN));
+    return Math.abs(Math.atan2(z, Math.hypot(x, y)) - CLEAR_ELEVATION);
+  });
+  return Math.max(0, off.indexOf(Math.min(...off)));
 }
 
 /** View `view` of an object as an image condition: [3, size, size], see {@linkcode conditionImage}. */

@@ -1,5 +1,5 @@
 /** The tape: which op made a tensor from which inputs, and the walk that runs it backward. */
-import { DTYPE } from "./dtype.ts";
+import { DTYPE, isFloat } from "./dtype.ts";
 import { tidy } from "./scope.ts";
 import { empty, expectShape, kernels, stream, type Tensor } from "./tensor.ts";
 
@@ -34,6 +34,30 @@ export function noGrad<T>(body: () => T): T {
   }
 }
 
+let watching = false;
+
+/** What {@linkcode firstNonFinite} looks for. */
+class NonFinite extends Error {}
+
+/** Runs `body` again to find out why it went wrong: the first op inside whose result is not finite, or null where all are. Slow: it reads every result. */
+export function firstNonFinite(body: () => unknown): string | null {
+  watching = true;
+  try {
+    body();
+    return null;
+  } catch (error) {
+    if (error instanceof NonFinite) return error.message;
+    throw error;
+  } finally {
+    watching = false;
+  }
+}
+
+function watch(op: string, y: Tensor): void {
+  const values = y.read(), at = values.findIndex((v) => !Number.isFinite(v));
+  if (at >= 0) throw new NonFinite(`${op} [${y.shape}] ${y.dtype}, whose element ${at} is ${values[at]}`);
+}
+
 /**
  * Ties `y` to the inputs it was made from. `saved` are the tensors that `backward` reads: they outlive {@linkcode tidy}. Inputs that are absent
  * (undefined or null) may be listed; `backward` returns one gradient for each entry of `inputs`. Throws where a differentiable input has no backward.
@@ -45,6 +69,7 @@ export function record(
   saved: (Tensor | null | undefined)[],
   backward?: Backward,
 ): Tensor {
+  if (watching && isFloat(y.dtype)) watch(op, y);
   if (!recording || !inputs.some((t) => t?.requiresGrad)) return y;
   if (!backward) throw new TypeError(`Cannot record ${op}: it has no backward pass, its inputs must not require gradients`);
   const present = inputs.map((t, i) => [t, i] as const).filter((e): e is readonly [Tensor, number] => !!e[0]);

@@ -55,8 +55,9 @@ export function openRunLog(folder: string, { steps, first, every, label }: RunLo
       const seconds = (performance.now() - since) / 1000;
       rate = samples / seconds;
       if (step % every === 0 || step === steps) {
+        const { used, peak } = device().memory.use();
         const means = Object.fromEntries(Object.entries(sums).map(([name, [sum, n]]) => [name, sum / n]));
-        write(step, { ...means, samples_per_second: rate, memory_peak: device().memory.use().peak });
+        write(step, { ...means, samples_per_second: rate, memory_used: used, memory_peak: peak });
         sums = {};
         samples = 0;
         since = performance.now();

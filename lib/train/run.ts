@@ -1,5 +1,6 @@
 /** The folder of a training run: its config and command, its log, its checkpoints, and stopping on a signal. */
 import { writeFileAtomic } from "../io/atomic.ts";
+import { firstNonFinite } from "../tensor/tape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { checkpointPath, listCheckpoints, resume, saveCheckpoint } from "./checkpoint.ts";
 import { openRunLog, type RunLog } from "./metrics.ts";
@@ -40,8 +41,8 @@ export interface Run {
   sampleDue(done: number): boolean;
   /** Writes a checkpoint if one is due after `done` steps. True where the run was asked to stop (SIGINT or SIGTERM): a checkpoint is written then too. */
   saveOrStop(done: number): boolean;
-  /** Stops the run on a loss that is no number; the last good checkpoint stays. */
-  expectFinite(step: number, values: Record<string, number>): void;
+  /** Stops the run on a loss that is not finite, naming the op where it began in `again`, the same pass once more. The last good checkpoint stays. */
+  expectFinite(step: number, values: Record<string, number>, again: () => unknown): void;
   close(): void;
 }
 
@@ -70,11 +71,14 @@ export function openRun(folder: string, options: RunOptions): Run {
       if (asked) log.say(`stopped after step ${done}; the same command goes on from ${checkpointPath(folder, done)}`);
       return asked;
     },
-    expectFinite(step, values) {
+    expectFinite(step, values, again) {
       const wrong = Object.entries(values).find(([, v]) => !Number.isFinite(v));
       if (!wrong) return;
+      const op = firstNonFinite(again);
       throw new RangeError(
-        `Cannot go on: ${wrong[0]} is ${wrong[1]} at step ${step + 1}, it must be finite. The checkpoints in ${folder}/ckpts are good; ` +
+        `Cannot go on: ${wrong[0]} is ${wrong[1]} at step ${step + 1}, it must be finite${
+          op ? ` (the first op that is not: ${op})` : ""
+        }. The checkpoints in ${folder}/ckpts are good; ` +
           "try a smaller --optimizer.lr, or --precision=f32",
       );
     },

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { countViews, holdOut, loadCondition, loadVoxels, openDataset } from "../../lib/data/dataset.ts";
+import { clearestView, countViews, holdOut, loadCondition, loadVoxels, openDataset } from "../../lib/data/dataset.ts";
 import { assetPaths, viewName } from "../../lib/data/layout.ts";
 import { readMetadata } from "../../lib/data/metadata.ts";
 import { prepareDataset, type PrepareOptions } from "../../lib/data/prepare.ts";
@@ -183,4 +183,16 @@ Deno.test("holdOut() takes every tenth item", () => {
   const { train, heldOut } = holdOut(Array.from({ length: 25 }, (_, i) => i));
   assert.deepEqual(heldOut, [9, 19]);
   assert.equal(train.length, 23);
+});
+
+Deno.test("clearestView() is the one from nearest to 25 degrees above", () => {
+  const root = Deno.makeTempDirSync(),
+    at = (degrees: number) => {
+      const e = degrees * Math.PI / 180;
+      return { transform_matrix: [[1, 0, 0, 2 * Math.cos(e)], [0, 1, 0, 0], [0, 0, 1, 2 * Math.sin(e)], [0, 0, 0, 1]] };
+    };
+  Deno.mkdirSync(`${root}/renders_cond/a`, { recursive: true });
+  Deno.writeTextFileSync(`${root}/renders_cond/a/transforms.json`, JSON.stringify({ frames: [at(-89), at(60), at(20), at(-25)] }));
+  assert.equal(clearestView({ root, sha256: "a", name: "a", numVoxels: 0, row: { sha256: "a" } }), 2);
+  Deno.removeSync(root, { recursive: true });
 });

@@ -39,11 +39,11 @@ Deno.test("cast() rounds to nearest even, as the host's own conversions", () =>
     ]);
     const x = tensor(data, [data.length]), f16 = cast(x, "f16"), bf16 = cast(x, "bf16");
     // as values: the bits of a NaN are the device's own
-    assert.deepEqual(f16.read(), Float32Array.from(Float16Array.from(data)));
-    assert.deepEqual(bf16.read(), fromBf16(toBf16(data)));
-    assert.deepEqual(cast(f16, "f32").read(), Float32Array.from(Float16Array.from(data)));
-    assert.deepEqual(cast(bf16, "f32").read(), fromBf16(toBf16(data)));
-    assert.deepEqual(cast(bf16, "f16").read(), Float32Array.from(Float16Array.from(fromBf16(toBf16(data)))));
+    assert.deepEqual([...f16.read()], [...Float32Array.from(Float16Array.from(data))]);
+    assert.deepEqual([...bf16.read()], [...fromBf16(toBf16(data))]);
+    assert.deepEqual([...cast(f16, "f32").read()], [...Float32Array.from(Float16Array.from(data))]);
+    assert.deepEqual([...cast(bf16, "f32").read()], [...fromBf16(toBf16(data))]);
+    assert.deepEqual([...cast(bf16, "f16").read()], [...Float32Array.from(Float16Array.from(fromBf16(toBf16(data))))]);
   }));
 
 Deno.test("cast() between integers and floats truncates and clamps", () =>

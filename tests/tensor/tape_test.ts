@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import { cast } from "../../lib/ops/cast.ts";
-import { add, exp, mul, sin, square } from "../../lib/ops/elementwise.ts";
+import { add, exp, log, mul, sin, square } from "../../lib/ops/elementwise.ts";
 import { reshape } from "../../lib/ops/movement.ts";
 import { sum } from "../../lib/ops/reduce.ts";
 import { device } from "../../lib/tensor/device.ts";
 import { Generator } from "../../lib/tensor/random.ts";
 import { persist, step, tidy } from "../../lib/tensor/scope.ts";
-import { backward, checkpoint, isRecording, noGrad, parameter, record } from "../../lib/tensor/tape.ts";
+import { backward, checkpoint, firstNonFinite, isRecording, noGrad, parameter, record } from "../../lib/tensor/tape.ts";
 import { empty, type Tensor, tensor, zeros } from "../../lib/tensor/tensor.ts";
 import { assertClose, random } from "../check.ts";
 
@@ -227,4 +227,11 @@ Deno.test("a tensor that left its step cannot pass gradients on in silence", () 
     const x = leaf(1), y = step(() => square(x));
     assert.equal(y.item(), 1);
     assert.throws(() => backward(exp(y)), { message: /^Cannot run backward: the tape below \[1\] ran already, .* or its step\(\) ended$/ });
+  }));
+
+Deno.test("firstNonFinite() names the first op whose result is not finite", () =>
+  step(() => {
+    const x = tensor([1, 0, -1], [3]);
+    assert.equal(firstNonFinite(() => mul(x, x)), null);
+    assert.equal(firstNonFinite(() => mul(log(mul(x, x)), x)), "log [3] f32, whose element 1 is -Infinity");
   }));
