@@ -68,9 +68,9 @@ export const SS_VAE_SIZES: Record<string, SsVaeConfig> = {
 
 const HALF = {
   latent_channels: e.COUNT,
-  num_res_blocks: e.COUNT,
+  num_res_blocks: z.int().min(0),
   channels: z.array(e.COUNT).min(1),
-  num_res_blocks_middle: e.COUNT.optional(),
+  num_res_blocks_middle: z.int().min(0).optional(),
 };
 const HALF_OPTIONS = { norm_type: z.enum(["layer", "group"]).optional(), use_fp16: z.boolean().optional() };
 const SCHEMA: z.ZodType<SsVaeConfig> = z.strictObject({

@@ -3,6 +3,7 @@
  * differences of that reference under a random cotangent. {@linkcode checkDevices} compares CUDA with the CPU at real sizes in f32, f16 and bf16.
  */
 import { device, hasCuda } from "../lib/tensor/device.ts";
+import type { Memory } from "../lib/tensor/memory.ts";
 import { type FloatDType, fromBf16, toBf16 } from "../lib/tensor/dtype.ts";
 import { step, tidy } from "../lib/tensor/scope.ts";
 import { backward } from "../lib/tensor/tape.ts";
@@ -62,39 +63,73 @@ export function assertNear(what: string, got: ArrayLike<number>, want: ArrayLike
   assertClose(what, got, want, { rtol: 0, atol: tolerance * scale || tolerance });
 }
 
+const GUARD = 256;
+
+/**
+ * Runs `body` with a sentinel behind every buffer that it takes from the device: 256 bytes that nobody may write. Looks at them when a buffer is
+ * freed, and throws at the end where one was overwritten.
+ */
+export function guarded<T>(body: () => T): T {
+  const memory = device().memory as { -readonly [K in keyof Memory]: Memory[K] }, { alloc, free } = memory, damaged: string[] = [];
+  const pattern = new Uint8Array(GUARD).fill(0xa5), seen = new Uint8Array(GUARD), mine = new Set<bigint>();
+  memory.alloc = (bytes) => {
+    const address = alloc(bytes + GUARD);
+    memory.upload(address + BigInt(bytes), pattern);
+    mine.add(address);
+    return address;
+  };
+  memory.free = (address, bytes) => {
+    if (!mine.delete(address)) return free(address, bytes);
+    memory.download(seen, address + BigInt(bytes));
+    const at = seen.findIndex((v) => v !== 0xa5);
+    if (at >= 0) damaged.push(`byte ${at} behind a buffer of ${bytes} bytes`);
+    free(address, bytes + GUARD);
+  };
+  let result: T;
+  try {
+    result = body();
+  } finally {
+    Object.assign(memory, { alloc, free });
+  }
+  if (damaged.length) throw new Error(`${damaged.length} buffers were overrun, the first at ${damaged[0]}`);
+  return result;
+}
+
 /** Checks the forward values and every gradient of `op` on the open device. Small sizes: a finite difference costs two references an element. */
 export function checkOp<N extends string>({ inputs, run, reference, rtol = 1e-5, atol = 1e-6 }: OpCase<N>): void {
   const names = Object.keys(inputs) as N[];
   const plain = () => Object.fromEntries(names.map((k) => [k, Float64Array.from(inputs[k].data)])) as Record<N, Float64Array>;
-  step(() => {
-    const t = Object.fromEntries(names.map((k) => {
-      const { shape, data, grad = true, dtype = "f32" } = inputs[k];
-      return [k, tensor(data, shape, { dtype, requiresGrad: grad && dtype === "f32" })];
-    })) as Record<N, Tensor>;
-    const wanted = names.filter((k) => t[k].requiresGrad);
-    const y = tidy(() => run(t));
-    assertClose("forward", y.read(), reference(plain()), { rtol, atol });
-    if (wanted.length === 0) return;
-    const dy = random(7, y.size);
-    backward(y, tensor(dy, y.shape));
-    for (const k of wanted) {
-      const want = new Float64Array(inputs[k].data.length), h = 1e-4;
-      for (let i = 0; i < want.length; i++) {
-        const dot = (d: number) => {
-          const a = plain();
-          a[k][i] += d;
-          const v = reference(a);
-          let s = 0;
-          for (let j = 0; j < dy.length; j++) s += v[j] * dy[j];
-          return s;
-        };
-        want[i] = (dot(h) - dot(-h)) / (2 * h);
+  guarded(() =>
+    step(() => {
+      const t = Object.fromEntries(names.map((k) => {
+        const { shape, data, grad = true, dtype = "f32" } = inputs[k];
+        return [k, tensor(data, shape, { dtype, requiresGrad: grad && dtype === "f32" })];
+      })) as Record<N, Tensor>;
+      const wanted = names.filter((k) => t[k].requiresGrad);
+      const y = tidy(() => run(t));
+      assertClose("forward", y.read(), reference(plain()), { rtol, atol });
+      if (wanted.length === 0) return;
+      const dy = random(7, y.size);
+      backward(y, tensor(dy, y.shape));
+      for (const k of wanted) {
+        const want = new Float64Array(inputs[k].data.length), h = 1e-4;
+        for (let i = 0; i < want.length; i++) {
+          const dot = (d: number) => {
+            const a = plain();
+            a[k][i] += d;
+            const v = reference(a);
+            let s = 0;
+            for (let j = 0; j < dy.length; j++) s += v[j] * dy[j];
+            return s;
+          };
+          want[i] = (dot(h) - dot(-h)) / (2 * h);
+        }
+        const g = t[k].grad;
+        if (!g) throw new Error(`${k} has no gradient`);
+        assertClose(`d${k}`, g.read(), want, { rtol: Math.max(rtol * 20, 1e-4), atol: Math.max(atol * 20, 1e-5) });
       }
-      const g = t[k].grad;
-      if (!g) throw new Error(`${k} has no gradient`);
-      assertClose(`d${k}`, g.read(), want, { rtol: Math.max(rtol * 20, 1e-4), atol: Math.max(atol * 20, 1e-5) });
-    }
-  });
+    })
+  );
 }
 
 /** Relative L2 errors that a 16-bit op may show against f32 on the same rounded inputs. */
@@ -131,25 +166,30 @@ interface Outcome {
 
 /** Output and gradients of a case in `dtype` on the open device. */
 export function runCase<N extends string>({ inputs, run }: DeviceCase<N>, dtype: FloatDType): Outcome {
-  return step(() => {
-    const t = Object.fromEntries(
-      (Object.entries(inputs) as [N, Input][]).map(([k, { shape, data, grad = true, dtype: fixed }]) => {
-        const kind = fixed ?? dtype;
-        return [
-          k,
-          tensor(kind === dtype ? ROUND[dtype](data) : data, shape, { dtype: kind, requiresGrad: grad && kind !== "i32" && kind !== "u8" }),
-        ];
-      }),
-    ) as Record<N, Tensor>;
-    const y = tidy(() => run(t));
-    const out: Outcome = { y: y.read(), grads: {} };
-    if (y.requiresGrad) {
-      const rounding = y.dtype === "f16" || y.dtype === "bf16" ? ROUND[y.dtype] : ROUND.f32;
-      backward(y, tensor(rounding(random(7, y.size)), y.shape, { dtype: y.dtype }));
-      for (const k of Object.keys(t) as N[]) if (t[k].grad) out.grads[k] = t[k].grad!.read();
-    }
-    return out;
-  });
+  return guarded(() =>
+    step(() => {
+      const t = Object.fromEntries(
+        (Object.entries(inputs) as [N, Input][]).map(([k, { shape, data, grad = true, dtype: fixed }]) => {
+          const kind = fixed ?? dtype;
+          return [
+            k,
+            tensor(kind === dtype ? ROUND[dtype](data) : data, shape, {
+              dtype: kind,
+              requiresGrad: grad && kind !== "i32" && kind !== "u8",
+            }),
+          ];
+        }),
+      ) as Record<N, Tensor>;
+      const y = tidy(() => run(t));
+      const out: Outcome = { y: y.read(), grads: {} };
+      if (y.requiresGrad) {
+        const rounding = y.dtype === "f16" || y.dtype === "bf16" ? ROUND[y.dtype] : ROUND.f32;
+        backward(y, tensor(rounding(random(7, y.size)), y.shape, { dtype: y.dtype }));
+        for (const k of Object.keys(t) as N[]) if (t[k].grad) out.grads[k] = t[k].grad!.read();
+      }
+      return out;
+    })
+  );
 }
 
 /**

@@ -64,9 +64,25 @@ function expectSame(source: string, wanted: Map<string, ParameterSpec>, stored: 
   }
 }
 
+/** Where the exponent of a float stands: all of its bits are set in what is not finite. */
+const EXPONENT = { F32: 0x7f800000, F16: 0x7c00, BF16: 0x7f80 };
+
+/** Throws where an element is infinite or no number. */
+function expectFinite(source: string, name: string, { bytes }: StoredTensor, dtype: keyof typeof EXPONENT): void {
+  const width = dtype === "F32" ? 4 : 2, mask = EXPONENT[dtype], from = bytes.byteOffset % width ? bytes.slice() : bytes;
+  const words = new (width === 4 ? Uint32Array : Uint16Array)(from.buffer, from.byteOffset, from.length / width);
+  for (let i = 0; i < words.length; i++) {
+    if ((words[i] & mask) !== mask) continue;
+    const [value] = bytesToF32(from.slice(i * width, (i + 1) * width), dtype);
+    throw new Error(`Cannot load ${source}: ${name} has ${value} at element ${i}, it must be finite; the file is damaged, take another`);
+  }
+}
+
 function toTensor(source: string, name: string, spec: ParameterSpec, stored: StoredTensor): Tensor {
+  if (stored.dtype !== "F64") expectFinite(source, name, stored, stored.dtype as keyof typeof EXPONENT);
   if (stored.dtype === FILE_DTYPE[spec.dtype]) return tensorFromBytes(stored.bytes, spec.shape, spec.dtype);
   const values = bytesToF32(stored.bytes, stored.dtype as FloatDtype);
+  if (stored.dtype === "F64") expectFinite(source, name, { ...stored, bytes: new Uint8Array(values.buffer) }, "F32");
   if (spec.dtype === "f16") {
     const at = values.findIndex((v) => Math.abs(v) > 65504);
     if (at >= 0) {

@@ -173,6 +173,9 @@ export interface PatchEncoder {
 
 /** The parameters of a patch encoder. All f32: it is small. */
 export function patchEncoderSpec({ image_size, patch_size: p, channels: C, num_blocks, num_heads }: PatchEncoderArgs): PatchEncoderSpec {
+  if (image_size % p !== 0) {
+    throw new RangeError(`Cannot make the patch encoder: image_size is ${image_size}, it must be a multiple of patch_size, ${p}`);
+  }
   const L = (image_size / p) ** 2;
   return {
     proj: linearSpec(3 * p * p, C, "f32"),

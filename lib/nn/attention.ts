@@ -10,6 +10,10 @@ import type { Parameters, ParameterSpec } from "./parameters.ts";
 /** gamma [H, D] of a multi-head RMS norm. */
 export type HeadNormSpec = { gamma: ParameterSpec };
 
+function expectHeads(C: number, H: number): void {
+  if (C % H !== 0) throw new RangeError(`Cannot make attention: its heads are ${H}, they must divide its ${C} channels`);
+}
+
 function headNormSpec(C: number, H: number): HeadNormSpec {
   return { gamma: { shape: [H, C / H], dtype: "f32", init: { fill: 1 } } };
 }
@@ -26,6 +30,7 @@ export interface AttentionOptions {
 
 /** Self-attention over C channels in H heads. */
 export function selfAttentionSpec(C: number, H: number, { qkRmsNorm, dtype }: AttentionOptions): SelfAttentionSpec {
+  expectHeads(C, H);
   return {
     to_qkv: linearSpec(C, 3 * C, dtype),
     q_rms_norm: qkRmsNorm ? headNormSpec(C, H) : undefined,
@@ -53,6 +58,7 @@ export type CrossAttentionSpec = {
 
 /** Attention of C channels to a context of X channels in H heads. */
 export function crossAttentionSpec(C: number, X: number, H: number, { qkRmsNorm, dtype }: AttentionOptions): CrossAttentionSpec {
+  expectHeads(C, H);
   return {
     to_q: linearSpec(C, C, dtype),
     to_kv: linearSpec(X, 2 * C, dtype),

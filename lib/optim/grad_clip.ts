@@ -27,8 +27,6 @@ export interface GradClip {
 
 /** A {@linkcode GradClip} as plain JSON, for checkpoints. */
 export interface GradClipState {
-  /** null for no limit. */
-  limit: number | null;
   /** The ring as it lies, the filled part alone. */
   norms: number[];
   pointer: number;
@@ -53,7 +51,7 @@ export function recordNorm(clip: GradClip, norm: number): void {
   clip.norms[clip.pointer] = norm;
   clip.pointer = (clip.pointer + 1) % size;
   clip.length = Math.min(clip.length + 1, size);
-  if (clip.length === size) clip.limit = Math.min(percentileOf(clip.norms, clip.percentile), clip.maxNorm);
+  clip.limit = limitOf(clip);
 }
 
 /** The `p`-th percentile of `values` (at least one), linear between the two nearest ranks. */
@@ -63,20 +61,26 @@ export function percentileOf(values: ArrayLike<number>, p: number): number {
   return sorted[below] + (rank - below) * (sorted[above] - sorted[below]);
 }
 
-/** The state, for a checkpoint. */
-export function gradClipState({ limit, norms, pointer, length }: GradClip): GradClipState {
-  return { limit: Number.isFinite(limit) ? limit : null, norms: [...norms.subarray(0, length)], pointer };
+/** The limit that the norms seen give. */
+function limitOf({ maxNorm, percentile, norms, length }: GradClip): number {
+  return percentile !== null && length === norms.length ? Math.min(percentileOf(norms, percentile), maxNorm) : maxNorm;
 }
 
-/** Puts a state back. Throws where it has more norms than the buffer holds. */
-export function restoreGradClip(clip: GradClip, { limit, norms, pointer }: GradClipState): void {
+/** The state, for a checkpoint. */
+export function gradClipState({ norms, pointer, length }: GradClip): GradClipState {
+  return { norms: [...norms.subarray(0, length)], pointer };
+}
+
+/** Puts a state back; the limit follows from it and from `clip`'s own options. Throws where it has more norms than the buffer holds. */
+export function restoreGradClip(clip: GradClip, { norms, pointer }: GradClipState): void {
+  if (clip.percentile === null) return;
   if (norms.length > clip.norms.length || pointer >= Math.max(1, clip.norms.length)) {
     throw new RangeError(
       `Cannot restore gradient clipping: ${norms.length} norms are stored, it must be at most the ${clip.norms.length} of this run's config`,
     );
   }
-  clip.limit = limit ?? Infinity;
   clip.norms.set(norms);
   clip.pointer = pointer;
   clip.length = norms.length;
+  clip.limit = limitOf(clip);
 }

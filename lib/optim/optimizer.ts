@@ -37,6 +37,9 @@ export const OPTIMIZER_DEFAULTS: OptimizerConfig = {
   scaleGrowth: 1e-3,
 };
 
+/** So many skipped steps in a row are no loss scale that is too high, which halves at each. */
+const MOST_SKIPPED = 100;
+
 /** What an optimizer's tensors do not hold, for a checkpoint. */
 export interface OptimizerState {
   steps: number;
@@ -66,7 +69,10 @@ export interface Optimizer<P> {
   readonly tensors: Record<string, Tensor>;
   /** What losses are multiplied by before the backward pass: 1 unless parameters are f16. */
   lossScale(): number;
-  /** Updates the parameters from their gradients, which are 0 afterwards. Waits for the device. */
+  /**
+   * Updates the parameters from their gradients, which are 0 afterwards. Waits for the device. Throws a RangeError at the hundredth step in a row
+   * that is skipped for gradients that are not finite.
+   */
   step(): OptimizerReport;
   /** The parameters averaged at the first EMA rate, in the model's dtypes. They live in the caller's scope, or for good outside of one. */
   averaged(): P;
@@ -81,7 +87,7 @@ export function createOptimizer<S>(specs: S, params: Parameters<S>, config: Opti
   const adamw: Adamw = makeAdamw(flat), emas: Ema[] = makeEmas(flat, config.emaRates);
   const clip = makeGradClip({ maxNorm: config.clip.maxNorm ?? undefined, percentile: config.clip.percentile });
   const scale = makeLossScale({ growth: config.scaleGrowth }), scaled = flat.copy?.dtype === "f16";
-  let steps = 0;
+  let steps = 0, skipped = 0;
   return {
     params: flattened.params,
     size: flat.entries.reduce((sum, { shape }) => sum + sizeOf(shape), 0),
@@ -106,6 +112,12 @@ export function createOptimizer<S>(specs: S, params: Parameters<S>, config: Opti
       const { norm, finite } = readStats(adamw), log_scale = scale.logScale;
       recordNorm(clip, norm);
       if (scaled) updateLossScale(scale, finite);
+      skipped = finite ? 0 : skipped + 1;
+      if (skipped === MOST_SKIPPED) {
+        throw new RangeError(
+          `Cannot go on: the gradients of the last ${MOST_SKIPPED} steps are not all finite, they must be; try a smaller learning rate, or f32`,
+        );
+      }
       return { lr, grad_norm: finite ? norm : 0, skipped: finite ? 0 : 1, ...(scaled ? { log_scale } : {}) };
     },
     averaged: () => parametersFrom(flat, flattened.params, emas[0].values),

@@ -70,9 +70,13 @@ export function loadCheckpoint(path: string, tensors: Record<string, Tensor>): u
       );
     }
   }
+  const { state } = file.metadata;
+  if (state === undefined) {
+    throw new Error(`Cannot resume from ${path}: its metadata has no state, it must be a checkpoint that a run wrote`);
+  }
   for (const [name, t] of Object.entries(tensors)) if (t.size) device().memory.upload(t.addr, file.tensors.get(name)!.bytes);
   device().memory.synchronize();
-  return JSON.parse(file.metadata.state ?? "null");
+  return JSON.parse(state);
 }
 
 /** Options of {@linkcode resume}. */

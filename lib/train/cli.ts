@@ -88,19 +88,30 @@ export function parseTraining(
   return { flags, config: { size: flags.size, file: flags.config, overrides } };
 }
 
-const EXPECTED = [UserError, ConfigError, OutOfMemoryError, CudaError, KernelError, Deno.errors.PermissionDenied, Deno.errors.NotFound];
+const EXPECTED = [UserError, ConfigError, OutOfMemoryError, CudaError, KernelError];
 
 /** Errors that the project throws: "Cannot <do>: ..."; JavaScript's own, such as "Cannot read properties of undefined (...)", are faults of ours. */
 const OURS = /^Cannot .+?: /s;
+
+/** What the system says of a file or folder, as an error of ours; undefined for any other error. */
+function fileFault(error: Error & { code?: string }): string | undefined {
+  if (!error.code || !/^E[A-Z]+$/.test(error.code)) return undefined;
+  const advice = error.code === "ENOSPC" || error.code === "EDQUOT" ? "free some space or choose" : "choose";
+  return `Cannot use a file or folder: the system says "${error.message}", it must be there and usable; ${advice} another path`;
+}
 
 /** Runs a recipe; an expected error ends it with one line and status 1, any other with its stack. `ESPALIER_DEBUG=1` shows every stack. */
 export async function runRecipe(main: () => Promise<void>): Promise<void> {
   try {
     await main();
   } catch (error) {
-    const plain = error instanceof Error && Deno.env.get("ESPALIER_DEBUG") !== "1" &&
-      (EXPECTED.some((type) => error instanceof type) || OURS.test(error.message));
-    console.error(plain ? `error: ${(error as Error).message}` : error);
+    const quiet = error instanceof Error && Deno.env.get("ESPALIER_DEBUG") !== "1";
+    const plain = !quiet
+      ? undefined
+      : EXPECTED.some((type) => error instanceof type) || OURS.test(error.message)
+      ? error.message
+      : fileFault(error);
+    console.error(plain ? `error: ${plain}` : error);
     Deno.exit(1);
   }
 }

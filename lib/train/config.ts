@@ -25,16 +25,20 @@ export function nearestName(wrong: string, names: string[]): string {
   return names.reduce((best, name) => editDistance(wrong, name) < editDistance(wrong, best) ? name : best, names[0] ?? "");
 }
 
-/** Keys that say which kind of record one is: the others of two kinds do not mix. */
+/** Keys whose text says which kind of record one is: the others of two kinds do not mix. */
 const KINDS = ["name", "encoder"];
 
 /** A config with `overrides` laid over it: records are merged key by key, those of another `name` or `encoder` and everything else are replaced. */
 export function overlay(base: Json, overrides: Json): Json {
   if (!isRecord(base) || !isRecord(overrides)) return overrides;
-  if (KINDS.some((kind) => kind in base && kind in overrides && base[kind] !== overrides[kind])) return overrides;
+  if (KINDS.some((kind) => isText(base[kind]) && isText(overrides[kind]) && base[kind] !== overrides[kind])) return overrides;
   const out = { ...base };
   for (const [key, value] of Object.entries(overrides)) out[key] = key in base ? overlay(base[key], value) : value;
   return out;
+}
+
+function isText(value: Json | undefined): value is string {
+  return typeof value === "string";
 }
 
 function isRecord(value: Json | undefined): value is { [key: string]: Json } {

@@ -27,6 +27,11 @@ export function resolveConfig<T>(
   const known = config;
   if (file) {
     const json = readJson(file), trellis = isTrellisConfig(json);
+    if (typeof json !== "object" || json === null || Array.isArray(json)) {
+      throw new ConfigError(
+        `Cannot use ${file}: it is ${JSON.stringify(json).slice(0, 60)}, it must be a JSON object with the config's keys`,
+      );
+    }
     config = overlay(trellis ? structuredClone(sizes.published) as Json : config, trellis ? fromTrellis(json) : json);
     if (overrides.length === 0) return checkConfig(schema, config, { known, source: file });
   }

@@ -3,23 +3,35 @@ import { loadParameters, readModelDescription } from "../io/pretrained.ts";
 import { type SsDecoder, type SsDecoderArgs, ssDecoderSpec, type SsEncoder, type SsEncoderArgs, ssEncoderSpec } from "../models/ss_vae.ts";
 import { trainingDtype } from "./batch.ts";
 
-/** The arguments of the model pair `path`, which must be of class `name`. */
-export function argsOf<A>(path: string, name: string): A {
+/** The arguments of the model pair `path`, which must be of class `name` and have the options `needed`. */
+export function argsOf<A>(path: string, name: string, needed: readonly (keyof A & string)[] = []): A {
   const found = readModelDescription(path);
   if (found.name !== name) throw new Error(`Cannot load ${path}: its class is ${found.name}, it must be ${name}`);
+  const missing = needed.filter((key) => found.args[key] === undefined);
+  if (missing.length) {
+    throw new Error(`Cannot load ${path}: its args are without ${missing.join(", ")}, they must be all of ${needed.join(", ")}`);
+  }
   return found.args as A;
 }
 
+const NEEDED = ["latent_channels", "num_res_blocks", "channels"] as const;
+
 /** Loads a SparseStructureDecoder pair; its blocks are f16 on a GPU where it says use_fp16, else f32. */
 export function loadSsDecoder(path: string): SsDecoder {
-  const args = argsOf<SsDecoderArgs>(path, "SparseStructureDecoder"), dtype = trainingDtype("auto", args.use_fp16 ?? false);
+  const args = argsOf<SsDecoderArgs>(path, "SparseStructureDecoder", ["out_channels", ...NEEDED]),
+    dtype = trainingDtype("auto", args.use_fp16 ?? false);
   return { args, dtype, params: loadParameters(ssDecoderSpec(args, dtype), `${path}.safetensors`) };
 }
 
 /** Loads the `encoder` and `decoder` pairs of a folder. */
 export function loadSsVae(folder: string): { encoder: SsEncoder; decoder: SsDecoder } {
+  try {
+    Deno.statSync(`${folder}/encoder.json`);
+  } catch {
+    throw new Error(`Cannot load the VAE: ${folder} has no encoder.json, it must be the models folder of a train:ss-vae run`);
+  }
   const path = `${folder}/encoder`,
-    args = argsOf<SsEncoderArgs>(path, "SparseStructureEncoder"),
+    args = argsOf<SsEncoderArgs>(path, "SparseStructureEncoder", ["in_channels", ...NEEDED]),
     dtype = trainingDtype("auto", args.use_fp16 ?? false);
   return {
     encoder: { args, dtype, params: loadParameters(ssEncoderSpec(args, dtype), `${path}.safetensors`) },

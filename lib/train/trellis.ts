@@ -28,13 +28,28 @@ function block(value: Json | undefined, place: string): Block {
   return { name: value.name, args: (value.args ?? {}) as Block["args"] };
 }
 
+/** Throws where the record `value` at `place` has a key that is not `known`: what would have to be ignored is refused. */
+function expectKeys(value: Json | undefined, place: string, known: readonly string[]): void {
+  if (value === undefined || value === null) return;
+  if (!isRecord(value)) {
+    throw new ConfigError(`Cannot use the TRELLIS config: ${place} is ${JSON.stringify(value).slice(0, 60)}, it must be a record`);
+  }
+  const unknown = Object.keys(value).find((key) => !known.includes(key));
+  if (unknown) throw new ConfigError(`Cannot use the TRELLIS config: ${place} has ${unknown}, it must be one of ${known.join(", ")}`);
+}
+
+/** Of the data sets that our recipes read; the last four say where TRELLIS finds latents and their decoder, which we are told by `--vae`. */
+const DATASET_KEYS = ["resolution", "min_aesthetic_score", "image_size", "latent_model", "pretrained_ss_dec", "ss_dec_path", "ss_dec_ckpt"];
+
 /** Reads the blocks of a TRELLIS config. */
 export function readTrellisConfig(value: Json): TrellisConfig {
   if (!isRecord(value) || !isRecord(value.models)) {
     throw new ConfigError("Cannot use the TRELLIS config: models is missing, it must be a record of models");
   }
   const models = Object.fromEntries(Object.entries(value.models).map(([name, m]) => [name, block(m, `models.${name}`)]));
-  return { models, dataset: block(value.dataset, "dataset"), trainer: block(value.trainer, "trainer") };
+  const dataset = block(value.dataset, "dataset");
+  expectKeys(dataset.args, "dataset.args", DATASET_KEYS);
+  return { models, dataset, trainer: block(value.trainer, "trainer") };
 }
 
 /** The one model of a TRELLIS config of class `name` ("Elastic..." counts as its plain class). */
@@ -78,10 +93,9 @@ const TRAINER_KEYS = [
 
 /** What the trainer block says, in the keys that our recipes share. Unknown keys are refused: TRELLIS swallows them. */
 export function trellisTrainer({ trainer }: TrellisConfig): { [key: string]: Json } {
-  const args = trainer.args, unknown = Object.keys(args).find((key) => !TRAINER_KEYS.includes(key));
-  if (unknown) {
-    throw new ConfigError(`Cannot use the TRELLIS config: trainer.args has ${unknown}, it must be one of ${TRAINER_KEYS.join(", ")}`);
-  }
+  const args = trainer.args;
+  expectKeys(args, "trainer.args", TRAINER_KEYS);
+  expectKeys(args.optimizer, "trainer.args.optimizer", ["name", "args"]);
   for (const key of ["lr_scheduler", "elastic", "finetune_ckpt"]) {
     if (args[key]) {
       throw new ConfigError(
@@ -100,6 +114,7 @@ export function trellisTrainer({ trainer }: TrellisConfig): { [key: string]: Jso
       `Cannot use the TRELLIS config: trainer.args.fp16_mode is "${args.fp16_mode}", it must be "inflat_all" or absent`,
     );
   }
+  expectKeys(optimizer?.args, "trainer.args.optimizer.args", ["lr", "weight_decay", "betas", "eps"]);
   const { lr, weight_decay, betas, eps } = optimizer?.args ?? {};
   const clip = args.grad_clip as number | { name: string; args?: { max_norm?: number; clip_percentile?: number } } | null | undefined;
   if (clip && typeof clip !== "number" && clip.name !== "AdaptiveGradClipper") {
@@ -107,6 +122,7 @@ export function trellisTrainer({ trainer }: TrellisConfig): { [key: string]: Jso
       `Cannot use the TRELLIS config: grad_clip is ${JSON.stringify(clip)}, it must be a number or an AdaptiveGradClipper`,
     );
   }
+  if (clip && typeof clip !== "number") expectKeys(clip.args, "trainer.args.grad_clip.args", ["max_norm", "clip_percentile"]);
   const rates = args.ema_rate;
   return {
     ...pick("steps", args.max_steps),

@@ -166,6 +166,10 @@ Deno.test("openDataset() lists and filters objects in name order, loadVoxels() a
     const voxels = loadVoxels(items[0], 16), coarse = loadVoxels(items[0], 8);
     assert.equal(voxels.reduce((a, b) => a + b), items[0].numVoxels);
     assert.deepEqual([voxels[0], voxels[(8 * 16 + 8) * 16 + 8], coarse.reduce((a, b) => a + b)], [1, 0, 8 ** 3 - 6 ** 3]);
+    assert.throws(
+      () => loadVoxels(items[0], 32),
+      /Cannot read .* at resolution 32: voxel 0 lies at .*, on a border of cells; the resolution/,
+    );
     const flat = loadVoxels(items[1], 16); // the square stands upright in x, z: y is the middle
     assert.deepEqual([flat[(3 * 16 + 8) * 16 + 3], flat[(3 * 16 + 2) * 16 + 3]], [1, 0]);
     assert.equal(countViews(items[0]), 3);
@@ -183,6 +187,8 @@ Deno.test("holdOut() takes every tenth item", () => {
   const { train, heldOut } = holdOut(Array.from({ length: 25 }, (_, i) => i));
   assert.deepEqual(heldOut, [9, 19]);
   assert.equal(train.length, 23);
+  assert.deepEqual(holdOut([5, 6], 2), { train: [5], heldOut: [6] });
+  for (const every of [1, 3]) assert.throws(() => holdOut([5, 6], every), /there are 2, data.holdOut must be from 2 to that, or 0/);
 });
 
 Deno.test("clearestView() is the one from nearest to 25 degrees above", () => {

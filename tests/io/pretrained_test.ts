@@ -117,7 +117,14 @@ Deno.test("loadParameters() is strict: it names what is missing, unexpected, of 
     refused({ table: { dtype: "I32" } }, "table is I32, it must be F32, F16, BF16 or F64");
     const large = (value: number) => ({ "blocks.1.gamma": { bytes: new Uint8Array(new Float32Array([value]).buffer) } });
     refused(large(-70000), "blocks.1.gamma has -70000, it must fit f16 (at most 65504); load the model in f32 or bf16", "f16");
-    refused(large(Infinity), "blocks.1.gamma has Infinity", "f16");
+    for (const dtype of ["f32", "f16"] as const) {
+      refused(large(Infinity), "blocks.1.gamma has Infinity at element 0, it must be finite; the file is damaged, take another", dtype);
+      refused(large(NaN), "blocks.1.gamma has NaN at element 0", dtype);
+      for (const bytes of [new Uint8Array(new Float16Array([-Infinity]).buffer), new Uint8Array([0x80, 0xff])]) {
+        refused({ "blocks.1.gamma": { dtype: bytes[0] ? "BF16" : "F16", bytes } }, "blocks.1.gamma has -Infinity", dtype);
+      }
+      refused({ "blocks.1.gamma": { dtype: "F64", bytes: new Uint8Array(new Float64Array([NaN]).buffer) } }, "has NaN", dtype);
+    }
     writeChanged(path, large(65504));
     free(loadParameters(specOf("f16"), path));
     assertRefused(() => loadParameters(specOf("f32"), `${folder}/none.safetensors`), "there is no such file");

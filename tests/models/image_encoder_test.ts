@@ -42,6 +42,8 @@ Deno.test("patchCondition() gives a token a patch, and its gradient is its diffe
     () => step(() => void patchCondition(model, zeros([1, 3, 8, 12]))),
     /patchCondition: image is \[1,3,8,12\], it must be \[1,3,8,8\]/,
   );
+  assert.throws(() => patchEncoderSpec({ ...PATCH, image_size: 9 }), /image_size is 9, it must be a multiple of patch_size, 4/);
+  assert.throws(() => patchEncoderSpec({ ...PATCH, num_heads: 3 }), /its heads are 3, they must divide its 8 channels/);
   free(params);
 });
 

@@ -69,3 +69,12 @@ Deno.test("klDivergence() of the standard normal is 0 and small next to it", () 
 
 Deno.test("bceWithLogits() stays finite for large logits", () =>
   step(() => assert.deepEqual(bceWithLogits(tensor([200, -200], [2]), tensor([0, 1], [2])).item(), 200)));
+
+Deno.test("losses refuse tensors of two shapes, which would broadcast", () => {
+  step(() => {
+    const a = zeros([2, 1, 3]), b = zeros([2, 4, 3]), losses = { mse, mseRows, l1, bceWithLogits, dice, klDivergence };
+    for (const [name, loss] of Object.entries(losses)) {
+      assert.throws(() => loss(a, b), { message: `Cannot run ${name}: the second tensor is [2,4,3], it must be [2,1,3]` });
+    }
+  });
+});

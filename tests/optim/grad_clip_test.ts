@@ -37,8 +37,12 @@ Deno.test("restoreGradClip() goes on where gradClipState() was taken, through JS
   const unlimited = makeGradClip({ percentile: 95 });
   restoreGradClip(unlimited, JSON.parse(JSON.stringify(gradClipState(unlimited))));
   assert.equal(unlimited.limit, Infinity);
+  const full = makeGradClip({ maxNorm: 5, percentile: 100, bufferSize: 2 }), other = makeGradClip({ maxNorm: 0.5 });
+  restoreGradClip(full, { norms: [1, 2], pointer: 0 });
+  restoreGradClip(other, { norms: [1, 2], pointer: 0 });
+  assert.deepEqual([full.limit, other.limit], [2, 0.5], "the limit is that of this run's options");
   const small = makeGradClip({ percentile: 95, bufferSize: 1 });
-  assert.throws(() => restoreGradClip(small, { limit: 1, norms: [1, 2], pointer: 0 }), {
+  assert.throws(() => restoreGradClip(small, { norms: [1, 2], pointer: 0 }), {
     message: /2 norms are stored, it must be at most the 1 of/,
   });
 });

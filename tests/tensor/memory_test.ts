@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
 import { device } from "../../lib/tensor/device.ts";
 import { formatBytes, hostMemory, OutOfMemoryError, parseBytes } from "../../lib/tensor/memory.ts";
+import { DTYPE } from "../../lib/tensor/dtype.ts";
 import { step } from "../../lib/tensor/scope.ts";
-import { zeros } from "../../lib/tensor/tensor.ts";
+import { empty, kernels, stream, zeros } from "../../lib/tensor/tensor.ts";
+import { guarded } from "../check.ts";
 
 Deno.test("parseBytes() and formatBytes() speak GiB and MiB", () => {
   assert.equal(parseBytes("24GiB"), 24 * 2 ** 30);
@@ -95,4 +97,11 @@ Deno.test("a step() that throws gives back what it made", () => {
       }), /stop/);
   }
   assert.equal(memory.use().used, before);
+});
+
+Deno.test("guarded() throws where something was written behind a buffer", () => {
+  const write = (extra: number) =>
+    guarded(() => step(() => kernels().k_fill_fwd(empty([8]).addr, BigInt(8 + extra), 1, DTYPE.f32, stream())));
+  write(0);
+  assert.throws(() => write(1), /1 buffers were overrun, the first at byte 0 behind a buffer of 32 bytes/);
 });

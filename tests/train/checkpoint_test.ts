@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { checkpointPath, listCheckpoints, loadCheckpoint, resume, saveCheckpoint } from "../../lib/train/checkpoint.ts";
-import { openSafetensors } from "../../lib/io/safetensors.ts";
+import { openSafetensors, writeSafetensors } from "../../lib/io/safetensors.ts";
 import type { DType } from "../../lib/tensor/dtype.ts";
 import { step } from "../../lib/tensor/scope.ts";
 import { type Tensor, tensor, tensorFromBytes, zeros } from "../../lib/tensor/tensor.ts";
@@ -119,6 +119,8 @@ Deno.test("loadCheckpoint() names the tensor that is missing, extra or of anothe
       refused({ a, b, c: b }, "c is missing, it must be [1] F32");
       refused({ a, b: zeros([1, 1]) }, "b is [1] F32, it must be [1,1] F32");
       refused({ a, b: zeros([1], "bf16") }, "b is [1] F32, it must be [1] BF16");
+      writeSafetensors(path, [{ name: "b", dtype: "F32", shape: [1], bytes: bytesOf(zeros([1])) }]);
+      refused({ b }, "its metadata has no state, it must be a checkpoint that a run wrote");
       assert.deepEqual([...a.read(), ...b.read()], [1, 1, 1]);
     });
   });

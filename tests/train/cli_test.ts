@@ -74,6 +74,9 @@ Deno.test("runRecipe() ends an expected error with one line, and a fault of ours
   assert.deepEqual(expected, { code: 1, stderr: "error: Cannot train: steps is 0, it must be 1 or more\n" });
   const user = run(`await cli.runRecipe(async () => { throw new cli.UserError("no such picture") });`);
   assert.deepEqual(user, { code: 1, stderr: "error: no such picture\n" });
+  const file = run(`await cli.runRecipe(async () => Deno.mkdirSync("deno.json/run"));`);
+  assert.deepEqual([file.code, file.stderr.split("\n").length], [1, 2]);
+  assert.match(file.stderr, /^error: Cannot use a file or folder: the system says "Not a directory .*'deno.json\/run'", it must be there/);
   const debug = run(`await cli.runRecipe(async () => { ${message} });`, { env: { ESPALIER_DEBUG: "1" } });
   assert.equal(debug.code, 1);
   assert.match(debug.stderr, /^RangeError: Cannot train: [^\n]*\n {4}at /);

@@ -39,6 +39,8 @@ Deno.test("overlay() merges records key by key and replaces the rest", () => {
   const normal = { name: "logitNormal", mean: 1 };
   assert.deepEqual(overlay({ a: normal }, { a: { name: "uniform" } }), { a: { name: "uniform" } }, "another kind of record");
   assert.deepEqual(overlay({ a: normal }, { a: { name: "logitNormal", std: 2 } }), { a: { ...normal, std: 2 } });
+  const halves = { encoder: { a: 1 }, decoder: { a: 1 } };
+  assert.deepEqual(overlay(halves, { encoder: { b: 2 } }), { ...halves, encoder: { a: 1, b: 2 } }, "a kind is a text, not a record");
   assert.deepEqual(KNOWN.optimizer, { lr: 1e-3, betas: [0.9, 0.99] }, "the base stays as it is");
 });
 

@@ -47,6 +47,8 @@ Deno.test("resolveConfig() says where a wrong setting is from", () => {
       () => resolve("tiny", { overrides: ["data.rout=x"] }),
       /^Cannot use the settings: the key is data\.rout, .* did you mean root\?$/,
     );
+    Deno.writeTextFileSync(file, "[1]");
+    refused(() => resolve("tiny", { file }), /^Cannot use .*config\.json: it is \[1\], it must be a JSON object with the config's keys$/);
     refused(() => resolve("tinny"), /^Cannot use the size tinny: it must be one of tiny, published; did you mean tiny\?$/);
     refused(() => resolve("toString"), /^Cannot use the size toString: /);
     refused(() => resolve("tiny", { file: `${folder}/none.json` }), /^Cannot read .*none\.json: /);

@@ -2,6 +2,8 @@ import assert from "node:assert/strict";
 import { listCheckpoints } from "../../lib/train/checkpoint.ts";
 import { readMetrics } from "../../lib/train/metrics.ts";
 import { openRun, type Run, type RunOptions } from "../../lib/train/run.ts";
+import { log } from "../../lib/ops/elementwise.ts";
+import { step } from "../../lib/tensor/scope.ts";
 import { type Tensor, tensor } from "../../lib/tensor/tensor.ts";
 import { withFolder } from "../io/corrupt.ts";
 import { program } from "../program.ts";
@@ -83,10 +85,11 @@ Deno.test("openRun() says when samples and checkpoints are due, and stops on a l
   withFolder((folder) => {
     const weights = tensor([0], [1]), { run } = open(folder, weights);
     assert.deepEqual([1, 2, 3, 4, 5, 8, 9, 10].filter((done) => run.sampleDue(done)), [1, 4, 8, 10]);
-    run.expectFinite(4, { loss: 1, kl: -2 });
-    assert.throws(() => run.expectFinite(4, { loss: 1, kl: NaN }), {
+    run.expectFinite(4, { loss: 1, kl: -2 }, () => assert.fail());
+    assert.throws(() => run.expectFinite(4, { loss: 1, kl: NaN }, () => step(() => log(tensor([-1], [1])))), {
       name: "RangeError",
-      message: /^Cannot go on: kl is NaN at step 5, it must be finite\. /,
+      message:
+        /^Cannot go on: kl is NaN at step 5, it must be finite \(the first op that is not: log \[1\] f32, whose element 0 is NaN\)\. /,
     });
     run.close();
     const never = open(folder, weights, { log: { every: 1, sampleEvery: 0, saveEvery: 0, keep: 1 } });

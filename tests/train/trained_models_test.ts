@@ -41,5 +41,9 @@ Deno.test("argsOf() names the class where it is another one", () => {
     assertRefused(() => loadSsDecoder(`${folder}/encoder`), "its class is SparseStructureEncoder, it must be SparseStructureDecoder");
     Deno.removeSync(`${folder}/decoder.json`);
     assertRefused(() => loadSsVae(folder), "decoder.json says ");
+    Deno.writeTextFileSync(`${folder}/encoder.json`, '{"name":"SparseStructureEncoder","args":{"in_channels":1,"channels":[8]}}');
+    assertRefused(() => loadSsVae(folder), "its args are without latent_channels, num_res_blocks, they must be all of in_channels, ");
+    Deno.removeSync(`${folder}/encoder.json`);
+    assertRefused(() => loadSsVae(folder), `Cannot load the VAE: ${folder} has no encoder.json`);
   });
 });

@@ -109,6 +109,9 @@ Deno.test("trellisTrainer() refuses what it would have to ignore", () => {
   refused({ elastic: { name: "LinearMemoryController" } }, /trainer\.args\.elastic is /);
   refused({ finetune_ckpt: { denoiser: "x.pt" } }, /trainer\.args\.finetune_ckpt is /);
   refused({ optimizer: { name: "SGD", args: {} } }, /the optimizer is SGD, it must be AdamW$/);
+  refused({ optimizer: "AdamW" }, /trainer\.args\.optimizer is "AdamW", it must be a record$/);
+  refused({ optimizer: { name: "AdamW", args: { amsgrad: true } } }, /optimizer\.args has amsgrad, it must be one of lr, weight_decay, /);
+  refused({ grad_clip: { name: "AdaptiveGradClipper", args: { buffer_size: 9 } } }, /grad_clip\.args has buffer_size, it must be one of /);
   refused({ fp16_mode: "amp" }, /fp16_mode is "amp", it must be "inflat_all" or absent$/);
   refused(
     { grad_clip: { name: "Other", args: {} } },
@@ -121,5 +124,9 @@ Deno.test("readTrellisConfig() names the block that is wrong", () => {
   refused({ ...SS_FLOW, models: null }, /models is missing, it must be a record of models$/);
   refused({ ...SS_FLOW, models: { denoiser: "x" } }, /models\.denoiser is "x", it must be \{"name": \.\.\., "args": \{\.\.\.\}\}$/);
   refused({ models: SS_FLOW.models, trainer: SS_FLOW.trainer }, /dataset is undefined, it must be /);
+  refused(
+    { ...SS_FLOW, dataset: { name: "D", args: { normalization: {} } } },
+    /dataset\.args has normalization, it must be one of resolution, /,
+  );
   refused({ ...SS_FLOW, trainer: { name: "T", args: [] } }, /trainer is \{"name":"T","args":\[\]\}, it must be /);
 });
