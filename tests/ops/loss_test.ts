@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { mul } from "../../lib/ops/elementwise.ts";
 import { bceWithLogits, dice, klDivergence, l1, mse, mseRows } from "../../lib/ops/loss.ts";
 import { step } from "../../lib/tensor/scope.ts";
-import { type Tensor, tensor } from "../../lib/tensor/tensor.ts";
+import { type Tensor, tensor, zeros } from "../../lib/tensor/tensor.ts";
 import { assertClose, checkDevices, checkOp, random } from "../check.ts";
 
 type Loss = [name: string, loss: (a: Tensor, b: Tensor) => Tensor, reference: (a: Float64Array, b: Float64Array) => number];
