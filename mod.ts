@@ -22,7 +22,7 @@ export { attention, crossAttention, selfAttention } from "./lib/ops/attention.ts
 export { conv3d } from "./lib/ops/conv3d.ts";
 export { layerNorm } from "./lib/ops/layer_norm.ts";
 
-export { countParameters, initialize, leaves } from "./lib/nn/parameters.ts";
+export { countParameters, freeLeaves, initialize, leaves } from "./lib/nn/parameters.ts";
 export type { Parameters, ParameterSpec } from "./lib/nn/parameters.ts";
 
 export { drawTimes, errorsByTime, flowPath } from "./lib/flow/path.ts";

@@ -207,15 +207,16 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest" }: { outp
   const require = ["voxelized", "cond_rendered"],
     { items } = e.openDataset(c.data.root, { require, minAestheticScore: c.data.minAestheticScore ?? undefined });
   const { train, heldOut } = c.data.holdOut ? e.holdOut(items, c.data.holdOut) : { train: items, heldOut: [] };
-  const vae = e.loadSsVae(c.vae), { latents, mean, std } = encodeLatents(vae.encoder, train, R);
+  const vae = e.loadSsVae(c.vae, c.precision), { latents, mean, std } = encodeLatents(vae.encoder, train, R);
   const normalization = c.flow.normalize ? { mean, std } : { mean: mean.map(() => 0), std: std.map(() => 1) };
+  e.freeLeaves(vae.encoder.params);
   const x0 = latents.map((z) => e.normalizeChannels(z, normalization));
   if (x0[0].length !== C * r ** 3) {
     throw new e.UserError(
       `Cannot train: the VAE's latents have ${x0[0].length} values, model.resolution and in_channels need ${C * r ** 3}`,
     );
   }
-  const views = train.map((item) => e.countViews(item)), most = Math.max(...views);
+  const views = train.map((item) => e.countViews(item)), most = views.reduce((a, b) => Math.max(a, b), 1);
   const picture = e.remember((key) => e.toBytes(e.loadCondition(train[Math.floor(key / most)], key % most, S)));
 
   const dtype = e.trainingDtype(c.precision, c.model.use_fp16 ?? false);
@@ -237,9 +238,14 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest" }: { outp
     log: c.log,
     ckpt,
     tensors: optimizer.tensors,
-    state: () => ({ optimizer: optimizer.state(), sampler: sampler.state() }),
+    state: () => ({ optimizer: optimizer.state(), sampler: sampler.state(), normalization }),
     restore: (state) => {
-      const saved = state as { optimizer: e.OptimizerState; sampler: e.SamplerState };
+      const saved = state as { optimizer: e.OptimizerState; sampler: e.SamplerState; normalization: typeof normalization };
+      if (JSON.stringify(saved.normalization) !== JSON.stringify(normalization)) {
+        throw new e.UserError(
+          `Cannot resume ${output}: the latents' statistics are others than before, the VAE and the dataset must be those of the run`,
+        );
+      }
       optimizer.restore(saved.optimizer);
       sampler = e.createEpochSampler({ length: train.length, seed: c.seed, state: saved.sampler });
     },
@@ -274,7 +280,7 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest" }: { outp
           const tokens = e.mul(condition.encode(e.tensor(images, [B, 3, S, S])), e.tensor(kept, [B, 1, 1]));
           const v = e.ssFlow(model, xt, e.tensor(times.map((t) => 1000 * t), [B]), tokens);
           const loss = e.mse(v, velocity);
-          e.backward(e.mul(loss, optimizer.lossScale() / c.batch.split));
+          e.backward(e.mul(loss, optimizer.lossScale() * B / c.batch.size));
           const rows = e.noGrad(() => e.mseRows(v, velocity)).read();
           return { loss: rows.reduce((a, b) => a + b, 0) / B, ...e.errorsByTime(times, rows) };
         });
@@ -322,6 +328,8 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest" }: { outp
   }
   run.log.say(`pipeline in ${folder}`);
   run.close();
+  e.freeLeaves([averaged, vae.decoder.params]);
+  optimizer.free();
   return { iou, folder };
 }
 

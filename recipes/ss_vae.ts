@@ -178,7 +178,7 @@ export function trainSsVae(c: SsVaeConfig, { output, ckpt = "latest" }: { output
           const logits = e.ssDecode(decoder, e.samplePosterior(posterior, random));
           const rec = reconstructionLoss(c.loss.type, logits, x), kl = e.klDivergence(posterior.mean, posterior.logvar);
           const loss = e.add(rec, e.mul(kl, c.loss.kl));
-          e.backward(e.mul(loss, optimizer.lossScale() / c.batch.split));
+          e.backward(e.mul(loss, optimizer.lossScale() * indices.length / c.batch.size));
           return e.readScalars({ loss, rec, kl });
         });
       terms.push(pass());
@@ -195,7 +195,7 @@ export function trainSsVae(c: SsVaeConfig, { output, ckpt = "latest" }: { output
     if (run.saveOrStop(i + 1)) Deno.exit(0);
   }
 
-  const folder = `${output}/models`, { encoder: encoderParams, decoder: decoderParams } = optimizer.averaged();
+  const folder = `${output}/models`, averaged = optimizer.averaged(), { encoder: encoderParams, decoder: decoderParams } = averaged;
   Deno.mkdirSync(folder, { recursive: true });
   e.savePretrained(`${folder}/encoder`, { name: "SparseStructureEncoder", args: { ...c.encoder } }, encoderParams);
   e.savePretrained(`${folder}/decoder`, { name: "SparseStructureDecoder", args: { ...c.decoder } }, decoderParams);
@@ -207,6 +207,8 @@ export function trainSsVae(c: SsVaeConfig, { output, ckpt = "latest" }: { output
     `reconstruction IoU ${iou.toFixed(4)} over ${tested.length} ${c.data.holdOut ? "held-out" : "training"} objects; models in ${folder}`,
   );
   run.close();
+  e.freeLeaves(averaged);
+  optimizer.free();
   return { iou, objects: tested.length, folder };
 }
 

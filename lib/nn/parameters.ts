@@ -51,6 +51,11 @@ export function mapLeaves<S>(tree: S, replace: (leaf: ParameterSpec | Tensor, pa
   return (Array.isArray(tree) ? entries.map(([, v]) => v) : Object.fromEntries(entries)) as Parameters<S>;
 }
 
+/** Frees every tensor of a tree. */
+export function freeLeaves(tree: unknown): void {
+  for (const [, t] of leaves<Tensor>(tree)) t.free();
+}
+
 /** How many values the trained parameters of a tree of specs have. */
 export function countParameters(spec: unknown): number {
   return leaves<ParameterSpec>(spec).filter(([, s]) => !s.buffer).reduce((sum, [, s]) => sum + sizeOf(s.shape), 0);

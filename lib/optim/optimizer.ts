@@ -7,7 +7,7 @@ import { type Ema, makeEmas } from "./ema.ts";
 import { type GradClipState, gradClipState, makeGradClip, recordNorm, restoreGradClip } from "./grad_clip.ts";
 import { lossScale, makeLossScale, updateLossScale } from "./loss_scale.ts";
 import { learningRate } from "./lr.ts";
-import { type FlatParameters, flattenParameters, parametersFrom, refreshCopy } from "./parameters.ts";
+import { type FlatParameters, flattenParameters, freeParameters, parametersFrom, refreshCopy } from "./parameters.ts";
 
 /** How parameters are updated. */
 export interface OptimizerConfig {
@@ -77,6 +77,8 @@ export interface Optimizer<P> {
   /** The parameters averaged at the first EMA rate, in the model's dtypes. They live in the caller's scope, or for good outside of one. */
   averaged(): P;
   state(): OptimizerState;
+  /** Gives all its memory back, the parameters included. */
+  free(): void;
   /** Puts a checkpoint back, after its tensors were filled. */
   restore(state: OptimizerState): void;
 }
@@ -122,6 +124,10 @@ export function createOptimizer<S>(specs: S, params: Parameters<S>, config: Opti
     },
     averaged: () => parametersFrom(flat, flattened.params, emas[0].values),
     state: () => ({ steps, applied: adamw.applied, clip: gradClipState(clip), logScale: scale.logScale }),
+    free() {
+      freeParameters(flat, flattened.params);
+      for (const t of [adamw.m, adamw.v, adamw.stats, ...emas.map((ema) => ema.values)]) t.free();
+    },
     restore(state) {
       steps = state.steps;
       adamw.applied = state.applied;

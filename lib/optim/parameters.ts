@@ -113,6 +113,7 @@ export function parametersFrom<P>({ entries, copy }: FlatParameters, params: P, 
   const made = new Map(
     entries.map(({ name, shape, dtype, offset }) => [name, (dtype === "f32" ? source : half!).view(shape, { offset })]),
   );
+  half?.free(); // the views hold its memory
   return mapLeaves(params, (t, name) => made.get(name) ?? t as Tensor) as P;
 }
 

@@ -36,7 +36,7 @@ export function readScalars(tensors: Record<string, Tensor>): Record<string, num
 
 /** The random generator of one training step: a function of (seed, step), so that a resumed run has no generator to restore. */
 export function stepGenerator(seed: number, step: number): Generator {
-  return new Generator(BigInt(seed) << 40n | BigInt(step));
+  return new Generator(BigInt(seed + 1) << 40n | BigInt(step)); // + 1: initialisation and samples use the small seeds
 }
 
 /** The dtype of a model's blocks: as asked, or f16 where the model says use_fp16 and the device is a GPU. The CPU computes in f32. */

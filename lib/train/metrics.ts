@@ -90,7 +90,8 @@ function dropRecords(path: string, last: number): void {
   }
   const kept = text.split("\n").filter((line) => {
     try {
-      return JSON.parse(line).step <= last;
+      const { step, loss } = JSON.parse(line);
+      return step < last || (step === last && loss !== undefined); // what a finished run found is found again
     } catch {
       return false; // a line cut off by a kill
     }

@@ -46,12 +46,29 @@ export interface Run {
   close(): void;
 }
 
+/** The top-level settings of a run that differ from those in its config.json. */
+function changedSettings(path: string, config: unknown): string[] {
+  let before: Record<string, unknown>;
+  try {
+    before = JSON.parse(Deno.readTextFileSync(path));
+  } catch {
+    return []; // none was written, or it was cut off: it is written anew
+  }
+  const now = config as Record<string, unknown>;
+  return Object.keys(now).filter((key) => JSON.stringify(now[key]) !== JSON.stringify(before[key]));
+}
+
 /** Opens or resumes the run in `folder`. */
 export function openRun(folder: string, options: RunOptions): Run {
   Deno.mkdirSync(folder, { recursive: true });
   const say = (text: string): void => console.error(text), found = resume(folder, { ckpt: options.ckpt, tensors: options.tensors, say });
   const first = found?.step ?? 0, { steps, log: { every, sampleEvery, saveEvery, keep } } = options;
   if (found) options.restore(found.state);
+  const changed = found ? changedSettings(`${folder}/config.json`, options.config) : [];
+  if (changed.length) say(`going on with other settings than before: ${changed.join(", ")}`);
+  if (first >= steps) {
+    say(`${folder} is at step ${first} of ${steps}: nothing is left to train (--ckpt none starts anew, a larger --steps goes on)`);
+  }
   const later = listCheckpoints(folder).filter((step) => step > first);
   if (later.length) say(`starting after step ${first}: what ${folder} has of later steps (checkpoints of ${later.join(", ")}) is replaced`);
   writeFileAtomic(`${folder}/config.json`, new TextEncoder().encode(JSON.stringify(options.config, null, 4) + "\n"));
@@ -74,11 +91,14 @@ export function openRun(folder: string, options: RunOptions): Run {
     expectFinite(step, values, again) {
       const wrong = Object.entries(values).find(([, v]) => !Number.isFinite(v));
       if (!wrong) return;
-      const op = firstNonFinite(again);
+      const op = firstNonFinite(again), [newest] = listCheckpoints(folder);
+      const kept = newest === undefined
+        ? "No checkpoint was written yet"
+        : `The checkpoint of step ${newest} in ${folder}/ckpts is from before`;
       throw new RangeError(
         `Cannot go on: ${wrong[0]} is ${wrong[1]} at step ${step + 1}, it must be finite${
           op ? ` (the first op that is not: ${op})` : ""
-        }. The checkpoints in ${folder}/ckpts are good; ` +
+        }. ${kept}; ` +
           "try a smaller --optimizer.lr, or --precision=f32",
       );
     },

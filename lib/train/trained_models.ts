@@ -1,6 +1,7 @@
 /** Trained models by the folders that recipes write them to. */
 import { loadParameters, readModelDescription } from "../io/pretrained.ts";
 import { type SsDecoder, type SsDecoderArgs, ssDecoderSpec, type SsEncoder, type SsEncoderArgs, ssEncoderSpec } from "../models/ss_vae.ts";
+import type { FloatDType } from "../tensor/dtype.ts";
 import { trainingDtype } from "./batch.ts";
 
 /** The arguments of the model pair `path`, which must be of class `name` and have the options `needed`. */
@@ -16,15 +17,15 @@ export function argsOf<A>(path: string, name: string, needed: readonly (keyof A 
 
 const NEEDED = ["latent_channels", "num_res_blocks", "channels"] as const;
 
-/** Loads a SparseStructureDecoder pair; its blocks are f16 on a GPU where it says use_fp16, else f32. */
-export function loadSsDecoder(path: string): SsDecoder {
+/** Loads a SparseStructureDecoder pair; with precision "auto" its blocks are f16 on a GPU where it says use_fp16, else f32. */
+export function loadSsDecoder(path: string, precision: "auto" | FloatDType = "auto"): SsDecoder {
   const args = argsOf<SsDecoderArgs>(path, "SparseStructureDecoder", ["out_channels", ...NEEDED]),
-    dtype = trainingDtype("auto", args.use_fp16 ?? false);
+    dtype = trainingDtype(precision, args.use_fp16 ?? false);
   return { args, dtype, params: loadParameters(ssDecoderSpec(args, dtype), `${path}.safetensors`) };
 }
 
 /** Loads the `encoder` and `decoder` pairs of a folder. */
-export function loadSsVae(folder: string): { encoder: SsEncoder; decoder: SsDecoder } {
+export function loadSsVae(folder: string, precision: "auto" | FloatDType = "auto"): { encoder: SsEncoder; decoder: SsDecoder } {
   try {
     Deno.statSync(`${folder}/encoder.json`);
   } catch {
@@ -32,9 +33,9 @@ export function loadSsVae(folder: string): { encoder: SsEncoder; decoder: SsDeco
   }
   const path = `${folder}/encoder`,
     args = argsOf<SsEncoderArgs>(path, "SparseStructureEncoder", ["in_channels", ...NEEDED]),
-    dtype = trainingDtype("auto", args.use_fp16 ?? false);
+    dtype = trainingDtype(precision, args.use_fp16 ?? false);
   return {
     encoder: { args, dtype, params: loadParameters(ssEncoderSpec(args, dtype), `${path}.safetensors`) },
-    decoder: loadSsDecoder(`${folder}/decoder`),
+    decoder: loadSsDecoder(`${folder}/decoder`, precision),
   };
 }
