@@ -1,7 +1,8 @@
 import type { Material, RenderMesh } from "../render/mesh.ts";
 import type { AssetFolder } from "./import_files.ts";
 import { decodeTexture } from "./import_texture.ts";
-import { joinParts, type MeshPart, srgbToLinear } from "./mesh_parts.ts";
+import { srgbToLinear } from "../render/srgb.ts";
+import { joinParts, type MeshPart } from "./mesh_parts.ts";
 
 /** Options of map_Kd and how many values each may have; the file name follows them. */
 const MAP_OPTIONS: Record<string, number> = {

@@ -16,11 +16,6 @@ export interface MeshPart {
   material: number;
 }
 
-/** A channel of an sRGB colour (0 to 1) as linear light (IEC 61966-2-1). */
-export function srgbToLinear(c: number): number {
-  return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
-}
-
 /** The part with three vertices of its own for each triangle and the triangle's normal on them. */
 function flatten(part: MeshPart): MeshPart {
   const corners = part.triangles.length;

@@ -2,6 +2,7 @@
 import { type Accessor, Document, WebIO } from "@gltf-transform/core";
 import { writeFileAtomic } from "../io/atomic.ts";
 import type { Mesh } from "./mesh.ts";
+import { srgbToLinear } from "../render/srgb.ts";
 
 /** A mesh for {@linkcode glbBytes}: plain, with vertex colours, or with a texture. */
 export interface GlbMesh extends Mesh {
@@ -14,11 +15,6 @@ export interface GlbMesh extends Mesh {
 /** Meshes of more vertices need 32-bit indices: glTF keeps 65535 for itself. */
 const SHORT_INDICES = 65535;
 const PNG_START = [0x89, 0x50, 0x4e, 0x47], JPEG_START = [0xff, 0xd8, 0xff];
-
-/** sRGB in 0 to 1 to linear light: c / 12.92 up to 0.04045, ((c + 0.055) / 1.055)^2.4 beyond. */
-export function srgbToLinear(c: number): number {
-  return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
-}
 
 /**
  * A GLB file of a mesh: Y up, (x, y, z) becomes (x, z, -y); sRGB vertex colours become linear COLOR_0 of 16 bits; one material, rough and no

@@ -1,6 +1,7 @@
 /** Pictures of voxels, for previews. */
 import type { Camera } from "./camera.ts";
 import type { RenderMesh } from "./mesh.ts";
+import { srgbToLinear } from "./srgb.ts";
 import { type RenderedView, renderMesh, type RenderOptions } from "./render_mesh.ts";
 
 /** Per face of a cube: the axis it looks along, the step to the neighbour, and its corners, counterclockwise from outside. */
@@ -49,7 +50,7 @@ export function voxelMesh(coords: Int32Array, resolution: number, colors?: Float
       for (let d = 0; d < 3; d++) {
         const at = coords[n * 3 + d], srgb = colors ? colors[n * 3 + d] : (at + 0.5) / R;
         positions[(f * 4 + k) * 3 + d] = (at + corner[d]) / R - 0.5;
-        vertexColors[(f * 4 + k) * 4 + d] = srgb <= 0.04045 ? srgb / 12.92 : ((srgb + 0.055) / 1.055) ** 2.4;
+        vertexColors[(f * 4 + k) * 4 + d] = srgbToLinear(srgb);
       }
       vertexColors[(f * 4 + k) * 4 + 3] = 1;
     });

@@ -46,7 +46,8 @@ export function hostArray(dtype: DType, size: number): HostArray {
 
 /** f32 values rounded to bf16, to nearest, ties to even; a NaN stays a NaN. */
 export function toBf16(values: ArrayLike<number>): Uint16Array<ArrayBuffer> {
-  const f32 = Float32Array.from(values), bits = new Uint32Array(f32.buffer), out = new Uint16Array(f32.length);
+  const f32 = values instanceof Float32Array ? values : Float32Array.from(values), out = new Uint16Array(f32.length);
+  const bits = new Uint32Array(f32.buffer, f32.byteOffset, f32.length);
   for (let i = 0; i < out.length; i++) {
     const u = bits[i];
     out[i] = (u & 0x7fffffff) > 0x7f800000 ? (u >>> 16) | 0x40 : (u + 0x7fff + ((u >>> 16) & 1)) >>> 16;

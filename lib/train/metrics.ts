@@ -36,7 +36,7 @@ export function openRunLog(folder: string, { steps, first, every, label }: RunLo
   Deno.mkdirSync(`${folder}/tb_logs`, { recursive: true });
   Deno.mkdirSync(`${folder}/samples`, { recursive: true });
   const path = `${folder}/metrics.jsonl`;
-  dropRecords(path, first);
+  dropRecords(path, first, first >= steps);
   const file = Deno.openSync(path, { write: true, create: true, append: true }), events = openEventWriter(`${folder}/tb_logs`);
   const progress = startProgress(label, steps, { first }), encoder = new TextEncoder();
   let sums: Record<string, [sum: number, count: number]> = {}, samples = 0, since = performance.now(), rate = 0;
@@ -80,7 +80,7 @@ export function openRunLog(folder: string, { steps, first, every, label }: RunLo
 }
 
 /** Keeps the records before and at step `last` of a metrics file, if there is one. */
-function dropRecords(path: string, last: number): void {
+function dropRecords(path: string, last: number, finished: boolean): void {
   let text: string;
   try {
     text = Deno.readTextFileSync(path);
@@ -91,7 +91,7 @@ function dropRecords(path: string, last: number): void {
   const kept = text.split("\n").filter((line) => {
     try {
       const { step, loss } = JSON.parse(line);
-      return step < last || (step === last && loss !== undefined); // what a finished run found is found again
+      return step < last || (step === last && (loss !== undefined || !finished)); // what a finished run found is found again
     } catch {
       return false; // a line cut off by a kill
     }

@@ -1,6 +1,6 @@
 /** Pictures of a mesh, for previews. */
 import type { Image } from "../io/image.ts";
-import { srgbToLinear } from "../mesh/glb.ts";
+import { srgbToLinear } from "../render/srgb.ts";
 import type { Mesh } from "../mesh/mesh.ts";
 import { type Direction, orbitCamera } from "../render/camera.ts";
 import { renderMesh } from "../render/render_mesh.ts";

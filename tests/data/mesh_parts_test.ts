@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { joinParts, srgbToLinear } from "../../lib/data/mesh_parts.ts";
+import { joinParts } from "../../lib/data/mesh_parts.ts";
 import { expectMesh } from "../../lib/render/mesh.ts";
 
 const TRIANGLE = { positions: new Float32Array([0, 0, 0, 1, 0, 0, 0, 1, 0]), triangles: new Uint32Array([0, 1, 2]) };
@@ -24,11 +24,4 @@ Deno.test("joinParts() fills in what a part lacks: flat normals, zero uvs, white
 Deno.test("joinParts() of parts without attributes makes none", () => {
   const mesh = joinParts([{ ...TRIANGLE, material: 0 }], [{ baseColor: [1, 1, 1, 1] }]);
   assert.deepEqual([mesh.normals, mesh.uvs, mesh.colors], [undefined, undefined, undefined]);
-});
-
-Deno.test("srgbToLinear() meets the standard's values", () => {
-  assert.equal(srgbToLinear(0), 0);
-  assert.equal(srgbToLinear(1), 1);
-  assert.ok(Math.abs(srgbToLinear(0.5) - 0.21404) < 1e-5);
-  assert.ok(Math.abs(srgbToLinear(0.04) - 0.04 / 12.92) < 1e-9);
 });

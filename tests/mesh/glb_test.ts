@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { WebIO } from "@gltf-transform/core";
 import { encode } from "fast-png";
-import { glbBytes, srgbToLinear, writeGlb } from "../../lib/mesh/glb.ts";
+import { glbBytes, writeGlb } from "../../lib/mesh/glb.ts";
+import { srgbToLinear } from "../../lib/render/srgb.ts";
 import { isoSurface } from "../../lib/mesh/iso_surface.ts";
 import { ballMesh } from "./fields.ts";
 

@@ -1,6 +1,7 @@
 /** From solids and surfaces to a mesh that the renderer takes. */
 import type { Material, RenderMesh } from "../../render/mesh.ts";
-import { joinParts, type MeshPart, srgbToLinear } from "../mesh_parts.ts";
+import { srgbToLinear } from "../../render/srgb.ts";
+import { joinParts, type MeshPart } from "../mesh_parts.ts";
 import type { Picture, Rgb } from "./pictures.ts";
 import type { Shape, Vec3 } from "./shapes.ts";
 
