@@ -2,11 +2,11 @@
 // depend on the number of threads.
 #include "../include/attention.h"
 
-#include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
+#include "eigen.hpp"
 #include "host.hpp"
 
 namespace {

@@ -4,9 +4,9 @@
 
 #include <omp.h>
 
-#include <Eigen/Core>
 #include <algorithm>
 
+#include "eigen.hpp"
 #include "host.hpp"
 
 #include "../include/conv3d_sizes.hpp"

@@ -1,9 +1,9 @@
 // The dense product by Eigen, one tile of y a task. Tiles have a fixed size, so the sums do not depend on the number of threads.
 #include "../include/matmul.h"
 
-#include <Eigen/Core>
 #include <algorithm>
 
+#include "eigen.hpp"
 #include "host.hpp"
 
 namespace {
