@@ -105,7 +105,15 @@ export { formatSeconds, startProgress } from "./lib/train/progress.ts";
 export { openRun } from "./lib/train/run.ts";
 export type { LogConfig, Run } from "./lib/train/run.ts";
 export { columnsOf, conditionPicture, voxelPicture } from "./lib/train/samples.ts";
-export { COUNT, LOG_SCHEMA, OPTIMIZER_SCHEMA } from "./lib/train/schemas.ts";
+export {
+  COUNT,
+  LOG_SCHEMA,
+  OPTIMIZER_SCHEMA,
+  PATCH_ENCODER_ARGS,
+  SS_DECODER_ARGS,
+  SS_ENCODER_ARGS,
+  SS_FLOW_ARGS,
+} from "./lib/train/schemas.ts";
 export { loadSsDecoder, loadSsVae } from "./lib/train/trained_models.ts";
 export { readTrellisConfig, trellisModel, trellisTrainer } from "./lib/train/trellis.ts";
 export { z } from "zod";

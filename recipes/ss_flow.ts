@@ -4,7 +4,7 @@
  *   deno task train:ss-flow -- --data DATASET --vae runs/ss_vae/models --output runs/ss_flow [--size tiny|small|published] [--key.key=value ...]
  *
  * `published` is TRELLIS's ss_flow_img_dit_L_16l8_fp16 (555.5 M parameters, 15.7 TFLOP a sample and step) on DINOv2 features, whose weights
- * `--condition.weights` names; `small` (85 M) and `tiny` (3 M, a CPU is enough) train a patch encoder of their own along with the flow.
+ * `--condition.weights` names; `small` (82.7 M) and `tiny` (2.7 M, a CPU is enough) train a patch encoder of their own along with the flow.
  */
 import * as e from "../mod.ts";
 import { z } from "../mod.ts";
@@ -95,29 +95,9 @@ export const SS_FLOW_SIZES: Record<string, SsFlowConfig> = {
 const SCHEMA: z.ZodType<SsFlowConfig> = z.strictObject({
   data: z.strictObject({ root: z.string(), resolution: e.COUNT, holdOut: z.int().min(0), minAestheticScore: z.number().nullable() }),
   vae: z.string(),
-  model: z.strictObject({
-    ...{
-      resolution: e.COUNT,
-      in_channels: e.COUNT,
-      out_channels: e.COUNT,
-      model_channels: e.COUNT,
-      cond_channels: e.COUNT,
-      num_blocks: e.COUNT,
-    },
-    ...{ num_heads: e.COUNT.optional(), num_head_channels: e.COUNT.optional(), mlp_ratio: z.number().positive().optional() },
-    ...{ patch_size: e.COUNT.optional(), pe_mode: z.literal("ape").optional(), use_fp16: z.boolean().optional() },
-    ...{ use_checkpoint: z.boolean().optional(), share_mod: z.boolean().optional() },
-    ...{ qk_rms_norm: z.boolean().optional(), qk_rms_norm_cross: z.boolean().optional() },
-  }),
+  model: e.SS_FLOW_ARGS,
   condition: z.discriminatedUnion("encoder", [
-    z.strictObject({
-      encoder: z.literal("patch"),
-      image_size: e.COUNT,
-      patch_size: e.COUNT,
-      channels: e.COUNT,
-      num_blocks: e.COUNT,
-      num_heads: e.COUNT,
-    }),
+    e.PATCH_ENCODER_ARGS.extend({ encoder: z.literal("patch") }),
     z.strictObject({ encoder: z.literal("dinov2_vitl14_reg"), weights: z.string(), image_size: e.COUNT }),
   ]),
   flow: z.strictObject({

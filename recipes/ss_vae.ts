@@ -3,7 +3,7 @@
  *
  *   deno task train:ss-vae -- --data DATASET --output runs/ss_vae [--size tiny|small|published] [--config FILE.json] [--key.key=value ...]
  *
- * `published` is TRELLIS's ss_vae_conv3d_16l8_fp16 (133 M parameters, about 4.4 TFLOP a sample and step at 64³); `small` (about 0.3 TFLOP) is for
+ * `published` is TRELLIS's ss_vae_conv3d_16l8_fp16 (133 M parameters, about 4.4 TFLOP a sample and step at 64³); `small` (about 0.5 TFLOP) is for
  * hundreds to thousands of objects on one GPU; `tiny` (32³) runs on a CPU. `--config` also takes TRELLIS's own JSON.
  */
 import * as e from "../mod.ts";
@@ -66,13 +66,6 @@ export const SS_VAE_SIZES: Record<string, SsVaeConfig> = {
   },
 };
 
-const HALF = {
-  latent_channels: e.COUNT,
-  num_res_blocks: z.int().min(0),
-  channels: z.array(e.COUNT).min(1),
-  num_res_blocks_middle: z.int().min(0).optional(),
-};
-const HALF_OPTIONS = { norm_type: z.enum(["layer", "group"]).optional(), use_fp16: z.boolean().optional() };
 const SCHEMA: z.ZodType<SsVaeConfig> = z.strictObject({
   data: z.strictObject({
     root: z.string(),
@@ -81,8 +74,8 @@ const SCHEMA: z.ZodType<SsVaeConfig> = z.strictObject({
     minAestheticScore: z.number().nullable(),
     augment: z.boolean(),
   }),
-  encoder: z.strictObject({ in_channels: e.COUNT, ...HALF, ...HALF_OPTIONS }),
-  decoder: z.strictObject({ out_channels: e.COUNT, ...HALF, ...HALF_OPTIONS }),
+  encoder: e.SS_ENCODER_ARGS,
+  decoder: e.SS_DECODER_ARGS,
   loss: z.strictObject({ type: z.enum(["dice", "bce", "l1", "bce+dice"]), kl: z.number().min(0) }),
   steps: e.COUNT,
   seed: z.int().min(0),

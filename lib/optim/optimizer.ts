@@ -1,6 +1,5 @@
 /** The optimizer of a training recipe: flat parameters, AdamW, clipping, loss scaling, means and the learning rate, stepped together. */
 import type { Parameters } from "../nn/parameters.ts";
-import { persist } from "../tensor/scope.ts";
 import { sizeOf, type Tensor } from "../tensor/tensor.ts";
 import { type Adamw, adamwStep, makeAdamw, readStats } from "./adamw.ts";
 import { type Ema, makeEmas } from "./ema.ts";
@@ -133,7 +132,7 @@ export function createOptimizer<S>(specs: S, params: Parameters<S>, config: Opti
       adamw.applied = state.applied;
       restoreGradClip(clip, state.clip);
       scale.logScale = state.logScale;
-      persist(() => refreshCopy(flat));
+      refreshCopy(flat);
     },
   };
 }

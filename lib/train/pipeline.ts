@@ -13,7 +13,7 @@ import type { SsDecoder } from "../models/ss_vae.ts";
 import { type ChannelStatistics, trainingDtype } from "./batch.ts";
 import { type Condition, dinoEncoder, patchEncoder } from "./condition.ts";
 import { checkConfig, ConfigError, type Json, readJson } from "./config.ts";
-import { COUNT } from "./schemas.ts";
+import { COUNT, PATCH_ENCODER_ARGS, SS_DECODER_ARGS, SS_FLOW_ARGS } from "./schemas.ts";
 import { loadSsDecoder } from "./trained_models.ts";
 
 /** How a pipeline samples unless the user says otherwise. */
@@ -50,18 +50,7 @@ export interface LoadPipelineOptions {
 /** Side in pixels of a published pipeline's pictures. */
 const DINO_SIDE = 518;
 
-const DEPTH = z.int().min(0), FLAG = z.boolean().optional(), TIME = z.number().min(0).max(1);
-const FLOW_ARGS = z.strictObject({
-  ...{ resolution: COUNT, in_channels: COUNT, out_channels: COUNT, model_channels: COUNT, cond_channels: COUNT, num_blocks: COUNT },
-  ...{ num_heads: COUNT.optional(), num_head_channels: COUNT.optional(), mlp_ratio: z.number().positive().optional() },
-  ...{ patch_size: COUNT.optional(), pe_mode: z.literal("ape").optional(), use_fp16: FLAG, use_checkpoint: FLAG },
-  ...{ share_mod: FLAG, qk_rms_norm: FLAG, qk_rms_norm_cross: FLAG },
-});
-const DECODER_ARGS = z.strictObject({
-  ...{ out_channels: z.literal(1), latent_channels: COUNT, num_res_blocks: DEPTH, num_res_blocks_middle: DEPTH.optional() },
-  ...{ channels: z.array(COUNT).min(1), norm_type: z.enum(["layer", "group"]).optional(), use_fp16: FLAG },
-});
-const PATCH_ARGS = z.strictObject({ image_size: COUNT, patch_size: COUNT, channels: COUNT, num_blocks: COUNT, num_heads: COUNT });
+const TIME = z.number().min(0).max(1), DECODER_ARGS = SS_DECODER_ARGS.extend({ out_channels: z.literal(1) });
 const SAMPLER = z.looseObject({
   name: z.enum(["FlowEulerSampler", "FlowEulerCfgSampler", "FlowEulerGuidanceIntervalSampler"]),
   args: z.looseObject({ sigma_min: TIME }),
@@ -139,7 +128,7 @@ function readArgs<T>(path: string, name: string, schema: z.ZodType<T>, keys: str
 function loadCondition(folder: string, model: z.infer<typeof CONDITION>, dino?: string): Condition {
   if (typeof model !== "string" && model.name === "PatchEncoder") {
     const path = pathIn(folder, model.path);
-    const args: PatchEncoderArgs = readArgs(path, "PatchEncoder", PATCH_ARGS, Object.keys(PATCH_ARGS.shape));
+    const args: PatchEncoderArgs = readArgs(path, "PatchEncoder", PATCH_ENCODER_ARGS, Object.keys(PATCH_ENCODER_ARGS.shape));
     return patchEncoder(args, loadParameters(patchEncoderSpec(args), `${path}.safetensors`));
   }
   const { name, image_size } = typeof model === "string" ? { name: model, image_size: DINO_SIDE } : model;
@@ -189,7 +178,7 @@ export function loadPipeline(folder: string, { dino }: LoadPipelineOptions = {})
   const decoderPath = pathIn(folder, file.models.sparse_structure_decoder),
     flowPath = pathIn(folder, file.models.sparse_structure_flow_model);
   readArgs(decoderPath, "SparseStructureDecoder", DECODER_ARGS, Object.keys(DECODER_ARGS.shape));
-  const args = readArgs(flowPath, "SparseStructureFlowModel", FLOW_ARGS, Object.keys(FLOW_ARGS.shape));
+  const args = readArgs(flowPath, "SparseStructureFlowModel", SS_FLOW_ARGS, Object.keys(SS_FLOW_ARGS.shape));
   const dtype = trainingDtype("auto", args.use_fp16 ?? false), C = args.in_channels;
   const pipeline: Pipeline = {
     condition: loadCondition(folder, file.image_cond_model, dino),

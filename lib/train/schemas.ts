@@ -25,3 +25,29 @@ export const LOG_SCHEMA: z.ZodType<LogConfig> = z.strictObject({
   saveEvery: z.int().min(0),
   keep: COUNT,
 });
+
+const DEPTH = z.int().min(0), FLAG = z.boolean().optional();
+
+/** Of `SsFlowArgs`. */
+export const SS_FLOW_ARGS = z.strictObject({
+  ...{ resolution: COUNT, in_channels: COUNT, out_channels: COUNT, model_channels: COUNT, cond_channels: COUNT, num_blocks: COUNT },
+  ...{ num_heads: COUNT.optional(), num_head_channels: COUNT.optional(), mlp_ratio: z.number().positive().optional() },
+  ...{ patch_size: COUNT.optional(), pe_mode: z.literal("ape").optional(), use_fp16: FLAG, use_checkpoint: FLAG },
+  ...{ share_mod: FLAG, qk_rms_norm: FLAG, qk_rms_norm_cross: FLAG },
+});
+
+const SS_VAE_ARGS = z.strictObject({
+  ...{ latent_channels: COUNT, num_res_blocks: DEPTH, num_res_blocks_middle: DEPTH.optional(), channels: z.array(COUNT).min(1) },
+  ...{ norm_type: z.enum(["layer", "group"]).optional(), use_fp16: FLAG },
+});
+
+/** Of `SsEncoderArgs`. */
+export const SS_ENCODER_ARGS = SS_VAE_ARGS.extend({ in_channels: COUNT });
+
+/** Of `SsDecoderArgs`. */
+export const SS_DECODER_ARGS = SS_VAE_ARGS.extend({ out_channels: COUNT });
+
+/** Of `PatchEncoderArgs`. */
+export const PATCH_ENCODER_ARGS = z.strictObject({
+  ...{ image_size: COUNT, patch_size: COUNT, channels: COUNT, num_blocks: COUNT, num_heads: COUNT },
+});
