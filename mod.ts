@@ -63,17 +63,17 @@ export { meshStats } from "./lib/mesh/mesh.ts";
 export type { Mesh } from "./lib/mesh/mesh.ts";
 export { curvesHtml, viewerHtml } from "./lib/mesh/viewer.ts";
 
-export { prepareImage } from "./lib/data/condition_image.ts";
+export { mirrorImage, prepareImage } from "./lib/data/condition_image.ts";
 export { clearestView, countViews, holdOut, loadCondition, loadVoxels, openDataset } from "./lib/data/dataset.ts";
 export type { DatasetItem } from "./lib/data/dataset.ts";
 export { createEpochSampler } from "./lib/data/epoch_sampler.ts";
 export type { SamplerState } from "./lib/data/epoch_sampler.ts";
-export { occupancyBatch, remember, voxelIou, voxelsAbove } from "./lib/data/occupancy.ts";
+export { mirrorVoxels, occupancyBatch, remember, voxelIou, voxelsAbove } from "./lib/data/occupancy.ts";
 export { importMesh } from "./lib/data/import_mesh.ts";
 export { assetPaths } from "./lib/data/layout.ts";
 export { prepareDataset } from "./lib/data/prepare.ts";
 export type { PrepareSummary } from "./lib/data/prepare.ts";
-export { createRandom, integer } from "./lib/data/random.ts";
+export { chance, createRandom, integer, uniform } from "./lib/data/random.ts";
 
 export {
   byteDistance,

@@ -25,6 +25,8 @@ export interface SsFlowConfig {
     /** Whether latents are scaled to mean 0 and deviation 1 by channel. */
     normalize: boolean;
   };
+  /** What makes more of few objects: mirrored ones with mirrored pictures, half of the time, and colour channels brighter or darker by up to `gain`. */
+  augment: { mirror: boolean; gain: number };
   sampler: { steps: number; cfgStrength: number; cfgInterval: [number, number]; rescaleT: number };
   steps: number;
   seed: number;
@@ -36,6 +38,7 @@ export interface SsFlowConfig {
 
 const SAMPLER: SsFlowConfig["sampler"] = { steps: 25, cfgStrength: 3, cfgInterval: [0.5, 1], rescaleT: 3 };
 const FLOW: SsFlowConfig["flow"] = { sigmaMin: 1e-5, schedule: { name: "logitNormal", mean: 1, std: 1 }, pUncond: 0.1, normalize: true };
+const NO_AUGMENT: SsFlowConfig["augment"] = { mirror: false, gain: 0 };
 const MODEL = {
   in_channels: 8,
   out_channels: 8,
@@ -54,6 +57,7 @@ export const SS_FLOW_SIZES: Record<string, SsFlowConfig> = {
     model: { ...MODEL, resolution: 8, patch_size: 2, model_channels: 128, cond_channels: 128, num_blocks: 6, num_heads: 4 },
     condition: { encoder: "patch", image_size: 64, patch_size: 8, channels: 128, num_blocks: 2, num_heads: 4 },
     flow: { ...FLOW, schedule: { name: "logitNormal", mean: 0.5, std: 1 } },
+    augment: NO_AUGMENT,
     sampler: SAMPLER,
     steps: 600,
     seed: 0,
@@ -68,6 +72,7 @@ export const SS_FLOW_SIZES: Record<string, SsFlowConfig> = {
     model: { ...MODEL, resolution: 16, patch_size: 2, model_channels: 512, cond_channels: 512, num_blocks: 12, num_heads: 8 },
     condition: { encoder: "patch", image_size: 128, patch_size: 8, channels: 512, num_blocks: 4, num_heads: 8 },
     flow: FLOW,
+    augment: { mirror: true, gain: 0.3 },
     sampler: SAMPLER,
     steps: 8000,
     seed: 0,
@@ -82,6 +87,7 @@ export const SS_FLOW_SIZES: Record<string, SsFlowConfig> = {
     model: e.PUBLISHED_SS_FLOW.ss_flow_img_dit_L_16l8_fp16,
     condition: { encoder: "dinov2_vitl14_reg", weights: "dinov2_vitl14_reg.safetensors", image_size: 518 },
     flow: { ...FLOW, normalize: false },
+    augment: NO_AUGMENT,
     sampler: { ...SAMPLER, cfgStrength: 5 },
     steps: 1_000_000,
     seed: 0,
@@ -109,6 +115,7 @@ const SCHEMA: z.ZodType<SsFlowConfig> = z.strictObject({
     pUncond: z.number().min(0).max(1),
     normalize: z.boolean(),
   }),
+  augment: z.strictObject({ mirror: z.boolean(), gain: z.number().min(0).max(1) }),
   sampler: z.strictObject({
     steps: e.COUNT,
     cfgStrength: z.number(),
@@ -163,22 +170,11 @@ export interface SsFlowResult {
   folder: string;
 }
 
-/** Latents [N, 8, r, r, r] of all items, and their mean and deviation by channel. */
-function encodeLatents(
-  encoder: e.SsEncoder,
-  items: e.DatasetItem[],
-  R: number,
-): { latents: Float32Array[]; mean: number[]; std: number[] } {
-  const C = encoder.args.latent_channels;
-  const latents = items.map((item) =>
-    e.step(() =>
-      e.noGrad(() => {
-        const x = e.tensor(e.occupancyBatch([e.voxelsAbove(e.loadVoxels(item, R), R)], R), [1, 1, R, R, R]);
-        return e.ssEncode(encoder, x).mean.read();
-      })
-    )
+/** Latents [8, r, r, r] of each voxel list. */
+function encodeLatents(encoder: e.SsEncoder, voxels: Int32Array[], R: number): Float32Array[] {
+  return voxels.map((list) =>
+    e.step(() => e.noGrad(() => e.ssEncode(encoder, e.tensor(e.occupancyBatch([list], R), [1, 1, R, R, R])).mean.read()))
   );
-  return { latents, ...e.channelStatistics(latents, C) };
 }
 
 /** Trains, evaluates on held-out pictures, and exports a pipeline to `<output>/models`. */
@@ -187,10 +183,12 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest" }: { outp
   const require = ["voxelized", "cond_rendered"],
     { items } = e.openDataset(c.data.root, { require, minAestheticScore: c.data.minAestheticScore ?? undefined });
   const { train, heldOut } = c.data.holdOut ? e.holdOut(items, c.data.holdOut) : { train: items, heldOut: [] };
-  const vae = e.loadSsVae(c.vae, c.precision), { latents, mean, std } = encodeLatents(vae.encoder, train, R);
+  const vae = e.loadSsVae(c.vae, c.precision), voxels = train.map((item) => e.voxelsAbove(e.loadVoxels(item, R), R));
+  const latents = encodeLatents(vae.encoder, voxels, R), { mean, std } = e.channelStatistics(latents, C);
+  const mirrored = c.augment.mirror ? encodeLatents(vae.encoder, voxels.map((list) => e.mirrorVoxels(list, R)), R) : [];
   const normalization = c.flow.normalize ? { mean, std } : { mean: mean.map(() => 0), std: std.map(() => 1) };
   e.freeLeaves(vae.encoder.params);
-  const x0 = latents.map((z) => e.normalizeChannels(z, normalization));
+  const [x0, mirroredX0] = [latents, mirrored].map((list) => list.map((z) => e.normalizeChannels(z, normalization)));
   if (x0[0].length !== C * r ** 3) {
     throw new e.UserError(
       `Cannot train: the VAE's latents have ${x0[0].length} values, model.resolution and in_channels need ${C * r ** 3}`,
@@ -250,14 +248,22 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest" }: { outp
     const host = e.createRandom(c.seed, i), terms: Record<string, number>[] = [];
     for (const [part, indices] of e.splitEvenly(sampler.next(c.batch.size), c.batch.split).entries()) {
       const B = indices.length, times = e.drawTimes(c.flow.schedule, B, host);
-      const images = e.joinBytes(indices.map((k) => picture(k * most + e.integer(host, 0, views[k] - 1))));
+      const shown = indices.map((k) => picture(k * most + e.integer(host, 0, views[k] - 1)));
       const kept = Float32Array.from({ length: B }, () => host() < c.flow.pUncond ? 0 : 1);
+      const flipped = indices.map(() => c.augment.mirror && e.chance(host, 0.5));
+      const gains = indices.flatMap(() =>
+        [0, 1, 2].map(() => c.augment.gain ? e.uniform(host, 1 - c.augment.gain, 1 + c.augment.gain) : 1)
+      );
+      const images = e.joinBytes(shown.map((bytes, b) => flipped[b] ? e.mirrorImage(bytes, S) : bytes));
       const pass = () =>
         e.step(() => {
           const random = e.stepGenerator(c.seed, i * c.batch.split + part);
-          const data = e.tensor(e.joinFloats(indices.map((k) => x0[k])), [B, C, r, r, r]);
+          const data = e.tensor(e.joinFloats(indices.map((k, b) => (flipped[b] ? mirroredX0 : x0)[k])), [B, C, r, r, r]);
           const { xt, velocity } = e.flowPath(data, random.normal(data.shape), times, c.flow);
-          const tokens = e.mul(condition.encode(e.tensor(images, [B, 3, S, S])), e.tensor(kept, [B, 1, 1]));
+          const tokens = e.mul(
+            condition.encode(e.mul(e.tensor(images, [B, 3, S, S]), e.tensor(gains, [B, 3, 1, 1]))),
+            e.tensor(kept, [B, 1, 1]),
+          );
           const v = e.ssFlow(model, xt, e.tensor(times.map((t) => 1000 * t), [B]), tokens);
           const loss = e.mse(v, velocity);
           e.backward(e.mul(loss, optimizer.lossScale() * B / c.batch.size));

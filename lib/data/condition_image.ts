@@ -55,6 +55,13 @@ export function conditionImage(image: Image, size: number): Float32Array<ArrayBu
   return premultiply(cropTo(image, [Math.trunc(cx - half), Math.trunc(cy - half), Math.trunc(cx + half), Math.trunc(cy + half)], size));
 }
 
+/** A condition image [3, size, size] with left and right exchanged. */
+export function mirrorImage(image: Uint8Array, size: number): Uint8Array<ArrayBuffer> {
+  const out = new Uint8Array(image.length);
+  for (let row = 0; row < image.length; row += size) for (let x = 0; x < size; x++) out[row + x] = image[row + size - 1 - x];
+  return out;
+}
+
 /** What {@linkcode prepareImage} gives. */
 export interface PreparedImage {
   /** [3, size, size], 0 to 1, on black. */

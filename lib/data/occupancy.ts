@@ -21,6 +21,11 @@ export function occupancyBatch(voxels: readonly Int32Array[], R: number, random?
   return out;
 }
 
+/** Voxels [N, 3] of a grid with side R, mirrored in the plane x = 0: the object that a mirrored picture shows. */
+export function mirrorVoxels(voxels: Int32Array, R: number): Int32Array<ArrayBuffer> {
+  return Int32Array.from(voxels, (v, i) => i % 3 === 0 ? R - 1 - v : v);
+}
+
 /** The indices [N, 3] of a grid's elements above `level`, x slowest. */
 export function voxelsAbove(grid: ArrayLike<number>, R: number, level = 0): Int32Array<ArrayBuffer> {
   const found: number[] = [];

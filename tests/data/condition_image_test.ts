@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { conditionImage, prepareImage } from "../../lib/data/condition_image.ts";
+import { conditionImage, mirrorImage, prepareImage } from "../../lib/data/condition_image.ts";
 import type { Image } from "../../lib/io/image.ts";
 
 /** A picture with a colour for each pixel. */
@@ -70,4 +70,8 @@ Deno.test("prepareImage() takes all of a picture without a plain background, and
 
 Deno.test("prepareImage() refuses a picture with nothing in it", () => {
   assert.throws(() => prepareImage(picture(8, 8, 4, () => [255, 255, 255, 100]), 8), /no pixel has alpha above 0.8/);
+});
+
+Deno.test("mirrorImage() exchanges left and right of each row", () => {
+  assert.deepEqual([...mirrorImage(Uint8Array.from({ length: 12 }, (_, i) => i), 2)], [1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10]);
 });

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { occupancyBatch, remember, UPRIGHT_SYMMETRIES, voxelIou, voxelsAbove } from "../../lib/data/occupancy.ts";
+import { mirrorVoxels, occupancyBatch, remember, UPRIGHT_SYMMETRIES, voxelIou, voxelsAbove } from "../../lib/data/occupancy.ts";
 
 /** A generator of whole numbers: the n-th call of `integer(random, 0, 7)` gives the n-th of `list`. */
 function fixed(...list: number[]): () => number {
@@ -31,6 +31,12 @@ Deno.test("occupancyBatch() turns and mirrors about the vertical axis: eight way
   assert.ok(seen.has(`${voxelsAbove(occupancyBatch([voxels], R), R)}`), "the object as it is is one of them");
   const two = occupancyBatch([voxels, voxels], R, fixed(1, 1));
   assert.deepEqual(two.slice(0, 64), two.slice(64), "each object has a turn of its own, drawn in order");
+});
+
+Deno.test("mirrorVoxels() exchanges x alone, and twice changes nothing", () => {
+  const voxels = Int32Array.of(0, 1, 2, 3, 0, 1);
+  assert.deepEqual([...mirrorVoxels(voxels, 4)], [3, 1, 2, 0, 0, 1]);
+  assert.deepEqual(mirrorVoxels(mirrorVoxels(voxels, 4), 4), voxels);
 });
 
 Deno.test("voxelsAbove() lists what is above the level, in the order of the grid", () => {
