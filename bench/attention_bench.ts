@@ -1,43 +1,136 @@
 /**
- * Times attention on CUDA, forward and backward, in medians of CUDA events, and writes bench/results/attention.json.
+ * Times attention on CUDA, forward and backward, in medians of CUDA events, beside PyTorch's cuDNN and FlashAttention backends in the same run
+ * (where python3 has torch), and writes bench/results/attention.json.
  *
  *   deno task bench bench/attention_bench.ts
  */
-import { crossAttention, selfAttention } from "../lib/ops/attention.ts";
+import { crossAttention, selfAttention, type SelfAttentionOptions } from "../lib/ops/attention.ts";
 import { Generator } from "../lib/tensor/random.ts";
 import { step } from "../lib/tensor/scope.ts";
 import { backward, noGrad } from "../lib/tensor/tape.ts";
-import type { Tensor } from "../lib/tensor/tensor.ts";
-import { benchmark, type Row, row, time } from "./harness.ts";
+import { type Tensor, tensor } from "../lib/tensor/tensor.ts";
+import { benchmark, fastest, measured, type PeerTime, type Row, time, timePeers } from "./harness.ts";
 
-/** Dense 16-bit TFLOP/s of an H100 or H200 by its data sheet. */
-const LIMIT = 989;
-/** Forward and backward of one shape; useful work alone is counted: 4 B H L M D forward, 2.5 times that backward. */
-function rows({ B, L, M, H, D }: { B: number; L: number; M: number; H: number; D: number }): Row[] {
+/** Dense 16-bit TFLOP/s of an H100 or H200 by its data sheet, and the bytes a second that an H200 copies at. */
+const LIMIT = 989, BANDWIDTH = 4.3e12;
+const BF16 = { dtype: "bf16" as const };
+
+/** Milliseconds of an op's forward and backward pass: by default, and with gradients added in any order. */
+interface Times {
+  forward: number;
+  backward: number;
+  anyOrder: number;
+}
+
+/** Times `run`, which takes `inputs` and options. */
+function timeOp(inputs: Tensor[], run: (options: SelfAttentionOptions) => Tensor): Times {
+  const dy = noGrad(() => new Generator(2).normal(run({}).shape, BF16));
+  for (const t of inputs) t.requiresGrad = true;
+  const fresh = (options: SelfAttentionOptions) => (): Tensor => {
+    for (const t of inputs) t.grad = null;
+    return run(options);
+  };
+  return {
+    forward: time(() => {}, () => void noGrad(() => run({}))),
+    backward: time(fresh({}), (y) => backward(y, dy)),
+    anyOrder: time(fresh({ anyOrder: true }), (y) => backward(y, dy)),
+  };
+}
+
+/** A row in TFLOP/s, from milliseconds and a peer's. */
+function rate(name: string, tflop: number, ms: number, peer?: { name: string; ms: number }): Row {
+  const ours = 1e3 * tflop / ms, beside = peer && { peer: 1e3 * tflop / peer.ms, peer_name: peer.name, ratio: peer.ms / ms };
+  return measured({ case: name, metric: "rate", unit: "TFLOP/s", ours, limit: LIMIT, fraction_of_limit: ours / LIMIT, ...beside });
+}
+
+const OURS = { anyOrder: "ours, in any order", dense: "ours, dense of equal work" };
+
+/** One dense shape; useful work alone is counted: 4 B H L M D forward, 2.5 times that backward. */
+function dense(peers: PeerTime[], [L, M, D]: number[], B = 8, H = 16): Row[] {
   return step(() => {
-    const random = new Generator(1), options = { dtype: "bf16" as const }, self = L === M;
-    const q = random.normal(self ? [B, L, 3, H, D] : [B, L, H, D], options), kv = random.normal([B, M, 2, H, D], options);
-    const dy = random.normal([B, L, H, D], options), inputs = self ? [q] : [q, kv];
-    for (const t of inputs) t.requiresGrad = true;
-    const forward = (): Tensor => self ? selfAttention(q) : crossAttention(q, kv);
-    const fresh = (): Tensor => {
-      for (const t of inputs) t.grad = null;
-      return forward();
-    };
-    const work = 4 * B * H * L * M * D / 1e9, name = `bf16 B ${B} H ${H} D ${D} ${L} x ${M}`;
+    const random = new Generator(1), self = L === M;
+    const q = random.normal(self ? [B, L, 3, H, D] : [B, L, H, D], BF16), kv = self ? [] : [random.normal([B, M, 2, H, D], BF16)];
+    const ms = timeOp([q, ...kv], (options) => self ? selfAttention(q, options) : crossAttention(q, kv[0], options));
+    const work = 4 * B * H * L * M * D / 1e12, name = `bf16 B ${B} H ${H} D ${D} ${L} x ${M}`, peer = fastest(peers, `${name} backward`);
     return [
-      measured(`${name} forward`, work / time(() => {}, () => void noGrad(forward))),
-      measured(`${name} backward`, 2.5 * work / time(fresh, (y) => backward(y, dy))),
+      rate(`${name} forward`, work, ms.forward, fastest(peers, `${name} forward`)),
+      rate(`${name} backward`, 2.5 * work, ms.backward, peer),
+      rate(`${name} backward in any order`, 2.5 * work, ms.anyOrder, peer),
+      rate(`${name} backward, beside any order`, 2.5 * work, ms.backward, { name: OURS.anyOrder, ms: ms.anyOrder }),
     ];
   });
 }
 
-function measured(name: string, ours: number): Row {
-  console.log(`${name}: ${ours.toFixed(0)} TFLOP/s`);
-  return row({ case: name, metric: "rate", unit: "TFLOP/s", ours, limit: LIMIT, fraction_of_limit: ours / LIMIT });
+/** Eight sequences of 2048 to 8192 tokens, beside eight of one length with the same work. */
+function varlen(H = 16, D = 64): Row[] {
+  const lengths = [2048, 2926, 3803, 4681, 5559, 6436, 7314, 8192], offsets = [0];
+  for (const n of lengths) offsets.push(offsets.at(-1)! + n);
+  const squares = lengths.reduce((sum, n) => sum + n * n, 0), L = Math.round(Math.sqrt(squares / 8)), N = offsets.at(-1)!;
+  const work = (sum: number): number => 4 * H * D * sum / 1e12, even = 8 * L * L;
+  return step(() => {
+    const random = new Generator(1), sequences = { offsets: tensor(offsets, [9], { dtype: "i32" }), longest: 8192 };
+    const ragged = random.normal([N, 3, H, D], BF16), same = random.normal([8, L, 3, H, D], BF16);
+    const ours = timeOp([ragged], (options) => selfAttention(ragged, { sequences, ...options }));
+    const plain = timeOp([same], (options) => selfAttention(same, options)), scale = squares / even;
+    const name = `bf16 8 sequences of 2048 to 8192 H ${H} D ${D}`, beside = (ms: number) => ({ name: OURS.dense, ms: ms * scale });
+    return [
+      rate(`${name} forward`, work(squares), ours.forward, beside(plain.forward)),
+      rate(`${name} backward`, 2.5 * work(squares), ours.backward, beside(plain.backward)),
+      rate(`${name} backward in any order`, 2.5 * work(squares), ours.anyOrder, beside(plain.anyOrder)),
+    ];
+  });
 }
 
-benchmark(
-  "attention",
-  () => [[4096, 4096, 64], [4096, 1374, 64], [4096, 4096, 128], [4096, 1374, 128]].flatMap(([L, M, D]) => rows({ B: 8, L, M, H: 16, D })),
-);
+/** The shifted windows of `samples` sphere shells in R³: the voxels window by window, and each window's count. */
+function shellWindows(samples: number, R = 64, window = 8): { rows: number[]; lengths: number[] } {
+  const windows = new Map<number, number[]>(),
+    middle = (R - 1) / 2,
+    side = R / window + 1,
+    cell = (x: number): number => Math.floor((x + window / 2) / window);
+  let voxels = 0;
+  for (let b = 0; b < samples; b++) {
+    for (let x = 0; x < R; x++) {
+      for (let y = 0; y < R; y++) {
+        for (let z = 0; z < R; z++) {
+          const distance = Math.hypot(x - middle, y - middle, z - middle);
+          if (distance < R / 2 - 1.25 || distance > R / 2) continue;
+          const key = ((b * side + cell(x)) * side + cell(y)) * side + cell(z), rows = windows.get(key) ?? [];
+          windows.set(key, rows);
+          rows.push(voxels++);
+        }
+      }
+    }
+  }
+  const sorted = [...windows].sort(([a], [b]) => a - b).map(([, rows]) => rows);
+  return { rows: sorted.flat(), lengths: sorted.map((rows) => rows.length) };
+}
+
+/** Attention within windows: bound by memory, four arrays of [N, H, D] forward and eight backward. */
+function windowed(peers: PeerTime[], samples: number, H = 12, D = 64): Row[] {
+  return step(() => {
+    const { rows, lengths } = shellWindows(samples), N = rows.length, offsets = [0], i32 = { dtype: "i32" } as const;
+    for (const n of lengths) offsets.push(offsets.at(-1)! + n);
+    const sequences = {
+      offsets: tensor(offsets, [offsets.length], i32),
+      longest: Math.max(...lengths),
+      rows: tensor(rows, [N], i32),
+    };
+    const qkv = new Generator(1).normal([N, 3, H, D], BF16), ms = timeOp([qkv], (options) => selfAttention(qkv, { sequences, ...options }));
+    const name = `bf16 windows of ${N} voxels H ${H} D ${D}`,
+      micros = (pass: "forward" | "backward", arrays: number): Row => {
+        const peer = fastest(peers, `${name} ${pass}`), limit = 1e6 * arrays * N * H * D * 2 / BANDWIDTH, ours = 1e3 * ms[pass];
+        const beside = peer && { peer: 1e3 * peer.ms, peer_name: peer.name, ratio: peer.ms / ms[pass] };
+        return measured({ case: `${name} ${pass}`, metric: "time", unit: "µs", ours, limit, fraction_of_limit: limit / ours, ...beside });
+      };
+    return [micros("forward", 4), micros("backward", 8)];
+  });
+}
+
+benchmark("attention", () => {
+  const peers = timePeers("attention");
+  return [
+    ...[[4096, 4096, 64], [4096, 1374, 64], [4096, 4096, 128], [4096, 1374, 128]].flatMap((shape) => dense(peers, shape)),
+    ...varlen(),
+    ...[1, 4].flatMap((samples) => windowed(peers, samples)),
+  ];
+});

@@ -1,10 +1,10 @@
-/** What the benchmarks share: device time in medians of CUDA events, rows beside the chip's limit, and the file that they go to. */
+/** What the benchmarks share: device time in medians of CUDA events, peers, rows beside the chip's limit, and the file that they go to. */
 import { openCudart } from "../ffi/cudart.ts";
 import { readDriver } from "../ffi/cuda_driver.ts";
 import { writeFileAtomic } from "../lib/io/atomic.ts";
-import { hasCuda, openDevice } from "../lib/tensor/device.ts";
+import { device, hasCuda, openDevice } from "../lib/tensor/device.ts";
 import { step } from "../lib/tensor/scope.ts";
-import { stream } from "../lib/tensor/tensor.ts";
+import { empty, stream } from "../lib/tensor/tensor.ts";
 
 /** One measured case. `ratio` > 1 means that ours is better than the peer, `fraction_of_limit` is of what the chip could do. */
 export interface Row {
@@ -15,25 +15,38 @@ export interface Row {
   peer: number | null;
   peer_name: string | null;
   ratio: number | null;
-  limit: number;
-  fraction_of_limit: number;
+  limit: number | null;
+  fraction_of_limit: number | null;
 }
 
-/** A row without a peer. */
-export function row(values: Pick<Row, "case" | "metric" | "unit" | "ours" | "limit" | "fraction_of_limit">): Row {
-  return { peer: null, peer_name: null, ratio: null, ...values };
+/** A row; what is not given is null. */
+export function row(values: Pick<Row, "case" | "metric" | "unit" | "ours"> & Partial<Row>): Row {
+  const { case: name, metric, unit, ours, ...rest } = values;
+  return { case: name, metric, unit, ours, peer: null, peer_name: null, ratio: null, limit: null, fraction_of_limit: null, ...rest };
 }
 
-const WARM_UP = 3, RUNS = 20;
+/** A {@linkcode row} that is printed too. */
+export function measured(values: Parameters<typeof row>[0]): Row {
+  const made = row(values), { peer, peer_name, ratio, unit } = made, digits = (x: number): string => `${Number(x.toPrecision(4))} ${unit}`;
+  console.log(`${made.case}: ${digits(made.ours)}${peer === null ? "" : `, ${peer_name} ${digits(peer)}, ratio ${ratio?.toFixed(3)}`}`);
+  return made;
+}
 
-/** Median milliseconds on the device of `run`, each time on what `prepare` made. */
-export function time<T>(prepare: () => T, run: (made: T) => void): number {
+const WARM_UP = 3, RUNS = 20, SPACER = { bytes: 2 ** 28, times: 8 };
+
+/**
+ * Median milliseconds on the device of `run`, each time on what `prepare` made. Zeros are written before: the host gets ahead of the device
+ * meanwhile, so that launches cost nothing, and the cache holds nothing of the inputs.
+ */
+export function time<T>(prepare: () => T, run: (made: T) => void, runs = RUNS): number {
   const cuda = openCudart(), events = [new BigUint64Array(1), new BigUint64Array(1)], elapsed = new Float32Array(1), all: number[] = [];
   for (const e of events) cuda.cudaEventCreate(e);
   const [start, end] = events.map((e) => e[0]);
-  for (let i = -WARM_UP; i < RUNS; i++) {
+  for (let i = -WARM_UP; i < runs; i++) {
     step(() => {
-      const made = prepare();
+      const made = prepare(), spacer = empty([SPACER.bytes], "u8");
+      for (let k = 0; k < SPACER.times; k++) device().memory.zero(spacer.addr, spacer.bytes);
+      spacer.free();
       cuda.cudaEventRecord(start, stream());
       run(made);
       cuda.cudaEventRecord(end, stream());
@@ -43,7 +56,36 @@ export function time<T>(prepare: () => T, run: (made: T) => void): number {
     });
   }
   for (const e of [start, end]) cuda.cudaEventDestroy(e);
-  return all.sort((a, b) => a - b)[RUNS >> 1];
+  return all.sort((a, b) => a - b)[runs >> 1];
+}
+
+/** One case of another program, timed in the same way; null where it cannot run it. */
+export interface PeerTime {
+  case: string;
+  name: string;
+  ms: number | null;
+}
+
+/** Runs bench/peers/<name>.py, which writes its rows to the file that it is given. None where there is no python3 that has what it needs. */
+export function timePeers(name: string): PeerTime[] {
+  const script = decodeURIComponent(new URL(`peers/${name}.py`, import.meta.url).pathname),
+    file = Deno.makeTempFileSync({ suffix: ".json" });
+  try {
+    const { success } = new Deno.Command("python3", { args: [script, file], stdout: "inherit", stderr: "inherit" }).outputSync();
+    if (success) return JSON.parse(Deno.readTextFileSync(file));
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  } finally {
+    Deno.removeSync(file);
+  }
+  console.error(`no peers: python3 bench/peers/${name}.py did not run`);
+  return [];
+}
+
+/** The fastest of `peers` in a case. */
+export function fastest(peers: PeerTime[], name: string): { name: string; ms: number } | undefined {
+  const able = peers.filter((p): p is PeerTime & { ms: number } => p.case === name && p.ms !== null);
+  return able.sort((a, b) => a.ms - b.ms)[0];
 }
 
 /** Registers a benchmark with `deno bench`: it measures once and writes bench/results/<name>.json. Ignored where there is no GPU. */

@@ -1,15 +1,24 @@
 /** Opens the kernel libraries of a device. Every call throws a {@linkcode KernelError} on a non-zero status. */
 import { missingInstructions } from "./host.ts";
-import { FLASH_ATTN, type FlashAttnKernels, OPS, type OpsKernels, RENDER, type RenderKernels } from "./symbols.ts";
+import {
+  FLASH_ATTN,
+  type FlashAttnKernels,
+  OPS,
+  type OpsKernels,
+  RENDER,
+  type RenderKernels,
+  SPCONV,
+  type SpconvKernels,
+} from "./symbols.ts";
 
 /** A device that the kernel libraries exist for. */
 export type Device = "cpu" | "cuda";
 
 /** All kernels of a device. */
-export type Kernels = OpsKernels & FlashAttnKernels & RenderKernels;
+export type Kernels = OpsKernels & FlashAttnKernels & SpconvKernels & RenderKernels;
 
 /** The version of the C ABI that these bindings speak (`K_ABI_VERSION` in `kernels/include/k.h`). */
-export const ABI_VERSION = 1;
+export const ABI_VERSION = 2;
 
 /** A kernel refused its arguments (status < 0), or CUDA reported an error (status > 0). */
 export class KernelError extends Error {
@@ -20,7 +29,7 @@ export class KernelError extends Error {
   }
 }
 
-const LIBRARIES = { ops: OPS, flash_attn: FLASH_ATTN, render: RENDER };
+const LIBRARIES = { ops: OPS, flash_attn: FLASH_ATTN, spconv: SPCONV, render: RENDER };
 
 /** The folder of the kernel libraries: `kernels/prebuilt/<platform>/`, or the one that ESPALIER_KERNELS names. */
 export function kernelFolder(): URL {

@@ -15,12 +15,12 @@ export const OPS = {
   k_unary_fwd: { parameters: ["u64", "u64", "i64", "i32", "i32", "u64"], result: "i32" },
   k_unary_bwd: { parameters: ["u64", "u64", "u64", "i64", "i32", "i32", "u64"], result: "i32" },
   k_affine_fwd: { parameters: ["u64", "u64", "i64", "f32", "f32", "i32", "u64"], result: "i32" },
-  k_gate_add_fwd: { parameters: ["u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_gate_add_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
   k_gate_add_bwd_workspace: { parameters: ["buffer", "i32", "i32", "i32"], result: "i32" },
-  k_gate_add_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
-  k_group_norm_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "f32", "i32", "u64"], result: "i32" },
+  k_gate_add_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_group_norm_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "f32", "i32", "u64"], result: "i32" },
   k_group_norm_workspace: { parameters: ["buffer", "i32", "i32", "i32", "i32"], result: "i32" },
-  k_group_norm_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_group_norm_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
   k_abi_version: { parameters: [], result: "i32" },
   k_last_error: { parameters: [], result: "pointer" },
   k_matmul_fwd: { parameters: ["u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "i32", "i64", "i64", "i32", "u64"], result: "i32", optional: true },
@@ -30,9 +30,9 @@ export const OPS = {
   k_layer_norm_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "f32", "i32", "u64"], result: "i32" },
   k_layer_norm_bwd_workspace: { parameters: ["buffer", "i32", "i32"], result: "i32" },
   k_layer_norm_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "u64"], result: "i32" },
-  k_layer_norm_modulate_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "f32", "i32", "u64"], result: "i32" },
+  k_layer_norm_modulate_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "f32", "i32", "u64"], result: "i32" },
   k_layer_norm_modulate_bwd_workspace: { parameters: ["buffer", "i32", "i32", "i32"], result: "i32" },
-  k_layer_norm_modulate_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_layer_norm_modulate_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
   k_grad_norm_workspace: { parameters: ["buffer", "i64"], result: "i32" },
   k_grad_norm_fwd: { parameters: ["u64", "u64", "u64", "i64", "f64", "u64"], result: "i32" },
   k_adamw_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "i64", "i64", "i64", "f64", "f64", "f64", "f64", "f64", "f64", "f64", "f64", "i32", "i32", "u64"], result: "i32" },
@@ -62,12 +62,12 @@ export interface OpsKernels {
   k_unary_fwd(y: bigint, x: bigint, n: bigint, op: number, dtype: number, stream: bigint): void;
   k_unary_bwd(dx: bigint, dy: bigint, x: bigint, n: bigint, op: number, dtype: number, stream: bigint): void;
   k_affine_fwd(y: bigint, x: bigint, n: bigint, scale: number, shift: number, dtype: number, stream: bigint): void;
-  k_gate_add_fwd(y: bigint, x: bigint, h: bigint, gate: bigint, B: number, L: number, C: number, dtype: number, stream: bigint): void;
-  k_gate_add_bwd_workspace(bytes: BigUint64Array<ArrayBuffer>, B: number, L: number, C: number): void;
-  k_gate_add_bwd(dh: bigint, dgate: bigint, dy: bigint, h: bigint, gate: bigint, scratch: bigint, B: number, L: number, C: number, dtype: number, stream: bigint): void;
-  k_group_norm_fwd(y: bigint, mean: bigint, rstd: bigint, x: bigint, w: bigint, b: bigint, scratch: bigint, B: number, L: number, C: number, G: number, eps: number, dtype: number, stream: bigint): void;
-  k_group_norm_workspace(bytes: BigUint64Array<ArrayBuffer>, B: number, L: number, C: number, G: number): void;
-  k_group_norm_bwd(dx: bigint, dw: bigint, db: bigint, dy: bigint, x: bigint, w: bigint, mean: bigint, rstd: bigint, scratch: bigint, B: number, L: number, C: number, G: number, dtype: number, stream: bigint): void;
+  k_gate_add_fwd(y: bigint, x: bigint, h: bigint, gate: bigint, offsets: bigint, N: number, B: number, C: number, dtype: number, stream: bigint): void;
+  k_gate_add_bwd_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, B: number, C: number): void;
+  k_gate_add_bwd(dh: bigint, dgate: bigint, dy: bigint, h: bigint, gate: bigint, offsets: bigint, scratch: bigint, N: number, B: number, C: number, dtype: number, stream: bigint): void;
+  k_group_norm_fwd(y: bigint, mean: bigint, rstd: bigint, x: bigint, w: bigint, b: bigint, offsets: bigint, scratch: bigint, N: number, B: number, C: number, G: number, eps: number, dtype: number, stream: bigint): void;
+  k_group_norm_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, B: number, C: number, G: number): void;
+  k_group_norm_bwd(dx: bigint, dw: bigint, db: bigint, dy: bigint, x: bigint, w: bigint, mean: bigint, rstd: bigint, offsets: bigint, scratch: bigint, N: number, B: number, C: number, G: number, dtype: number, stream: bigint): void;
   k_matmul_fwd(y: bigint, a: bigint, b: bigint, bias: bigint, batch: number, M: number, N: number, K: number, trans_a: number, trans_b: number, stride_a: bigint, stride_b: bigint, dtype: number, stream: bigint): void;
   k_copy_fwd(y: bigint, x: bigint, extents: BigUint64Array<ArrayBuffer>, y_strides: BigUint64Array<ArrayBuffer>, x_strides: BigUint64Array<ArrayBuffer>, rank: number, element_bytes: number, stream: bigint): void;
   k_gather_rows_fwd(y: bigint, x: bigint, index: bigint, M: bigint, N: bigint, C: bigint, element_bytes: number, stream: bigint): void;
@@ -75,9 +75,9 @@ export interface OpsKernels {
   k_layer_norm_fwd(y: bigint, mean: bigint, rstd: bigint, x: bigint, w: bigint, b: bigint, N: number, C: number, eps: number, dtype: number, stream: bigint): void;
   k_layer_norm_bwd_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, C: number): void;
   k_layer_norm_bwd(dx: bigint, dw: bigint, db: bigint, dy: bigint, x: bigint, w: bigint, mean: bigint, rstd: bigint, scratch: bigint, N: number, C: number, dtype: number, stream: bigint): void;
-  k_layer_norm_modulate_fwd(y: bigint, mean: bigint, rstd: bigint, x: bigint, shift: bigint, scale: bigint, B: number, L: number, C: number, eps: number, dtype: number, stream: bigint): void;
-  k_layer_norm_modulate_bwd_workspace(bytes: BigUint64Array<ArrayBuffer>, B: number, L: number, C: number): void;
-  k_layer_norm_modulate_bwd(dx: bigint, dshift: bigint, dscale: bigint, dy: bigint, x: bigint, scale: bigint, mean: bigint, rstd: bigint, scratch: bigint, B: number, L: number, C: number, dtype: number, stream: bigint): void;
+  k_layer_norm_modulate_fwd(y: bigint, mean: bigint, rstd: bigint, x: bigint, shift: bigint, scale: bigint, offsets: bigint, N: number, B: number, C: number, eps: number, dtype: number, stream: bigint): void;
+  k_layer_norm_modulate_bwd_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, B: number, C: number): void;
+  k_layer_norm_modulate_bwd(dx: bigint, dshift: bigint, dscale: bigint, dy: bigint, x: bigint, scale: bigint, mean: bigint, rstd: bigint, offsets: bigint, scratch: bigint, N: number, B: number, C: number, dtype: number, stream: bigint): void;
   k_grad_norm_workspace(bytes: BigUint64Array<ArrayBuffer>, n: bigint): void;
   k_grad_norm_fwd(stats: bigint, grad: bigint, scratch: bigint, n: bigint, unscale: number, stream: bigint): void;
   k_adamw_fwd(p: bigint, m: bigint, v: bigint, ema: bigint, copy: bigint, grad: bigint, stats: bigint, n: bigint, n_copy: bigint, t: bigint, lr: number, beta1: number, beta2: number, eps: number, weight_decay: number, unscale: number, max_norm: number, ema_rate: number, zero_grad: number, copy_dtype: number, stream: bigint): void;
@@ -93,15 +93,183 @@ export interface OpsKernels {
 }
 
 export const FLASH_ATTN = {
-  k_attention_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "f32", "i32", "u64"], result: "i32" },
-  k_attention_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "i64", "f32", "i32", "u64"], result: "i32" },
+  k_attention_workspace: { parameters: ["buffer", "buffer"], result: "i32" },
+  k_attention_fwd: { parameters: ["buffer", "u64"], result: "i32" },
+  k_attention_bwd: { parameters: ["buffer", "u64"], result: "i32" },
   k_abi_version: { parameters: [], result: "i32" },
   k_last_error: { parameters: [], result: "pointer" },
 } as const;
 
 export interface FlashAttnKernels {
-  k_attention_fwd(o: bigint, lse: bigint, q: bigint, k: bigint, v: bigint, B: number, L: number, M: number, H: number, D: number, o_batch: bigint, o_token: bigint, o_head: bigint, q_batch: bigint, q_token: bigint, q_head: bigint, k_batch: bigint, k_token: bigint, k_head: bigint, v_batch: bigint, v_token: bigint, v_head: bigint, scale: number, dtype: number, stream: bigint): void;
-  k_attention_bwd(dq: bigint, dk: bigint, dv: bigint, d_o: bigint, o: bigint, lse: bigint, q: bigint, k: bigint, v: bigint, delta: bigint, B: number, L: number, M: number, H: number, D: number, dq_batch: bigint, dq_token: bigint, dq_head: bigint, dk_batch: bigint, dk_token: bigint, dk_head: bigint, dv_batch: bigint, dv_token: bigint, dv_head: bigint, d_o_batch: bigint, d_o_token: bigint, d_o_head: bigint, o_batch: bigint, o_token: bigint, o_head: bigint, q_batch: bigint, q_token: bigint, q_head: bigint, k_batch: bigint, k_token: bigint, k_head: bigint, v_batch: bigint, v_token: bigint, v_head: bigint, scale: number, dtype: number, stream: bigint): void;
+  k_attention_workspace(bytes: BigUint64Array<ArrayBuffer>, problem: BigUint64Array<ArrayBuffer>): void;
+  k_attention_fwd(problem: BigUint64Array<ArrayBuffer>, stream: bigint): void;
+  k_attention_bwd(problem: BigUint64Array<ArrayBuffer>, stream: bigint): void;
+}
+
+export const K_ATTENTION_ANY_ORDER = 1;
+
+export const K_ATTENTION_CHECK = 2;
+
+export const K_ATTENTION_SM80 = 4;
+
+export const K_ATTENTION = [
+  ["dtype", "i64"],
+  ["flags", "i64"],
+  ["B", "i64"],
+  ["L", "i64"],
+  ["M", "i64"],
+  ["H", "i64"],
+  ["D", "i64"],
+  ["q_total", "i64"],
+  ["k_total", "i64"],
+  ["scale", "f64"],
+  ["q_offsets", "u64"],
+  ["k_offsets", "u64"],
+  ["q_rows", "u64"],
+  ["k_rows", "u64"],
+  ["q", "u64"],
+  ["q_batch", "i64"],
+  ["q_token", "i64"],
+  ["q_head", "i64"],
+  ["k", "u64"],
+  ["k_batch", "i64"],
+  ["k_token", "i64"],
+  ["k_head", "i64"],
+  ["v", "u64"],
+  ["v_batch", "i64"],
+  ["v_token", "i64"],
+  ["v_head", "i64"],
+  ["o", "u64"],
+  ["o_batch", "i64"],
+  ["o_token", "i64"],
+  ["o_head", "i64"],
+  ["lse", "u64"],
+  ["d_o", "u64"],
+  ["d_o_batch", "i64"],
+  ["d_o_token", "i64"],
+  ["d_o_head", "i64"],
+  ["dq", "u64"],
+  ["dq_batch", "i64"],
+  ["dq_token", "i64"],
+  ["dq_head", "i64"],
+  ["dk", "u64"],
+  ["dk_batch", "i64"],
+  ["dk_token", "i64"],
+  ["dk_head", "i64"],
+  ["dv", "u64"],
+  ["dv_batch", "i64"],
+  ["dv_token", "i64"],
+  ["dv_head", "i64"],
+  ["workspace", "u64"],
+  ["workspace_bytes", "i64"],
+] as const;
+
+export interface KAttention {
+  dtype: number;
+  flags: number;
+  B: number;
+  L: number;
+  M: number;
+  H: number;
+  D: number;
+  q_total: number;
+  k_total: number;
+  scale: number;
+  q_offsets: bigint;
+  k_offsets: bigint;
+  q_rows: bigint;
+  k_rows: bigint;
+  q: bigint;
+  q_batch: number;
+  q_token: number;
+  q_head: number;
+  k: bigint;
+  k_batch: number;
+  k_token: number;
+  k_head: number;
+  v: bigint;
+  v_batch: number;
+  v_token: number;
+  v_head: number;
+  o: bigint;
+  o_batch: number;
+  o_token: number;
+  o_head: number;
+  lse: bigint;
+  d_o: bigint;
+  d_o_batch: number;
+  d_o_token: number;
+  d_o_head: number;
+  dq: bigint;
+  dq_batch: number;
+  dq_token: number;
+  dq_head: number;
+  dk: bigint;
+  dk_batch: number;
+  dk_token: number;
+  dk_head: number;
+  dv: bigint;
+  dv_batch: number;
+  dv_token: number;
+  dv_head: number;
+  workspace: bigint;
+  workspace_bytes: number;
+}
+
+export const SPCONV = {
+  k_abi_version: { parameters: [], result: "i32" },
+  k_last_error: { parameters: [], result: "pointer" },
+  k_sparse_strided_rows: { parameters: ["buffer", "i32", "i32", "i32", "i32", "i32", "i32"], result: "i32" },
+  k_sparse_strided_coords_workspace: { parameters: ["buffer", "i32", "i32", "i32", "i32", "i32", "i32"], result: "i32" },
+  k_sparse_strided_coords: { parameters: ["u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_sparse_subdivide_coords: { parameters: ["u64", "u64", "i32", "u64"], result: "i32" },
+  k_sparse_pool_fwd: { parameters: ["u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_sparse_pool_bwd: { parameters: ["u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_sparse_window_keys: { parameters: ["u64", "u64", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_sparse_curve_keys: { parameters: ["u64", "u64", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_sparse_argsort_workspace: { parameters: ["buffer", "i32"], result: "i32" },
+  k_sparse_argsort: { parameters: ["u64", "u64", "u64", "u64", "i32", "i32", "u64"], result: "i32" },
+  k_sparse_segments_workspace: { parameters: ["buffer", "i32"], result: "i32" },
+  k_sparse_segments: { parameters: ["u64", "u64", "u64", "u64", "u64", "i32", "u64"], result: "i32" },
+  k_spconv_table_workspace: { parameters: ["buffer", "i32", "i32", "i32", "i32"], result: "i32" },
+  k_spconv_table: { parameters: ["u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_spconv_plan_workspace: { parameters: ["buffer", "i32", "i32"], result: "i32" },
+  k_spconv_plan: { parameters: ["u64", "u64", "u64", "u64", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_spconv_pairs_workspace: { parameters: ["buffer", "i32", "i32"], result: "i32" },
+  k_spconv_pairs: { parameters: ["u64", "u64", "u64", "u64", "i32", "i32", "u64"], result: "i32" },
+  k_spconv_fwd_workspace: { parameters: ["buffer", "i32", "i32", "i32", "i32", "i32"], result: "i32" },
+  k_spconv_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_spconv_bwd_input_workspace: { parameters: ["buffer", "i32", "i32", "i32", "i32", "i32"], result: "i32" },
+  k_spconv_bwd_input: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_spconv_bwd_weight_workspace: { parameters: ["buffer", "i32", "i32", "i32", "i32", "i32"], result: "i32" },
+  k_spconv_bwd_weight: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+} as const;
+
+export interface SpconvKernels {
+  k_sparse_strided_rows(rows: BigUint64Array<ArrayBuffer>, N: number, B: number, side: number, kernel: number, stride: number, padding: number): void;
+  k_sparse_strided_coords_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, B: number, side: number, kernel: number, stride: number, padding: number): void;
+  k_sparse_strided_coords(out: bigint, count: bigint, parent: bigint, coords: bigint, scratch: bigint, N: number, B: number, side: number, kernel: number, stride: number, padding: number, stream: bigint): void;
+  k_sparse_subdivide_coords(out: bigint, coords: bigint, N: number, stream: bigint): void;
+  k_sparse_pool_fwd(y: bigint, x: bigint, children: bigint, M: number, N: number, C: number, taps: number, mode: number, dtype: number, stream: bigint): void;
+  k_sparse_pool_bwd(dx: bigint, dy: bigint, parent: bigint, children: bigint, M: number, N: number, C: number, taps: number, mode: number, dtype: number, stream: bigint): void;
+  k_sparse_window_keys(keys: bigint, coords: bigint, N: number, window: number, shift: number, bits: number, stream: bigint): void;
+  k_sparse_curve_keys(keys: bigint, coords: bigint, N: number, curve: number, shift: number, stream: bigint): void;
+  k_sparse_argsort_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number): void;
+  k_sparse_argsort(order: bigint, inverse: bigint, keys: bigint, scratch: bigint, N: number, bits: number, stream: bigint): void;
+  k_sparse_segments_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number): void;
+  k_sparse_segments(offsets: bigint, count: bigint, keys: bigint, order: bigint, scratch: bigint, N: number, stream: bigint): void;
+  k_spconv_table_workspace(bytes: BigUint64Array<ArrayBuffer>, rows: number, N: number, B: number, side: number): void;
+  k_spconv_table(table: bigint, faults: bigint, to: bigint, from: bigint, scratch: bigint, rows: number, N: number, B: number, side: number, kernel: number, stride: number, padding: number, transposed: number, stream: bigint): void;
+  k_spconv_plan_workspace(bytes: BigUint64Array<ArrayBuffer>, rows: number, K: number): void;
+  k_spconv_plan(order: bigint, masks: bigint, table: bigint, scratch: bigint, rows: number, K: number, group: number, stream: bigint): void;
+  k_spconv_pairs_workspace(bytes: BigUint64Array<ArrayBuffer>, rows: number, K: number): void;
+  k_spconv_pairs(pairs: bigint, offsets: bigint, table: bigint, scratch: bigint, rows: number, K: number, stream: bigint): void;
+  k_spconv_fwd_workspace(bytes: BigUint64Array<ArrayBuffer>, rows: number, K: number, Cin: number, Cout: number, dtype: number): void;
+  k_spconv_fwd(y: bigint, x: bigint, w: bigint, bias: bigint, table: bigint, order: bigint, masks: bigint, scratch: bigint, rows: number, K: number, Cin: number, Cout: number, dtype: number, weight_dtype: number, bias_dtype: number, stream: bigint): void;
+  k_spconv_bwd_input_workspace(bytes: BigUint64Array<ArrayBuffer>, rows: number, K: number, Cin: number, Cout: number, dtype: number): void;
+  k_spconv_bwd_input(dx: bigint, dy: bigint, w: bigint, table: bigint, order: bigint, masks: bigint, scratch: bigint, rows: number, K: number, Cin: number, Cout: number, mirror: number, dtype: number, weight_dtype: number, stream: bigint): void;
+  k_spconv_bwd_weight_workspace(bytes: BigUint64Array<ArrayBuffer>, rows: number, K: number, Cin: number, Cout: number, dtype: number): void;
+  k_spconv_bwd_weight(dw: bigint, dy: bigint, x: bigint, pairs: bigint, offsets: bigint, scratch: bigint, rows: number, K: number, Cin: number, Cout: number, dtype: number, stream: bigint): void;
 }
 
 export const RENDER = {

@@ -42,6 +42,7 @@ const NVCC = [
   "arch=compute_90a,code=sm_90a",
   "-Xptxas",
   "-warn-spills",
+  "--compress-mode=size",
   "--expt-relaxed-constexpr",
   "--extended-lambda",
   "-cudart",

@@ -1,10 +1,15 @@
-/** Writes `ffi/symbols.ts` from the prototypes in `kernels/include/*.h`; with `--check`, only says whether it is up to date. */
+/**
+ * Writes `ffi/symbols.ts` from `kernels/include/*.h`: the prototypes, the structs that they take, and constants. With `--check`, only says
+ * whether it is up to date.
+ */
 
 const ROOT = new URL("../", import.meta.url);
 const OUTPUT = new URL("ffi/symbols.ts", ROOT);
-const LIBRARIES = ["ops", "flash_attn", "render"] as const;
+const LIBRARIES = ["ops", "flash_attn", "spconv", "render"] as const;
 
-const TYPES: Record<string, [ffi: string, typescript: string]> = {
+type Types = Record<string, [ffi: string, typescript: string]>;
+
+const TYPES: Types = {
   "int32_t": ["i32", "number"],
   "int64_t": ["i64", "bigint"],
   "uint64_t": ["u64", "bigint"],
@@ -13,21 +18,44 @@ const TYPES: Record<string, [ffi: string, typescript: string]> = {
   "uint64_t*": ["buffer", "BigUint64Array<ArrayBuffer>"],
   "const char*": ["pointer", "Deno.PointerValue"],
 };
+/** A struct's fields all have 8 bytes, so it needs no padding and `ffi/struct.ts` can fill it word by word. Its sizes are below 2^53. */
+const FIELDS: Types = { "int64_t": ["i64", "number"], "uint64_t": ["u64", "bigint"], "double": ["f64", "number"] };
 const PROTOTYPE = /\b(K_API|K_CPU_API)\s+((?:const\s+)?\w+\s*\*?)\s*(k_\w+)\(([^)]*)\)\s*;/g;
+const STRUCT = /\btypedef\s+struct\s+\w*\s*\{([^}]*)\}\s*(k_\w+)\s*;/g;
+const CONSTANT = /^#define (K_\w+) (\d+)\s*$/gm;
 
-function typeOf(symbol: string, c: string): [string, string] {
-  const type = TYPES[c.replace(/\s+/g, " ").replace(/\s*\*/, "*").trim()];
+function typeOf(owner: string, c: string, types: Types): [string, string] {
+  const type = types[c.replace(/\s+/g, " ").replace(/\s*\*/, "*").trim()];
   if (!type) {
-    throw new TypeError(`Cannot bind ${symbol}: its type "${c.trim()}" is unknown, it must be one of ${Object.keys(TYPES).join(", ")}`);
+    throw new TypeError(`Cannot bind ${owner}: its type "${c.trim()}" is unknown, it must be one of ${Object.keys(types).join(", ")}`);
   }
   return type;
 }
 
-/** The FFI table and the typed signatures of one library, from its headers' text. */
+function pascal(snake: string): string {
+  return snake.split("_").map((w) => w[0].toUpperCase() + w.slice(1)).join("");
+}
+
+/** The table and the interface of one struct: every field behind the first, which must be its size. */
+function struct(name: string, body: string): string {
+  const fields = body.split(";").map((line) => line.trim()).filter(Boolean).flatMap((line) => {
+    const [, type, labels] = line.match(/^([^,]*[\s*])(\w+(?:\s*,\s*\w+)*)$/) ?? [, line, ""];
+    return labels.split(",").map((label) => ({ label: label.trim(), type: typeOf(name, type, FIELDS) }));
+  });
+  if (fields[0]?.label !== "struct_size" || fields[0].type[0] !== "i64") {
+    throw new TypeError(`Cannot bind ${name}: its first field is ${fields[0]?.label}, it must be int64_t struct_size`);
+  }
+  const [, ...rest] = fields;
+  const table = rest.map(({ label, type }) => `  ["${label}", "${type[0]}"],\n`).join("");
+  const members = rest.map(({ label, type }) => `  ${label}: ${type[1]};\n`).join("");
+  return `\nexport const ${name.toUpperCase()} = [\n${table}] as const;\n\nexport interface ${pascal(name)} {\n${members}}\n`;
+}
+
+/** The FFI tables, the typed signatures, the structs and the constants of all libraries, from the text of their headers. */
 export function generate(headers: string[]): string {
   let out = "// Written by scripts/gen_symbols.ts from kernels/include/*.h. Do not edit.\n";
   for (const library of LIBRARIES) {
-    let table = "", calls = "";
+    let table = "", calls = "", more = "";
     for (const header of headers) {
       const owner = header.match(/^\/\/ library: (\w+)/)?.[1];
       if (!owner || (owner !== "all" && !LIBRARIES.includes(owner as typeof LIBRARIES[number]))) {
@@ -36,21 +64,29 @@ export function generate(headers: string[]): string {
         );
       }
       if (owner !== library && owner !== "all") continue;
-      const text = header.replace(/\/\/.*$/gm, "").replace(/^\s*#.*$/gm, "");
+      const bare = header.replace(/\/\/.*$/gm, ""), text = bare.replace(/^\s*#.*$/gm, ""), types = { ...TYPES };
+      if (owner !== "all") {
+        for (const [, name, value] of bare.matchAll(CONSTANT)) more += `\nexport const ${name} = ${value};\n`;
+        for (const [, body, name] of text.matchAll(STRUCT)) {
+          types[`const ${name}*`] = TYPES["uint64_t*"];
+          more += struct(name, body);
+        }
+      }
       for (const [, kind, result, name, list] of text.matchAll(PROTOTYPE)) {
         const parameters = list.trim() === "void" || list.trim() === "" ? [] : list.split(",").map((p) => {
           const [, type, label] = p.trim().match(/^(.*[\s*])(\w+)$/s)!;
-          return { type: typeOf(name, type), label };
+          return { type: typeOf(name, type, types), label };
         });
         const optional = kind === "K_CPU_API" ? ", optional: true" : "";
         table += `  ${name}: { parameters: [${parameters.map((p) => `"${p.type[0]}"`).join(", ")}], result: "${
-          typeOf(name, result)[0]
+          typeOf(name, result, TYPES)[0]
         }"${optional} },\n`;
         if (owner !== "all") calls += `  ${name}(${parameters.map((p) => `${p.label}: ${p.type[1]}`).join(", ")}): void;\n`;
       }
     }
-    const pascal = library.split("_").map((w) => w[0].toUpperCase() + w.slice(1)).join("");
-    out += `\nexport const ${library.toUpperCase()} = {\n${table}} as const;\n\nexport interface ${pascal}Kernels {\n${calls}}\n`;
+    out += `\nexport const ${library.toUpperCase()} = {\n${table}} as const;\n\nexport interface ${
+      pascal(library)
+    }Kernels {\n${calls}}\n${more}`;
   }
   return out;
 }

@@ -1,139 +1,257 @@
-// Attention on CUDA: m16n8k16 tensor-core kernels (sm_80 and later) in f16 and bf16, plain ones in f32.
+// Attention on CUDA: which kernels a problem takes. f32 has plain ones; in 16 bits short sequences have blocks of their own
+// (attention_window.cuh), everything else goes in tiles of rows: by wgmma on Hopper, else by m16n8k16 products, which any card since sm_80
+// has.
 #include "../include/attention.h"
 
-#include <cmath>
-#include <initializer_list>
+#include <algorithm>
 
 #include "attention_bwd.cuh"
+#include "attention_bwd_sm90.cuh"
 #include "attention_f32.cuh"
 #include "attention_fwd.cuh"
+#include "attention_fwd_sm90.cuh"
+#include "attention_window.cuh"
+#include "attention_window_bwd.cuh"
+#include "../include/attention_check.hpp"
 
 namespace attention {
-int32_t check(const char* where, const Sizes& size, float scale, int32_t dtype, std::initializer_list<uint64_t> addresses,
-              std::initializer_list<Strides> strides) {
-  if (size.B < 0 || size.L < 0 || size.M < 0 || size.H < 0) {
-    return fail(K_BAD_ARGUMENT, where, "B, L, M, H are %d, %d, %d, %d, they must be >= 0", size.B, size.L, size.M, size.H);
-  }
-  if (size.D < 1 || size.D > 128) return fail(K_UNSUPPORTED, where, "D is %d, it must be 1 to 128", size.D);
-  if (!(scale > 0) || std::isinf(scale)) return fail(K_BAD_ARGUMENT, where, "scale is %g, it must be finite and > 0", double(scale));
-  if (dtype == K_F32) return K_OK;
-  if (size.D % 8) return fail(K_UNSUPPORTED, where, "D is %d, in f16 and bf16 it must be a multiple of 8", size.D);
-  for (const uint64_t address : addresses) {
-    if (address % 16) return fail(K_BAD_ARGUMENT, where, "an address ends in %d bytes, it must be a multiple of 16", int(address % 16));
-  }
-  for (const Strides& s : strides) {
-    for (const int64_t stride : {s.batch, s.token, s.head}) {
-      if (stride % 8) return fail(K_BAD_ARGUMENT, where, "a stride is %lld, it must be a multiple of 8", static_cast<long long>(stride));
+enum class Way { F32, WINDOWS, TILES, HOPPER };
+
+struct Card {
+  int capability, shared;  // 10 major + minor; the most bytes of shared memory that a block can have
+};
+Card this_card() {
+  static const std::vector<Card> cards = [] {
+    int count = 0;
+    std::vector<Card> all;
+    if (cudaGetDeviceCount(&count) != cudaSuccess) count = 0;
+    for (int i = 0; i < count; i++) {
+      int major = 0, minor = 0, shared = 0;
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, i);
+      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, i);
+      cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, i);
+      all.push_back({major * 10 + minor, shared});
     }
-  }
-  return K_OK;
+    return all;
+  }();
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || size_t(device) >= cards.size()) return {};
+  return cards[device];
 }
 
-// Blocks of `threads` with `shared` bytes, each for `rows` of the `tokens` of a head.
-struct Grid {
-  int tokens, rows, threads, shared;
-};
+// Whether sequences are so short that it pays to have a block for each and each head. Those of more than a tile go over its pairs, in the
+// backward pass twice.
+bool windows_fit(const k_attention& p, bool backward) {
+  if (this_card().shared < (backward ? WINDOW_BWD_SHARED<64> : WINDOW_FWD_SHARED<64>)) return false;
+  if (p.D > 64 || p.B * p.H > INT32_MAX || p.L > 4 * WINDOW || p.M > 4 * WINDOW) return false;
+  if (!p.q_offsets) return p.L <= WINDOW && p.M <= WINDOW;
+  const int64_t mean = backward ? WINDOW : WINDOW * 3 / 2;
+  return p.q_total <= p.B * mean && p.k_total <= p.B * mean;
+}
 
-// Runs kernel(args..., size, scale).
+Way way_of(const k_attention& p, bool backward) {
+  if (p.dtype == K_F32) return Way::F32;
+  if (windows_fit(p, backward)) return Way::WINDOWS;
+  if (this_card().capability != 90 || p.flags & K_ATTENTION_SM80) return Way::TILES;
+  return (backward ? backward_sm90_fits(p) : forward_sm90_fits(p)) ? Way::HOPPER : Way::TILES;
+}
+
+Problem problem_of(const k_attention& p) {
+  const Sequences q{at<const int32_t>(p.q_offsets), at<const int32_t>(p.q_rows), p.q_total, int(p.L)};
+  const Sequences k{at<const int32_t>(p.k_offsets), at<const int32_t>(p.k_rows), p.k_total, int(p.M)};
+  return {int(p.B), int(p.H), int(p.D), float(p.scale), q, k, at<float>(p.lse)};
+}
+int64_t row_count(const Sequences& s, int64_t B) { return s.offsets ? s.total : B * s.longest; }
+
+// Rows of a tile that a block owns.
+int owned_rows(const k_attention& p, bool backward) {
+  if (p.dtype == K_F32) return p.D <= 64 ? F32_TILE<64> : F32_TILE<128>;
+  return !backward ? FWD_QUERIES : p.D <= 64 ? BWD_ROWS<64> : BWD_ROWS<128>;
+}
+
+// The parts of the workspace for tiles, each at a multiple of 256 bytes of it: delta, the tiles of the queries, those of the keys.
+struct Space {
+  int64_t query_tiles, key_tiles, bytes;
+};
+Space space_of(const k_attention& p, bool backward) {
+  const Problem problem = problem_of(p);
+  const auto list = [&](const Sequences& s) { return s.offsets ? tile_bytes(tile_bound(s, p.B, owned_rows(p, backward))) : 0; };
+  Space space{};
+  if (backward) space.query_tiles = ceil_div(row_count(problem.q, p.B) * p.H * 4, 256) * 256;
+  space.key_tiles = space.query_tiles + list(problem.q);
+  space.bytes = space.key_tiles + (backward ? list(problem.k) : 0);
+  return space;
+}
+// The most that any way takes which the sizes allow: strides, which decide too, need not be known yet.
+uint64_t workspace_of(const k_attention& p, bool backward) {
+  const int64_t bytes = space_of(p, backward).bytes;
+  if (p.dtype == K_F32 || p.q_rows || p.k_rows || this_card().capability != 90 || p.flags & K_ATTENTION_SM80) return uint64_t(bytes);
+  return uint64_t(std::max(bytes, backward ? backward_sm90_workspace(p) : forward_sm90_workspace(p)));
+}
+
+// With K_ATTENTION_CHECK: offsets and row maps, as they are once the stream has come this far.
+int32_t look(const char* where, const k_attention& p, cudaStream_t stream) {
+  if (!(p.flags & K_ATTENTION_CHECK) || !p.q_offsets) return K_OK;
+  cudaError_t e = cudaStreamSynchronize(stream);
+  const auto read = [&](uint64_t from, int64_t count) {
+    std::vector<int32_t> list(from ? count : 0);
+    if (from && e == cudaSuccess) e = cudaMemcpy(list.data(), at<void>(from), count * 4, cudaMemcpyDeviceToHost);
+    return list;
+  };
+  const auto check = [&](char x, uint64_t offsets, uint64_t rows, int64_t total, int64_t longest) {
+    const std::vector<int32_t> starts = read(offsets, p.B + 1), map = read(rows, total);
+    if (e != cudaSuccess) return fail(e, where, "%s", cudaGetErrorString(e));
+    return check_rows(where, x, starts.data(), rows ? map.data() : nullptr, p.B, total, longest);
+  };
+  if (int32_t status = check('q', p.q_offsets, p.q_rows, p.q_total, p.L)) return status;
+  return check('k', p.k_offsets, p.k_rows, p.k_total, p.M);
+}
+
+// Runs kernel(args...) in `blocks` of `threads` with `shared` bytes.
 template <class Kernel, class... A>
-int32_t launch(const char* where, Kernel kernel, Grid grid, uint64_t stream, const Sizes& size, float scale, A... args) {
-  const int64_t blocks = int64_t(size.B) * size.H * ceil_div(grid.tokens, grid.rows);
+int32_t launch(const char* where, Kernel kernel, int64_t blocks, int threads, int shared, cudaStream_t stream, A... args) {
   if (blocks == 0) return K_OK;
-  if (blocks > INT32_MAX) {
-    return fail(K_UNSUPPORTED, where, "B, H are %d, %d with %d tokens, that is 2^31 blocks or more", size.B, size.H, grid.tokens);
-  }
-  const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, grid.shared);
+  if (blocks > INT32_MAX) return fail(K_UNSUPPORTED, where, "B, H, L, M make %lld blocks, that must be less than 2^31", Long(blocks));
+  const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
   if (e != cudaSuccess) return fail(e, where, "%s", cudaGetErrorString(e));
-  kernel<<<unsigned(blocks), grid.threads, grid.shared, stream_of(stream)>>>(args..., size, scale);
+  kernel<<<unsigned(blocks), threads, shared, stream>>>(args...);
   return launched(where);
 }
 
-template <int N>
+template <int N, bool M>
 struct Width {
   static constexpr int DP = N;
+  static constexpr bool MAPPED = M;
 };
-
-// Calls run(Width<DP>{}) for the least DP that holds D.
+// Calls run(Width<DP, MAPPED>{}) for the least DP that holds D, with row maps of those that are built for them.
 template <class F>
-int32_t with_width(int D, F run) {
-  if (D <= 32) return run(Width<32>{});
-  if (D <= 64) return run(Width<64>{});
-  if (D <= 96) return run(Width<96>{});
-  return run(Width<128>{});
+int32_t with_width(const k_attention& p, F run) {
+  if (p.q_rows || p.k_rows) return p.D <= 64 ? run(Width<64, true>{}) : run(Width<128, true>{});
+  if (p.D <= 32) return run(Width<32, false>{});
+  if (p.D <= 64) return run(Width<64, false>{});
+  if (p.D <= 96) return run(Width<96, false>{});
+  return run(Width<128, false>{});
+}
+
+template <class T>
+struct Operands {
+  Operand<const T> q, k, v, out, d_o;
+  Operand<T> o, dq, dk, dv;
+};
+template <class T>
+Operands<T> operands_of(const k_attention& p) {
+  const Strides o{p.o_batch, p.o_token, p.o_head};
+  return {{at<const T>(p.q), {p.q_batch, p.q_token, p.q_head}},
+          {at<const T>(p.k), {p.k_batch, p.k_token, p.k_head}},
+          {at<const T>(p.v), {p.v_batch, p.v_token, p.v_head}},
+          {at<const T>(p.o), o},
+          {at<const T>(p.d_o), {p.d_o_batch, p.d_o_token, p.d_o_head}},
+          {at<T>(p.o), o},
+          {at<T>(p.dq), {p.dq_batch, p.dq_token, p.dq_head}},
+          {at<T>(p.dk), {p.dk_batch, p.dk_token, p.dk_head}},
+          {at<T>(p.dv), {p.dv_batch, p.dv_token, p.dv_head}}};
+}
+
+template <class T>
+int32_t run_forward(const char* where, const k_attention& p, cudaStream_t stream) {
+  const Problem problem = problem_of(p);
+  const Operands<T> x = operands_of<T>(p);
+  const int rows = owned_rows(p, false);
+  const int64_t blocks = grid_of(problem.q, p.B, p.H, rows);
+  const auto tiles = [&] { return make_tiles(problem.q, problem.B, rows, p.workspace, stream); };
+  if constexpr (sizeof(T) == 4) {
+    const auto run = [&](auto kernel, int shared) {
+      return launch(where, kernel, blocks, F32_THREADS, shared, stream, x.o, x.q, x.k, x.v, problem, tiles());
+    };
+    if (p.D <= 32) return run(forward_f32<32>, f32_shared<32>(2));
+    return p.D <= 64 ? run(forward_f32<64>, f32_shared<64>(2)) : run(forward_f32<128>, f32_shared<128>(2));
+  } else {
+    const Way way = way_of(p, false);
+    if (way == Way::WINDOWS) {
+      return launch(where, forward_window<T, 64>, p.B * p.H, THREADS, WINDOW_FWD_SHARED<64>, stream, x.o, x.q, x.k, x.v, problem);
+    }
+    if (way == Way::HOPPER) return forward_sm90<T>(where, p, problem, stream);
+    return with_width(p, [&](auto w) {
+      using W = decltype(w);
+      return launch(where, forward<T, W::DP, W::MAPPED>, blocks, THREADS, FWD_SHARED<W::DP>, stream, x.o, x.q, x.k, x.v, problem, tiles());
+    });
+  }
+}
+
+template <class T, int LANES>
+int32_t run_delta(const char* where, const k_attention& p, const Operands<T>& x, cudaStream_t stream) {
+  constexpr int VECTOR = sizeof(T) == 4 ? 1 : 8;
+  const Problem problem = problem_of(p);
+  const int64_t blocks = ceil_div(row_count(problem.q, p.B) * p.H, 256 / LANES);
+  return launch(where, sum_delta<T, VECTOR, LANES>, blocks, 256, 0, stream, at<float>(p.workspace), x.d_o, x.out, problem);
+}
+
+template <class T>
+int32_t run_backward(const char* where, const k_attention& p, cudaStream_t stream) {
+  const Problem problem = problem_of(p);
+  const Operands<T> x = operands_of<T>(p);
+  const int rows = owned_rows(p, true);
+  const Space space = space_of(p, true);
+  const float* delta = at<const float>(p.workspace);
+  const auto run = [&](auto grad_q, auto grad_kv, int threads, int shared) {
+    int32_t status = K_OK;
+    const int64_t query_blocks = p.dq ? grid_of(problem.q, p.B, p.H, rows) : 0;
+    const int64_t key_blocks = p.dk || p.dv ? grid_of(problem.k, p.B, p.H, rows) : 0;
+    if (query_blocks) {
+      const Tiles tiles = make_tiles(problem.q, problem.B, rows, p.workspace + space.query_tiles, stream);
+      status = launch(where, grad_q, query_blocks, threads, shared, stream, x.dq, x.d_o, delta, x.q, x.k, x.v, problem, tiles);
+    }
+    if (status || key_blocks == 0) return status;
+    const Tiles tiles = make_tiles(problem.k, problem.B, rows, p.workspace + space.key_tiles, stream);
+    return launch(where, grad_kv, key_blocks, threads, shared, stream, x.dk, x.dv, x.d_o, delta, x.q, x.k, x.v, problem, tiles);
+  };
+  if constexpr (sizeof(T) == 4) {
+    if (int32_t status = run_delta<T, 32>(where, p, x, stream)) return status;
+    if (p.D <= 32) return run(backward_q_f32<32>, backward_kv_f32<32>, F32_THREADS, f32_shared<32>(4));
+    if (p.D <= 64) return run(backward_q_f32<64>, backward_kv_f32<64>, F32_THREADS, f32_shared<64>(4));
+    return run(backward_q_f32<128>, backward_kv_f32<128>, F32_THREADS, f32_shared<128>(4));
+  } else {
+    const Way way = way_of(p, true);
+    if (way == Way::WINDOWS) {
+      return launch(where, backward_window<T, 64>, p.B * p.H, WINDOW_BWD_THREADS, WINDOW_BWD_SHARED<64>, stream, x.dq, x.dk, x.dv, x.d_o,
+                    x.out, x.q, x.k, x.v, problem);
+    }
+    if (way == Way::HOPPER) return backward_sm90<T>(where, p, problem, stream);
+    return with_width(p, [&](auto w) {
+      using W = decltype(w);
+      constexpr int LANES = W::DP == 96 ? 16 : W::DP / 8;
+      if (int32_t status = run_delta<T, LANES>(where, p, x, stream)) return status;
+      return run(backward_q<T, W::DP, W::MAPPED>, backward_kv<T, W::DP, W::MAPPED>, THREADS, BWD_SHARED<W::DP>);
+    });
+  }
 }
 }  // namespace attention
 
 using namespace attention;
 
-int32_t k_attention_fwd(uint64_t o, uint64_t lse, uint64_t q, uint64_t k, uint64_t v, int32_t B, int32_t L, int32_t M, int32_t H, int32_t D,
-                        int64_t o_batch, int64_t o_token, int64_t o_head, int64_t q_batch, int64_t q_token, int64_t q_head, int64_t k_batch,
-                        int64_t k_token, int64_t k_head, int64_t v_batch, int64_t v_token, int64_t v_head, float scale, int32_t dtype,
-                        uint64_t stream) {
-  const char* where = "k_attention_fwd";
-  const Sizes size{B, L, M, H, D};
-  const Strides so{o_batch, o_token, o_head}, sq{q_batch, q_token, q_head}, sk{k_batch, k_token, k_head}, sv{v_batch, v_token, v_head};
-  if (int32_t status = check(where, size, scale, dtype, {o, q, k, v}, {so, sq, sk, sv})) return status;
-  return with_float_type(where, dtype, [&](auto type) {
-    using T = decltype(type);
-    const Operand<T> O{at<T>(o), so};
-    const Operand<const T> Q{at<const T>(q), sq}, K{at<const T>(k), sk}, V{at<const T>(v), sv};
-    return with_width(D, [&](auto width) {
-      constexpr int DP = decltype(width)::DP;
-      if constexpr (sizeof(T) == 4) {
-        constexpr int P = DP == 96 ? 128 : DP;
-        const Grid grid{L, F32_TILE<P>, F32_THREADS, f32_shared<P>(2)};
-        return launch(where, forward_f32<P>, grid, stream, size, scale, O, at<float>(lse), Q, K, V);
-      } else {
-        const Grid grid{L, FWD_QUERIES, THREADS, FWD_SHARED<DP>};
-        return launch(where, forward<T, DP>, grid, stream, size, scale, O, at<float>(lse), Q, K, V);
-      }
-    });
-  });
+int32_t k_attention_workspace(uint64_t* bytes, const k_attention* problem) {
+  if (int32_t status = check_sizes("k_attention_workspace", problem)) return status;
+  for (int i = 0; i < 2; i++) bytes[i] = workspace_of(*problem, i == 1);
+  return K_OK;
 }
 
-int32_t k_attention_bwd(uint64_t dq, uint64_t dk, uint64_t dv, uint64_t d_o, uint64_t o, uint64_t lse, uint64_t q, uint64_t k, uint64_t v,
-                        uint64_t delta, int32_t B, int32_t L, int32_t M, int32_t H, int32_t D, int64_t dq_batch, int64_t dq_token,
-                        int64_t dq_head, int64_t dk_batch, int64_t dk_token, int64_t dk_head, int64_t dv_batch, int64_t dv_token,
-                        int64_t dv_head, int64_t d_o_batch, int64_t d_o_token, int64_t d_o_head, int64_t o_batch, int64_t o_token,
-                        int64_t o_head, int64_t q_batch, int64_t q_token, int64_t q_head, int64_t k_batch, int64_t k_token, int64_t k_head,
-                        int64_t v_batch, int64_t v_token, int64_t v_head, float scale, int32_t dtype, uint64_t stream) {
+int32_t k_attention_fwd(const k_attention* problem, uint64_t stream) {
+  const char* where = "k_attention_fwd";
+  if (int32_t status = check_problem(where, problem, false)) return status;
+  const k_attention& p = *problem;
+  if (int32_t status = check_workspace(where, &p, workspace_of(p, false))) return status;
+  if (int32_t status = look(where, p, stream_of(stream))) return status;
+  if (p.H == 0 || row_count(problem_of(p).q, p.B) == 0) return K_OK;
+  return with_float_type(where, int32_t(p.dtype), [&](auto type) { return run_forward<decltype(type)>(where, p, stream_of(stream)); });
+}
+
+int32_t k_attention_bwd(const k_attention* problem, uint64_t stream) {
   const char* where = "k_attention_bwd";
-  const Sizes size{B, L, M, H, D};
-  const Strides sdq{dq_batch, dq_token, dq_head}, sdk{dk_batch, dk_token, dk_head}, sdv{dv_batch, dv_token, dv_head};
-  const Strides sdo{d_o_batch, d_o_token, d_o_head}, so{o_batch, o_token, o_head}, sq{q_batch, q_token, q_head},
-      sk{k_batch, k_token, k_head}, sv{v_batch, v_token, v_head};
-  if (int32_t status = check(where, size, scale, dtype, {dq, dk, dv, d_o, o, q, k, v}, {sdq, sdk, sdv, sdo, so, sq, sk, sv})) return status;
-  return with_float_type(where, dtype, [&](auto type) {
-    using T = decltype(type);
-    const Operand<T> DQ{at<T>(dq), sdq}, DK{at<T>(dk), sdk}, DV{at<T>(dv), sdv};
-    const Operand<const T> DO{at<const T>(d_o), sdo}, O{at<const T>(o), so};
-    const Operand<const T> Q{at<const T>(q), sq}, K{at<const T>(k), sk}, V{at<const T>(v), sv};
-    return with_width(D, [&](auto width) {
-      constexpr int DP = decltype(width)::DP, VECTOR = sizeof(T) == 4 ? 1 : 8, LANES = sizeof(T) == 4 ? 32 : DP == 96 ? 16 : DP / 8;
-      const float* LSE = at<const float>(lse);
-      float* DELTA = at<float>(delta);
-      int32_t status = K_OK;
-      if (int64_t(B) * L * H > 0) {
-        const int64_t blocks = ceil_div(int64_t(B) * L * H, 256 / LANES);
-        if (blocks > INT32_MAX) return fail(K_UNSUPPORTED, where, "B, L, H are %d, %d, %d, that is too many rows", B, L, H);
-        sum_delta<T, VECTOR, LANES><<<unsigned(blocks), 256, 0, stream_of(stream)>>>(DELTA, DO, O, size);
-        status = launched(where);
-      }
-      const auto run = [&](auto grad_q, auto grad_kv, int rows, int threads, int shared) {
-        if (!status && dq) {
-          status = launch(where, grad_q, Grid{L, rows, threads, shared}, stream, size, scale, DQ, DO, LSE, DELTA, Q, K, V);
-        }
-        if (!status && (dk || dv)) {
-          status = launch(where, grad_kv, Grid{M, rows, threads, shared}, stream, size, scale, DK, DV, DO, LSE, DELTA, Q, K, V);
-        }
-      };
-      if constexpr (sizeof(T) == 4) {
-        constexpr int P = DP == 96 ? 128 : DP;
-        run(backward_q_f32<P>, backward_kv_f32<P>, F32_TILE<P>, F32_THREADS, f32_shared<P>(4));
-      } else {
-        run(backward_q<T, DP>, backward_kv<T, DP>, BWD_ROWS<DP>, THREADS, BWD_SHARED<DP>);
-      }
-      return status;
-    });
-  });
+  if (int32_t status = check_problem(where, problem, true)) return status;
+  const k_attention& p = *problem;
+  if (int32_t status = check_workspace(where, &p, workspace_of(p, true))) return status;
+  if (int32_t status = look(where, p, stream_of(stream))) return status;
+  const Problem sizes = problem_of(p);
+  if (p.H == 0 || !(p.dq || p.dk || p.dv) || row_count(sizes.q, p.B) + row_count(sizes.k, p.B) == 0) return K_OK;
+  return with_float_type(where, int32_t(p.dtype), [&](auto type) { return run_backward<decltype(type)>(where, p, stream_of(stream)); });
 }

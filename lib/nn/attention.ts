@@ -2,6 +2,8 @@
 import { crossAttention, selfAttention } from "../ops/attention.ts";
 import { reshape } from "../ops/movement.ts";
 import { headRmsNorm } from "../ops/rms_norm.ts";
+import { type AttentionPattern, sparseCrossAttention, sparseSelfAttention } from "../sparse/attention.ts";
+import type { Voxels } from "../sparse/voxels.ts";
 import type { FloatDType } from "../tensor/dtype.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { applyLinear, type LinearSpec, linearSpec } from "./linear.ts";
@@ -9,6 +11,18 @@ import type { Parameters, ParameterSpec } from "./parameters.ts";
 
 /** gamma [H, D] of a multi-head RMS norm. */
 export type HeadNormSpec = { gamma: ParameterSpec };
+
+/** Heads of a model of class `name`: num_heads, or model_channels / num_head_channels. */
+export function headsOf(
+  name: string,
+  { model_channels: C, num_heads, num_head_channels = 64 }: { model_channels: number; num_heads?: number; num_head_channels?: number },
+): number {
+  const H = num_heads ?? Math.floor(C / num_head_channels);
+  if (H < 1 || C % H !== 0) {
+    throw new RangeError(`Cannot make ${name}: num_heads is ${H}, it must divide model_channels, which is ${C}`);
+  }
+  return H;
+}
 
 function expectHeads(C: number, H: number): void {
   if (C % H !== 0) throw new RangeError(`Cannot make attention: its heads are ${H}, they must divide its ${C} channels`);
@@ -28,6 +42,14 @@ export interface AttentionOptions {
   dtype: FloatDType;
 }
 
+/** Where the tokens of {@linkcode multiHeadSelfAttention} are. */
+export interface SelfAttentionPlace {
+  /** The voxels that the tokens are of; without it samples have L tokens each. */
+  voxels?: Voxels;
+  /** Which voxels attend to which; all by default. */
+  pattern?: AttentionPattern;
+}
+
 /** Self-attention over C channels in H heads. */
 export function selfAttentionSpec(C: number, H: number, { qkRmsNorm, dtype }: AttentionOptions): SelfAttentionSpec {
   expectHeads(C, H);
@@ -39,12 +61,17 @@ export function selfAttentionSpec(C: number, H: number, { qkRmsNorm, dtype }: At
   };
 }
 
-/** x [B, L, C] gives [B, L, C]. */
-export function multiHeadSelfAttention(p: Parameters<SelfAttentionSpec>, x: Tensor, H: number): Tensor {
-  const [B, L, C] = x.shape;
-  let qkv = reshape(applyLinear(p.to_qkv, x), [B, L, 3, H, C / H]);
+/** x [B, L, C] gives [B, L, C]; with `voxels` x is [N, C], and each attends to those of its sample that `pattern` says. */
+export function multiHeadSelfAttention(
+  p: Parameters<SelfAttentionSpec>,
+  x: Tensor,
+  H: number,
+  { voxels, pattern = "full" }: SelfAttentionPlace = {},
+): Tensor {
+  const C = x.shape.at(-1)!;
+  let qkv = reshape(applyLinear(p.to_qkv, x), [...x.shape.slice(0, -1), 3, H, C / H]);
   if (p.q_rms_norm && p.k_rms_norm) qkv = headRmsNorm(qkv, [p.q_rms_norm.gamma, p.k_rms_norm.gamma]);
-  return applyLinear(p.to_out, reshape(selfAttention(qkv), [B, L, C]));
+  return applyLinear(p.to_out, reshape(voxels ? sparseSelfAttention(qkv, voxels, pattern) : selfAttention(qkv), x.shape));
 }
 
 /** Parameters of {@linkcode multiHeadCrossAttention}. */
@@ -68,11 +95,17 @@ export function crossAttentionSpec(C: number, X: number, H: number, { qkRmsNorm,
   };
 }
 
-/** x [B, L, C] and context [B, M, X] give [B, L, C]. */
-export function multiHeadCrossAttention(p: Parameters<CrossAttentionSpec>, x: Tensor, context: Tensor, H: number): Tensor {
-  const [B, L, C] = x.shape, M = context.shape[1], D = C / H;
-  let q = reshape(applyLinear(p.to_q, x), [B, L, H, D]), kv = reshape(applyLinear(p.to_kv, context), [B, M, 2, H, D]);
-  if (p.q_rms_norm) q = reshape(headRmsNorm(reshape(q, [B, L, 1, H, D]), [p.q_rms_norm.gamma]), [B, L, H, D]);
+/** x [B, L, C] and context [B, M, X] give [B, L, C]; with `voxels` x is [N, C], and each attends to the context of its sample. */
+export function multiHeadCrossAttention(
+  p: Parameters<CrossAttentionSpec>,
+  x: Tensor,
+  context: Tensor,
+  H: number,
+  voxels?: Voxels,
+): Tensor {
+  const rows = x.shape.slice(0, -1), [B, M] = context.shape, D = x.shape.at(-1)! / H;
+  let q = reshape(applyLinear(p.to_q, x), [...rows, H, D]), kv = reshape(applyLinear(p.to_kv, context), [B, M, 2, H, D]);
+  if (p.q_rms_norm) q = reshape(headRmsNorm(reshape(q, [...rows, 1, H, D]), [p.q_rms_norm.gamma]), [...rows, H, D]);
   if (p.k_rms_norm) kv = headRmsNorm(kv, [p.k_rms_norm.gamma]);
-  return applyLinear(p.to_out, reshape(crossAttention(q, kv), [B, L, C]));
+  return applyLinear(p.to_out, reshape(voxels ? sparseCrossAttention(q, kv, voxels) : crossAttention(q, kv), x.shape));
 }

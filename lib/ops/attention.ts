@@ -1,85 +1,169 @@
-/** Softmax attention without a mask, in memory linear in the tokens. Packed projections are read, and their gradients written, as they lie. */
+/**
+ * Softmax attention without a mask, in memory linear in the tokens: dense, over sequences of different lengths, or through row maps (windows).
+ * Packed projections are read, and their gradients written, as they lie.
+ */
+import { pack } from "../../ffi/struct.ts";
+import { K_ATTENTION, K_ATTENTION_ANY_ORDER, K_ATTENTION_CHECK, type KAttention } from "../../ffi/symbols.ts";
 import { DTYPE, DTYPE_BYTES, isFloat } from "../tensor/dtype.ts";
 import { record } from "../tensor/tape.ts";
 import { dim, empty, expectDtype, expectShape, kernels, stream, type Tensor } from "../tensor/tensor.ts";
+import { withWorkspace } from "./workspace.ts";
 
-/** Options of {@linkcode attention}, {@linkcode selfAttention} and {@linkcode crossAttention}. */
-export interface AttentionOptions {
-  /** Multiplies the scores `q kᵀ`; > 0, by default 1 / sqrt(D). */
-  scale?: number;
+/** Sequences of different lengths in one array of N rows. */
+export interface Sequences {
+  /** [B + 1] i32, from 0 to N and never decreasing: sequence b has the rows from offsets[b] to offsets[b + 1]. */
+  offsets: Tensor;
+  /** No sequence has more rows than this; a close bound is faster. */
+  longest: number;
+  /** A permutation [N] i32: row r of the sequences is row rows[r] of the tensors. Without it rows stand in the order of the sequences. */
+  rows?: Tensor;
 }
 
-/** Which input an operand is part of, and which of its slots it is: part 1 of [B, L, 3, H, D] is the keys of a packed projection. */
+/** Options of {@linkcode selfAttention}. */
+export interface SelfAttentionOptions {
+  /** Multiplies the scores `q kᵀ`; > 0, by default 1 / sqrt(D). */
+  scale?: number;
+  /** Attention within each of these sequences: tensors then have [N] rows in the place of [B, L]. */
+  sequences?: Sequences;
+  /** Gradients may be added up in any order where that is faster: two runs then differ in the last bits. */
+  anyOrder?: boolean;
+  /** Waits for the device, and throws where offsets decrease or overrun or rows are no permutation. The CPU always looks. */
+  check?: boolean;
+}
+
+/** Options of {@linkcode attention} and {@linkcode crossAttention}. */
+export interface AttentionOptions extends SelfAttentionOptions {
+  /** The sequences of the keys, as many as `sequences`; by default those. */
+  keySequences?: Sequences;
+}
+
+/** Where an operand lies: part 1 of 3 of a packed projection [B, L, 3, H, D] is the keys. */
 interface Part {
   input: number;
   slot: number;
+  slots: number;
 }
 
-/** An attention over parts of `inputs`. */
-interface Problem {
-  op: string;
-  inputs: Tensor[];
-  /** How many operands are packed in each input. */
-  slots: number[];
+const WHOLE: Part = { input: 0, slot: 0, slots: 1 };
+
+/** Which inputs of an op its operands are. */
+interface Operands {
   q: Part;
   k: Part;
   v: Part;
 }
 
-/** `softmax(scale q kᵀ) v` for each head: q [B, L, H, D], k and v [B, M, H, D] give [B, L, H, D]. D is at most 128, in 16 bits a multiple of 8. */
+/**
+ * `softmax(scale q kᵀ) v` for each head: q [B, L, H, D], k and v [B, M, H, D] give [B, L, H, D]. With `sequences` q [N, H, D], k and v
+ * [M, H, D] give [N, H, D]. A sequence without keys gives zeros. D is at most 128, in 16 bits a multiple of 8.
+ */
 export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions = {}): Tensor {
-  expectRank("attention", "q", q, ["B", "L", "H", "D"]);
-  expectRank("attention", "k", k, ["B", "M", "H", "D"]);
-  const [B, , H, D] = q.shape;
-  expectShape("attention", "k", k, [B, k.shape[1], H, D]);
+  const { queries, keys } = axes(options);
+  expectRank("attention", "q", q, [...queries, "H", "D"]);
+  expectRank("attention", "k", k, [...keys, "H", "D"]);
+  expectShape("attention", "k", k, [...keyRows(q, k, options), ...q.shape.slice(-2)]);
   expectShape("attention", "v", v, k.shape);
-  const parts = { q: { input: 0, slot: 0 }, k: { input: 1, slot: 0 }, v: { input: 2, slot: 0 } };
-  return attend({ op: "attention", inputs: [q, k, v], slots: [1, 1, 1], ...parts }, options);
+  const operands = { q: WHOLE, k: { ...WHOLE, input: 1 }, v: { ...WHOLE, input: 2 } };
+  return attend("attention", [q, k, v], operands, options);
 }
 
-/** Attention of tokens to each other, from one packed projection: qkv [B, L, 3, H, D] gives [B, L, H, D]. See {@linkcode attention}. */
-export function selfAttention(qkv: Tensor, options: AttentionOptions = {}): Tensor {
-  expectRank("selfAttention", "qkv", qkv, ["B", "L", 3, "H", "D"]);
-  const parts = { q: { input: 0, slot: 0 }, k: { input: 0, slot: 1 }, v: { input: 0, slot: 2 } };
-  return attend({ op: "selfAttention", inputs: [qkv], slots: [3], ...parts }, options);
+/** Attention of tokens to each other from one packed projection: qkv [B, L, 3, H, D] gives [B, L, H, D]. See {@linkcode attention}. */
+export function selfAttention(qkv: Tensor, options: SelfAttentionOptions = {}): Tensor {
+  expectRank("selfAttention", "qkv", qkv, [...axes(options).queries, 3, "H", "D"]);
+  const part = { input: 0, slots: 3 }, operands = { q: { ...part, slot: 0 }, k: { ...part, slot: 1 }, v: { ...part, slot: 2 } };
+  return attend("selfAttention", [qkv], operands, options);
 }
 
 /** Attention of tokens to a context: q [B, L, H, D], packed kv [B, M, 2, H, D] give [B, L, H, D]. See {@linkcode attention}. */
 export function crossAttention(q: Tensor, kv: Tensor, options: AttentionOptions = {}): Tensor {
-  expectRank("crossAttention", "q", q, ["B", "L", "H", "D"]);
-  expectRank("crossAttention", "kv", kv, ["B", "M", 2, "H", "D"]);
-  const [B, , H, D] = q.shape;
-  expectShape("crossAttention", "kv", kv, [B, kv.shape[1], 2, H, D]);
-  const parts = { q: { input: 0, slot: 0 }, k: { input: 1, slot: 0 }, v: { input: 1, slot: 1 } };
-  return attend({ op: "crossAttention", inputs: [q, kv], slots: [1, 2], ...parts }, options);
+  const { queries, keys } = axes(options), part = { input: 1, slots: 2 };
+  expectRank("crossAttention", "q", q, [...queries, "H", "D"]);
+  expectRank("crossAttention", "kv", kv, [...keys, 2, "H", "D"]);
+  expectShape("crossAttention", "kv", kv, [...keyRows(q, kv, options), 2, ...q.shape.slice(-2)]);
+  const operands = { q: WHOLE, k: { ...part, slot: 0 }, v: { ...part, slot: 1 } };
+  return attend("crossAttention", [q, kv], operands, options);
 }
 
-function attend({ op, inputs, slots, q, k, v }: Problem, { scale }: AttentionOptions): Tensor {
-  const { dtype } = inputs[0];
+function attend(op: string, inputs: Tensor[], operands: Operands, options: AttentionOptions): Tensor {
+  const { dtype, shape } = inputs[operands.q.input], { shape: keyShape } = inputs[operands.k.input], [H, D] = shape.slice(-2);
   if (!isFloat(dtype)) throw new TypeError(`Cannot run ${op}: the inputs are ${dtype}, they must be f32, f16 or bf16`);
   inputs.forEach((t, i) => expectDtype(op, `input ${i}`, t, dtype));
-  const [B, L] = inputs[q.input].shape, M = inputs[k.input].shape[1], [H, D] = inputs[q.input].shape.slice(-2);
-  const dims = [dim(op, "B", B), dim(op, "L", L), dim(op, "M", M), dim(op, "H", H), dim(op, "D", D)] as const;
-  const tail = [scale ?? 1 / Math.sqrt(D), DTYPE[dtype], stream()] as const;
-  const address = (t: Tensor, { slot }: Part): bigint => t.addr + BigInt(slot * H * D * DTYPE_BYTES[dtype]);
-  const strides = ({ input }: Part): readonly [batch: bigint, token: bigint, head: bigint] => {
-    const token = slots[input] * H * D;
-    return [BigInt(inputs[input].shape[1] * token), BigInt(token), BigInt(D)];
+  const { sequences, keySequences = sequences, scale = 1 / Math.sqrt(D), anyOrder, check } = options;
+  if (keySequences && !sequences) throw new TypeError(`Cannot run ${op}: sequences is absent, it must be given with keySequences`);
+  if (sequences) expectSequences(op, "sequences", sequences, [sequences.offsets.size, shape[0]]);
+  if (keySequences) expectSequences(op, "keySequences", keySequences, [sequences!.offsets.size, keyShape[0]]);
+  const sizes = {
+    dtype: DTYPE[dtype],
+    flags: (anyOrder ? K_ATTENTION_ANY_ORDER : 0) + (check ? K_ATTENTION_CHECK : 0),
+    B: dim(op, "B", sequences ? sequences.offsets.size - 1 : shape[0]),
+    L: dim(op, "L", sequences ? sequences.longest : shape[1]),
+    M: dim(op, "M", keySequences ? keySequences.longest : keyShape[1]),
+    H: dim(op, "H", H),
+    D: dim(op, "D", D),
+    q_total: sequences ? dim(op, "N", shape[0]) : 0,
+    k_total: keySequences ? dim(op, "M", keyShape[0]) : 0,
+    scale,
   };
-  const read = (p: Part): bigint => address(inputs[p.input], p);
-  const plain = [BigInt(L * H * D), BigInt(H * D), BigInt(D)] as const, packed = [...strides(q), ...strides(k), ...strides(v)] as const;
+  const maps = [sequences?.offsets, keySequences?.offsets, sequences?.rows, keySequences?.rows];
+  const out = empty([...shape.slice(0, sequences ? 1 : 2), H, D], dtype), lse = empty(sequences ? [H, shape[0]] : [shape[0], H, shape[1]]);
 
-  const o = empty([B, L, H, D], dtype), lse = empty([B, H, L]);
-  kernels().k_attention_fwd(o.addr, lse.addr, read(q), read(k), read(v), ...dims, ...plain, ...packed, ...tail);
-  return record(op, o, inputs, [...inputs, o, lse], (dy) => {
-    const grads = inputs.map((t) => t.requiresGrad ? empty(t.shape, dtype) : null), delta = empty([B, H, L]);
-    const write = (p: Part): bigint => grads[p.input] ? address(grads[p.input]!, p) : 0n;
-    kernels().k_attention_bwd(
-      ...[write(q), write(k), write(v), dy.addr, o.addr, lse.addr, read(q), read(k), read(v), delta.addr] as const,
-      ...[...dims, ...packed, ...plain, ...plain, ...packed, ...tail] as const,
-    );
+  const problem = (dy: Tensor | null, grads: (Tensor | null)[]): KAttention => {
+    const [q_offsets, k_offsets, q_rows, k_rows] = maps.map((t) => t ? t.addr : 0n);
+    const [q, q_batch, q_token, q_head] = placeOf(inputs, operands.q), [dq, dq_batch, dq_token, dq_head] = placeOf(grads, operands.q);
+    const [k, k_batch, k_token, k_head] = placeOf(inputs, operands.k), [dk, dk_batch, dk_token, dk_head] = placeOf(grads, operands.k);
+    const [v, v_batch, v_token, v_head] = placeOf(inputs, operands.v), [dv, dv_batch, dv_token, dv_head] = placeOf(grads, operands.v);
+    const [o, o_batch, o_token, o_head] = placeOf([out], WHOLE), [d_o, d_o_batch, d_o_token, d_o_head] = placeOf([dy], WHOLE);
+    return {
+      ...sizes,
+      ...{ q_offsets, k_offsets, q_rows, k_rows, q, q_batch, q_token, q_head, k, k_batch, k_token, k_head, v, v_batch, v_token, v_head },
+      ...{ o, o_batch, o_token, o_head, lse: lse.addr, d_o, d_o_batch, d_o_token, d_o_head, dq, dq_batch, dq_token, dq_head },
+      ...{ dk, dk_batch, dk_token, dk_head, dv, dv_batch, dv_token, dv_head, workspace: 0n, workspace_bytes: 0 },
+    };
+  };
+  launch("fwd", problem(null, []));
+  return record(op, out, inputs, [...inputs, out, lse, ...maps], (dy) => {
+    const grads = inputs.map((t) => t.requiresGrad ? empty(t.shape, dtype) : null);
+    launch("bwd", problem(dy, grads));
     return grads;
   });
+}
+
+function launch(pass: "fwd" | "bwd", problem: KAttention): void {
+  const k = kernels(), bytes = new BigUint64Array(2), which = pass === "fwd" ? 0 : 1;
+  withWorkspace(
+    (size) => {
+      k.k_attention_workspace(bytes, pack(K_ATTENTION, problem));
+      size[0] = bytes[which];
+    },
+    (workspace) => k[`k_attention_${pass}`](pack(K_ATTENTION, { ...problem, workspace, workspace_bytes: Number(bytes[which]) }), stream()),
+  );
+}
+
+/** Address and strides (batch, token, head) of a part [B, L, slots, H, D] or [N, slots, H, D], whose batch stride is not read; zeros for none. */
+function placeOf(tensors: (Tensor | null)[], { input, slot, slots }: Part): [address: bigint, batch: number, token: number, head: number] {
+  const t = tensors[input];
+  if (!t) return [0n, 0, 0, 0];
+  const [H, D] = t.shape.slice(-2), token = slots * H * D;
+  return [t.addr + BigInt(slot * H * D * DTYPE_BYTES[t.dtype]), t.shape[1] * token, token, D];
+}
+
+/** The names of the first axes of queries and keys. */
+function axes({ sequences }: SelfAttentionOptions): { queries: string[]; keys: string[] } {
+  return sequences ? { queries: ["N"], keys: ["M"] } : { queries: ["B", "L"], keys: ["B", "M"] };
+}
+
+/** The extents that the first axes of `k` must have. */
+function keyRows(q: Tensor, k: Tensor, { sequences, keySequences }: AttentionOptions): number[] {
+  if (sequences) return [keySequences ? k.shape[0] : q.shape[0]];
+  return [q.shape[0], k.shape[1]];
+}
+
+function expectSequences(op: string, name: string, { offsets, rows }: Sequences, [B1, N]: [B1: number, N: number]): void {
+  if (B1 < 1) throw new RangeError(`Cannot run ${op}: the offsets of ${name} are [0], they must be [B + 1]`);
+  expectShape(op, `the offsets of ${name}`, offsets, [B1]);
+  expectDtype(op, `the offsets of ${name}`, offsets, "i32");
+  expectShape(op, `the rows of ${name}`, rows, [N]);
+  expectDtype(op, `the rows of ${name}`, rows, "i32");
 }
 
 /** Throws unless `t` has the rank of `want`, and its numbers where they stand. */

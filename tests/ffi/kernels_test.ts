@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { ABI_VERSION, kernelFolder, openKernels } from "../../ffi/kernels.ts";
-import { FLASH_ATTN, OPS, RENDER } from "../../ffi/symbols.ts";
+import { FLASH_ATTN, OPS, RENDER, SPCONV } from "../../ffi/symbols.ts";
 import { runProgram } from "../program.ts";
 
 const OPEN = 'import { openKernels } from("ffi/kernels.ts"); const k = openKernels(Deno.args[0] ?? "cpu");';
@@ -28,7 +28,7 @@ function libraries(name: string, change: (folder: string) => void): string {
   const made = `${folder}/${name}`;
   Deno.mkdirSync(made);
   change(made);
-  for (const library of ["ops", "flash_attn", "render"]) {
+  for (const library of ["ops", "flash_attn", "spconv", "render"]) {
     const file = `lib${library}_cpu.so`;
     try {
       Deno.symlinkSync(new URL(file, kernelFolder()), `${made}/${file}`);
@@ -40,7 +40,7 @@ function libraries(name: string, change: (folder: string) => void): string {
 }
 
 for (const device of ["cpu", "cuda"] as const) {
-  for (const [library, table] of Object.entries({ ops: OPS, flash_attn: FLASH_ATTN, render: RENDER })) {
+  for (const [library, table] of Object.entries({ ops: OPS, flash_attn: FLASH_ATTN, spconv: SPCONV, render: RENDER })) {
     Deno.test(`lib${library}_${device}.so exports every function of the C ABI`, () => {
       const symbols = Object.fromEntries(Object.entries(table).map(([name, type]) => [name, { ...type, optional: true as const }]));
       const { symbols: found } = Deno.dlopen(
@@ -93,14 +93,16 @@ Deno.test("openKernels() refuses a file that is no library, and a library that i
 
 Deno.test("openKernels() refuses a library of another ABI version", () => {
   const elf = Deno.readFileSync(new URL("libops_cpu.so", kernelFolder())), from = offsetOf(elf, "k_abi_version");
-  const body = elf.subarray(from, from + 32), load = body.findIndex((byte, i) => byte === 0xb8 && body[i + 1] === ABI_VERSION); // mov eax, 1
+  const body = elf.subarray(from, from + 32), load = body.findIndex((byte, i) => byte === 0xb8 && body[i + 1] === ABI_VERSION); // mov eax, ABI_VERSION
   assert.ok(load >= 0);
   body[load + 1] = 77;
   const other = libraries("other", (to) => Deno.writeFileSync(`${to}/libops_cpu.so`, elf));
   const { stderr } = runProgram(OPEN, { env: { ESPALIER_KERNELS: other } });
   assert.match(
     stderr,
-    /Error: Cannot use .*\/libops_cpu\.so: its ABI version is 77, it must be 1 \(build it again with `deno task build`\)/,
+    new RegExp(
+      `Error: Cannot use .*/libops_cpu\\.so: its ABI version is 77, it must be ${ABI_VERSION} \\(build it again with \`deno task build\`\\)`,
+    ),
   );
 });
 

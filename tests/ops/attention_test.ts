@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
 import { attention, crossAttention, selfAttention } from "../../lib/ops/attention.ts";
+import { concat, reshape, slice } from "../../lib/ops/movement.ts";
 import { step } from "../../lib/tensor/scope.ts";
 import { backward } from "../../lib/tensor/tape.ts";
-import { tensor, zeros } from "../../lib/tensor/tensor.ts";
-import { checkDevices, checkOp, type Input, random, runCase } from "../check.ts";
+import { type Tensor, tensor, zeros } from "../../lib/tensor/tensor.ts";
+import { checkDevices, checkOp, type DeviceCase, type Input, random, runCase } from "../check.ts";
+import { denseSpans, reference as definition, unpack, values, withFields } from "./attention_reference.ts";
 
 interface Sizes {
   B: number;
@@ -14,34 +16,8 @@ interface Sizes {
 }
 
 /** The definition, on contiguous q [B, L, H, D] and k, v [B, M, H, D]. */
-function reference(q: Float64Array, k: Float64Array, v: Float64Array, { B, L, M, H, D }: Sizes, scale = 1 / Math.sqrt(D)): Float64Array {
-  const o = new Float64Array(B * L * H * D);
-  for (let b = 0; b < B; b++) {
-    for (let h = 0; h < H; h++) {
-      const key = (m: number) => ((b * M + m) * H + h) * D;
-      for (let l = 0; l < L; l++) {
-        const at = ((b * L + l) * H + h) * D,
-          scores = Float64Array.from({ length: M }, (_, m) => {
-            let s = 0;
-            for (let d = 0; d < D; d++) s += q[at + d] * k[key(m) + d];
-            return s * scale;
-          });
-        const top = scores.reduce((x, y) => Math.max(x, y), -Infinity), p = scores.map((s) => Math.exp(s - top));
-        const sum = p.reduce((x, y) => x + y, 0);
-        for (let m = 0; m < M; m++) for (let d = 0; d < D; d++) o[at + d] += p[m] / sum * v[key(m) + d];
-      }
-    }
-  }
-  return o;
-}
-
-/** Slot `slot` of a packed [tokens, slots, H D] array. */
-function unpack(x: Float64Array, slots: number, slot: number, width: number): Float64Array {
-  return Float64Array.from({ length: x.length / slots }, (_, i) => x[(Math.floor(i / width) * slots + slot) * width + i % width]);
-}
-
-function values(seed: number, shape: number[], size = 1): Input {
-  return { shape, data: random(seed, shape.reduce((a, b) => a * b, 1)).map((x) => x * size) };
+function reference(q: Float64Array, k: Float64Array, v: Float64Array, { B, L, M, H, D }: Sizes, scale?: number): Float64Array {
+  return definition(q, k, v, { spans: denseSpans(B, L, M), H, D, scale });
 }
 
 function separate({ B, L, M, H, D }: Sizes, size = 1): { q: Input; k: Input; v: Input } {
@@ -125,18 +101,49 @@ Deno.test("selfAttention() twice agrees to the bit, forward and backward", () =>
   assert.deepEqual(runCase(op, "f32"), runCase(op, "f32"));
 });
 
+function says(run: () => unknown, message: string): void {
+  assert.throws(() => step(run), (error: Error) => (assert.equal(error.message, message), true));
+}
+
 Deno.test("attention() refuses shapes, dtypes, widths and scales that it does not know", () => {
+  const x = (M = 2) => zeros([1, M, 1, 8]);
+  says(() => attention(zeros([2, 8]), x(), x()), "Cannot run attention: q is [2,8], it must be [B, L, H, D]");
+  says(() => attention(x(), x(), x(3)), "Cannot run attention: v is [1,3,1,8], it must be [1,2,1,8]");
+  says(() => attention(x(), x(), zeros([1, 2, 1, 8], "f16")), "Cannot run attention: input 2 is f16, it must be f32");
+  says(() => selfAttention(zeros([1, 2, 2, 1, 8])), "Cannot run selfAttention: qkv is [1,2,2,1,8], it must be [B, L, 3, H, D]");
+  says(() => crossAttention(x(), zeros([2, 3, 2, 1, 8])), "Cannot run crossAttention: kv is [2,3,2,1,8], it must be [1,3,2,1,8]");
+  says(() => selfAttention(zeros([1, 2, 3, 1, 129])), "Cannot run k_attention_workspace: D is 129, it must be 1 to 128");
+  says(() => attention(x(), x(), x(), { scale: 0 }), "Cannot run k_attention_fwd: scale is 0, it must be finite and > 0");
+  says(() => attention(x(), x(), x(), { scale: NaN }), "Cannot run k_attention_fwd: scale is nan, it must be finite and > 0");
+});
+
+Deno.test("k_attention refuses what no caller may pass, and names it", () => {
+  const x = () => tensor(random(1, 16), [1, 2, 1, 8], { requiresGrad: true }), run = () => attention(x(), x(), x());
+  const refused = (fields: Parameters<typeof withFields>[0], message: string): void => says(() => withFields(fields, run), message);
+  refused({ struct_size: 392n }, "Cannot run k_attention_workspace: struct_size is 392, it must be 400");
+  refused({ dtype: 3n }, "Cannot run k_attention_workspace: dtype is 3, it must be f32 (0), f16 (1) or bf16 (2)");
+  refused({ flags: 8n }, "Cannot run k_attention_workspace: flags is 8, it must be a sum of 1, 2 and 4");
+  refused({ B: -1n }, "Cannot run k_attention_workspace: B is -1, it must be 0 to 2^31 - 1");
+  refused({ L: 1n << 40n }, "Cannot run k_attention_workspace: L is 1099511627776, it must be 0 to 2^31 - 1");
+  refused({ dtype: 2n, D: 12n }, "Cannot run k_attention_workspace: D is 12, in f16 and bf16 it must be a multiple of 8");
+  refused({ dtype: 1n, k_token: 12n }, "Cannot run k_attention_fwd: k_token is 12, in f16 and bf16 it must be a multiple of 8");
+  refused({ dtype: 2n, o_batch: -4n }, "Cannot run k_attention_fwd: o_batch is -4, in f16 and bf16 it must be a multiple of 8");
+  refused({ dtype: 1n, v: 4104n }, "Cannot run k_attention_fwd: v lies 8 bytes behind a multiple of 16, it must lie at one");
+  refused({ q: 4098n }, "Cannot run k_attention_fwd: q lies 2 bytes behind a multiple of 4, it must lie at one");
+  refused({ k: 0n }, "Cannot run k_attention_fwd: k is 0, it must be an address");
+  refused({ lse: 0n }, "Cannot run k_attention_fwd: lse is 0, it must be an address");
   step(() => {
-    const x = zeros([1, 2, 1, 8]), y = zeros([1, 3, 1, 8]);
-    const says = (run: () => unknown, message: string) => assert.throws(run, (error: Error) => error.message === message);
-    says(() => attention(zeros([2, 8]), x, x), "Cannot run attention: q is [2,8], it must be [B, L, H, D]");
-    says(() => attention(x, x, y), "Cannot run attention: v is [1,3,1,8], it must be [1,2,1,8]");
-    says(() => attention(x, x, zeros([1, 2, 1, 8], "f16")), "Cannot run attention: input 2 is f16, it must be f32");
-    says(() => selfAttention(zeros([1, 2, 2, 1, 8])), "Cannot run selfAttention: qkv is [1,2,2,1,8], it must be [B, L, 3, H, D]");
-    says(() => crossAttention(x, zeros([2, 3, 2, 1, 8])), "Cannot run crossAttention: kv is [2,3,2,1,8], it must be [1,3,2,1,8]");
-    says(() => selfAttention(zeros([1, 2, 3, 1, 129])), "Cannot run k_attention_fwd: D is 129, it must be 1 to 128");
-    says(() => attention(x, x, x, { scale: 0 }), "Cannot run k_attention_fwd: scale is 0, it must be finite and > 0");
-    says(() => attention(x, x, x, { scale: NaN }), "Cannot run k_attention_fwd: scale is nan, it must be finite and > 0");
+    const short = (fields: Parameters<typeof withFields>[0], message: RegExp): void => {
+      const y = run();
+      assert.throws(() => withFields(fields, () => backward(y, zeros(y.shape))), message);
+    };
+    short({ workspace_bytes: 7n }, /^KernelError: Cannot run k_attention_bwd: workspace_bytes is 7, it must be at least \d+$/);
+    short({ workspace: 0n }, /^KernelError: Cannot run k_attention_bwd: workspace is 0, it must be an address$/);
+    short(
+      { workspace: 4104n },
+      /^KernelError: Cannot run k_attention_bwd: workspace lies 8 bytes behind a multiple of 16, it must lie at one$/,
+    );
+    short({ d_o: 0n }, /^KernelError: Cannot run k_attention_bwd: d_o is 0, it must be an address$/);
   });
 });
 
@@ -149,10 +156,41 @@ Deno.test("selfAttention() keeps what its backward pass needs and no more", () =
   });
 });
 
-for (const D of [8, 32, 64, 80, 128]) {
+const LENGTHS = [0, 1, 15, 16, 17, 63, 64, 65, 127, 128, 129];
+
+/** Attention of H heads over several [L, M] one after the other, as one op: their q, k and v lie behind each other. */
+function severalCase(pairs: [L: number, M: number][], H: number, D: number): DeviceCase<"q" | "k" | "v"> {
+  const N = pairs.reduce((n, [L]) => n + L, 0), total = pairs.reduce((n, [, M]) => n + M, 0);
+  return {
+    get inputs() {
+      return { q: values(13, [N, H, D], 2), k: values(14, [total, H, D], 2), v: values(15, [total, H, D]) };
+    },
+    run: ({ q, k, v }) => {
+      let l = 0, m = 0;
+      const part = (x: Tensor, from: number, n: number): Tensor => reshape(slice(x, 0, from, from + n), [1, n, H, D]);
+      return concat(
+        pairs.map(([L, M]) => attention(part(q, (l += L, l - L), L), part(k, (m += M, m - M), M), part(v, m - M, M))),
+        1,
+      );
+    },
+  };
+}
+
+for (const D of [8, 32, 64, 80, 96, 128]) {
   checkDevices(`attention() at [2, 257, 3, ${D}] over 130 keys`, import.meta.url, {
     inputs: separate({ B: 2, L: 257, M: 130, H: 3, D }, 2),
     run: ({ q, k, v }) => attention(q, k, v),
+  });
+  const pairs = LENGTHS.map((L, i): [number, number] => [L, LENGTHS[i * 4 % 11]]);
+  checkDevices(
+    `attention() of edge lengths of width ${D}`,
+    import.meta.url,
+    severalCase([...pairs, [64, 64], [128, 128], [129, 129]], 2, D),
+  );
+}
+for (const D of [64, 128]) {
+  checkDevices(`attention() of long sequences of width ${D}`, import.meta.url, {
+    ...severalCase([[1000, 1374], [1374, 1000], [4096, 1374], [53_000, 17], [17, 65_537]], 1, D),
   });
 }
 checkDevices("attention() of an odd width", import.meta.url, {
@@ -171,6 +209,28 @@ checkDevices("attention() over no keys", import.meta.url, {
 checkDevices("attention() where scores reach +-100", import.meta.url, {
   inputs: separate({ B: 1, L: 129, M: 200, H: 2, D: 64 }, 9),
   run: ({ q, k, v }) => attention(q, k, v),
+});
+checkDevices("attention() where scores reach +-1e5", import.meta.url, {
+  inputs: {
+    q: { ...values(1, [1, 129, 2, 64], 300), grad: false },
+    k: { ...values(2, [1, 200, 2, 64], 300), grad: false },
+    v: values(3, [1, 200, 2, 64]),
+  },
+  run: ({ q, k, v }) => attention(q, k, v),
+  tolerance: { f16: 6e-3 }, // an f32 score of 1e5 is exact to 6e-3, and so are the probabilities, on either device
+});
+
+/** Adds to the scores of batch 0's odd keys, and of all of batch 1's, about -5000: as good as masked, but for rows that see nothing else. */
+function maskedCase(): Record<"q" | "k" | "v", Input> {
+  const { q, k, v } = separate({ B: 2, L: 130, M: 150, H: 2, D: 64 }, 2);
+  for (let i = 0; i < q.data.length; i += 64) q.data[i] = 200;
+  for (let i = 0; i < k.data.length; i += 64) k.data[i] = i >= k.data.length / 2 || Math.floor(i / 128) % 2 ? -200 : 0;
+  return { q, k, v };
+}
+checkDevices("attention() where scores are as good as -inf", import.meta.url, {
+  inputs: maskedCase(),
+  run: ({ q, k, v }) => attention(q, k, v),
+  tolerance: { f32: 2e-3, f16: 1e-2, bf16: 5e-2 }, // f32 scores near -5000 keep four digits, and delta that is summed from a rounded o is multiplied by 200
 });
 checkDevices("selfAttention() of a packed projection", import.meta.url, {
   inputs: { qkv: values(9, [2, 193, 3, 3, 64], 2) },

@@ -45,6 +45,47 @@ Deno.test("generate() of the headers is what ffi/symbols.ts holds", () => {
   assert.equal(text, Deno.readTextFileSync(new URL("../../ffi/symbols.ts", import.meta.url)));
 });
 
+const STRUCT = `// library: flash_attn
+#define K_THING_QUICK 1
+#define K_THING_NAME "no number"
+typedef struct k_thing {
+  int64_t struct_size;  // sizeof
+  int64_t n, m;
+  double scale;
+  uint64_t x;
+} k_thing;
+K_API int32_t k_thing_fwd(const k_thing* thing, uint64_t stream);
+`;
+
+Deno.test("generate() makes a table and an interface of a struct, and constants", () => {
+  const text = generate([STRUCT]);
+  assert.match(text, /\nexport const K_THING_QUICK = 1;\n/);
+  assert.doesNotMatch(text, /K_THING_NAME/);
+  assert.match(
+    text,
+    /\nexport const K_THING = \[\n {2}\["n", "i64"\],\n {2}\["m", "i64"\],\n {2}\["scale", "f64"\],\n {2}\["x", "u64"\],\n\] as const;\n/,
+  );
+  assert.match(text, /\nexport interface KThing \{\n {2}n: number;\n {2}m: number;\n {2}scale: number;\n {2}x: bigint;\n\}\n/);
+  assert.match(text, /k_thing_fwd: \{ parameters: \["buffer", "u64"\], result: "i32" \}/);
+  assert.match(text, /k_thing_fwd\(thing: BigUint64Array<ArrayBuffer>, stream: bigint\): void;/);
+});
+
+Deno.test("generate() refuses a struct with padding or without its size in front", () => {
+  const types = "it must be one of int64_t, uint64_t, double";
+  for (const [field, type] of [["int32_t n", "int32_t"], ["const float* x", "const float*"], ["int64_t n[3]", "int64_t n[3]"]]) {
+    assert.throws(() => generate([STRUCT.replace("double scale", field)]), {
+      name: "TypeError",
+      message: `Cannot bind k_thing: its type "${type}" is unknown, ${types}`,
+    });
+  }
+  assert.throws(() => generate([STRUCT.replace("int64_t struct_size", "int64_t size")]), {
+    message: "Cannot bind k_thing: its first field is size, it must be int64_t struct_size",
+  });
+  assert.throws(() => generate([STRUCT.replaceAll("const k_thing*", "const k_other*")]), {
+    message: /^Cannot bind k_thing_fwd: its type "const k_other\*" is unknown/,
+  });
+});
+
 Deno.test("generate() refuses a type that it does not know, and a header that is of no library", () => {
   assert.throws(() => generate(["// library: ops\nK_API int32_t k_x(size_t n);\n"]), {
     name: "TypeError",
@@ -53,7 +94,7 @@ Deno.test("generate() refuses a type that it does not know, and a header that is
   for (const first of ["// library: other", "#pragma once", "//library: ops"]) {
     assert.throws(
       () => generate([`${first}\n`]),
-      /^TypeError: Cannot read a header: its first line is ".*", it must be "\/\/ library: ops\|flash_attn\|render\|all"/,
+      /^TypeError: Cannot read a header: its first line is ".*", it must be "\/\/ library: ops\|flash_attn\|[\w|]*all"/,
     );
   }
 });

@@ -1,0 +1,181 @@
+// What surrounds the products of the Hopper backward pass: boxes of rows for the copy engine, sums of dq that blocks share, rows of
+// gradients, and the small kernel before.
+#pragma once
+#include "attention_problem.cuh"
+#include "hopper.cuh"
+
+namespace attention {
+// The coordinates of a box of `rows` rows of a head, from row `from` of a sequence. Rows past the sequence's end are read as 0: in the maps
+// of dense operands the row axis ends there. Those of variable length (see row_map) have two row axes of the same stride, the first one as
+// long as the box: a box that begins where only its valid rows remain is cut off by its end, and the second axis makes up for the shift.
+struct RaggedBox {
+  int row, third, fourth;
+};
+__device__ inline RaggedBox ragged_box(const Sequences& s, int sequence, int h, Span span, int from, int rows) {
+  if (!s.offsets) return {from, h, sequence};
+  const int valid = min(rows, span.length - from);
+  return {rows - valid, int(span.first) + from + valid, h};
+}
+__device__ inline void load_box(uint32_t to, const CUtensorMap& map, int column, RaggedBox box, uint32_t barrier) {
+  map_load(to, map, column, box.row, box.third, box.fourth, barrier);
+}
+template <class T>
+bool row_map(CUtensorMap& map, const Operand<const T>& x, const Sequences& s, int64_t B, int64_t H, int64_t D, int width, int rows) {
+  const Strides& by = x.stride;
+  if (!s.offsets) return encode_map(map, x.data, {D, s.longest, H, B}, {by.token, by.head, by.batch}, width, rows);
+  return encode_map(map, x.data - rows * by.token, {D, rows, s.total + rows, H}, {by.token, by.token, by.head}, width, rows);
+}
+
+// Row 0 of a sequence of a head.
+template <class T>
+__device__ Operand<T> head_of(const Operand<T>& x, const Sequences& s, int sequence, int h, Span span) {
+  return {x.data + h * x.stride.head + (s.offsets ? span.first * x.stride.token : sequence * x.stride.batch), x.stride};
+}
+
+// The A tiles of 16 rows, `address` the first of them in panels of WIDTH columns.
+template <int WIDTH, int D>
+__device__ inline void load_a(uint32_t (&a)[D / 16][4], uint32_t address, uint32_t panel_bytes) {
+  const int lane = threadIdx.x % 32, row = lane % 16;
+#pragma unroll
+  for (int i = 0; i < D / 16; i++) {
+    const int unit = i * 16 % WIDTH / 8 + lane / 16, swizzled = WIDTH == 64 ? unit ^ row % 8 : unit ^ row / 2 % 4;
+    ldmatrix(a[i], address + i * 16 / WIDTH * panel_bytes + row * WIDTH * 2 + swizzled * 16);
+  }
+}
+
+// Has the compiler take these registers as holding nothing from here on: what a product overwrites need not be kept until then.
+template <int n>
+__device__ inline void forget(float (&r)[n]) {
+#pragma unroll
+  for (int i = 0; i < n; i++) asm volatile("" : "=f"(r[i]));
+}
+
+template <int n>
+__device__ inline void pin_rows(uint32_t (&r)[n][4]) {
+#pragma unroll
+  for (int i = 0; i < n; i++) pin(r[i]);
+}
+
+__device__ inline float2 unpack(__half, uint32_t a) { return __half22float2(reinterpret_cast<const __half2&>(a)); }
+__device__ inline float2 unpack(__nv_bfloat16, uint32_t a) { return {__uint_as_float(a << 16), __uint_as_float(a & 0xffff0000u)}; }
+
+// ---- Memory that blocks share.
+
+// Copies or adds floats from shared memory, one thread, completing as map_store does.
+__device__ inline void bulk_store(float4* to, uint32_t from, uint32_t bytes) {
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes) : "memory");
+}
+__device__ inline void bulk_add(float4* to, uint32_t from, uint32_t bytes) {
+  asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes) : "memory");
+}
+// Copies into shared memory; the phase of `barrier` waits for the bytes.
+__device__ inline void bulk_load(uint32_t to, const float4* from, uint32_t bytes, uint32_t barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from), "r"(bytes),
+               "r"(barrier)
+               : "memory");
+}
+// Orders what the copy engine and this thread itself do to global memory.
+__device__ inline void async_fence_global() { asm volatile("fence.proxy.async.global;" ::: "memory"); }
+__device__ inline uint32_t load_acquire(const uint32_t* from) {
+  uint32_t x;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(x) : "l"(from) : "memory");
+  return x;
+}
+__device__ inline void store_release(uint32_t* to, uint32_t x) {
+  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(to), "r"(x) : "memory");
+}
+
+// Word t of lane k to word k of lane t, among four neighbouring lanes.
+__device__ inline uint4 transpose4(const uint32_t (&w)[4]) {
+  const int t = thread_again() % 4;
+  const bool odd = t & 1, high = t & 2;
+  const uint32_t x = __shfl_xor_sync(~0u, odd ? w[0] : w[1], 1), y = __shfl_xor_sync(~0u, odd ? w[2] : w[3], 1);
+  const uint32_t a = odd ? x : w[0], b = odd ? w[1] : x, c = odd ? y : w[2], d = odd ? w[3] : y;
+  const uint32_t u = __shfl_xor_sync(~0u, high ? a : c, 2), v = __shfl_xor_sync(~0u, high ? b : d, 2);
+  return high ? make_uint4(u, v, c, d) : make_uint4(a, b, u, v);
+}
+
+template <int R>
+__device__ inline float4 four(const float (&r)[R], int i) {
+  return make_float4(r[4 * i], r[4 * i + 1], r[4 * i + 2], r[4 * i + 3]);
+}
+
+// Writes a warp's sums (16 rows, N columns, as products leave them), scaled and rounded, to rows `from` on of those before `length`.
+// get(i): the sums of columns 8 i to 8 i + 7.
+template <int N, class T, class F>
+__device__ inline void store_sums(T* to, int64_t token, float scale, int from, int length, F get) {
+  const int lane = thread_again() % 32, t = lane % 4, row = from + lane / 4;
+  T* lines[2] = {to + row * token, to + (row + 8) * token};
+#pragma unroll
+  for (int n = 0; n < N / 8; n += 4) {
+    uint32_t w[2][4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      if (n + i >= N / 8) continue;
+      const float4 v = get(n + i);
+      w[0][i] = pack(T{}, v.x * scale, v.y * scale);
+      w[1][i] = pack(T{}, v.z * scale, v.w * scale);
+    }
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const bool inside = row + 8 * half < length;
+      if (n + 4 <= N / 8) {
+        const uint4 out = transpose4(w[half]);
+        if (inside) *reinterpret_cast<uint4*>(lines[half] + (n + t) * 8) = out;
+      } else {
+#pragma unroll
+        for (int i = 0; i < N / 8 - n; i++) {
+          if (inside) *reinterpret_cast<uint32_t*>(lines[half] + (n + i) * 8 + t * 2) = w[half][i];
+        }
+      }
+    }
+  }
+}
+
+// delta = sum_D(d_o * o), dq = 0 where a query has no keys (lse is -inf), and zeros for the `zeros` float4 that blocks will share. A block
+// for PREPARE_ROWS queries of a head, of a sequence (of all, where they are of variable length): heads first, chunks, then sequences.
+constexpr int PREPARE_ROWS = 128;
+template <class T, int D>
+__global__ void __launch_bounds__(256) prepare_sm90(float* delta, float4* zero, int64_t zeros, Operand<T> dq, Operand<const T> d_o,
+                                                    Operand<const T> o, Problem p, int tokens, int chunks) {
+  constexpr int LANES = D == 128 ? 8 : 4, PARTS = (D / 8 + LANES - 1) / LANES, GROUPS = 256 / LANES, EACH = PREPARE_ROWS / GROUPS;
+  for (int64_t i = blockIdx.x * int64_t(256) + threadIdx.x; i < zeros; i += gridDim.x * int64_t(256)) zero[i] = {};
+  const int h = blockIdx.x % p.H, block = blockIdx.x / p.H, sequence = block / chunks, first = block % chunks * PREPARE_ROWS;
+  const int lane = threadIdx.x % LANES, l = first + threadIdx.x / LANES;
+  const auto head = [&](const auto& x) { return x.data + sequence * x.stride.batch + h * x.stride.head + lane * 8; };
+  const T *x_at = head(d_o), *y_at = head(o);
+  const int64_t stat = (int64_t(sequence) * p.H + h) * tokens + l;
+  Pack<T, 8> x[EACH][PARTS], y[EACH][PARTS];
+  float lse[EACH];
+#pragma unroll
+  for (int i = 0; i < EACH; i++) {
+#pragma unroll
+    for (int j = 0; j < PARTS; j++) {
+      if (l + i * GROUPS >= tokens || (lane + j * LANES) * 8 >= D) continue;
+      x[i][j] = *reinterpret_cast<const Pack<T, 8>*>(x_at + (l + i * GROUPS) * d_o.stride.token + j * LANES * 8);
+      y[i][j] = *reinterpret_cast<const Pack<T, 8>*>(y_at + (l + i * GROUPS) * o.stride.token + j * LANES * 8);
+    }
+    lse[i] = dq.data && l + i * GROUPS < tokens ? p.lse[stat + i * GROUPS] : 0;
+  }
+#pragma unroll
+  for (int i = 0; i < EACH; i++) {
+    float sum = 0;
+#pragma unroll
+    for (int j = 0; j < PARTS; j++) {
+      if (l + i * GROUPS >= tokens || (lane + j * LANES) * 8 >= D) continue;
+#pragma unroll
+      for (int e = 0; e < 8; e++) sum = fmaf(to_f32(x[i][j].v[e]), to_f32(y[i][j].v[e]), sum);
+    }
+#pragma unroll
+    for (int lanes = LANES / 2; lanes; lanes /= 2) sum += __shfl_xor_sync(~0u, sum, lanes);
+    if (l + i * GROUPS >= tokens) continue;
+    if (lane == 0) delta[stat + i * GROUPS] = sum;
+    if (lse[i] == -INFINITY) {
+#pragma unroll
+      for (int j = 0; j < PARTS; j++) {
+        if ((lane + j * LANES) * 8 < D) *reinterpret_cast<uint4*>(head(dq) + (l + i * GROUPS) * dq.stride.token + j * LANES * 8) = {};
+      }
+    }
+  }
+}
+}  // namespace attention
