@@ -4,7 +4,8 @@
  *   deno task train:ss-flow -- --data DATASET --vae runs/ss_vae/models --output runs/ss_flow [--size tiny|small|published] [--key.key=value ...]
  *
  * `published` is TRELLIS's ss_flow_img_dit_L_16l8_fp16 (555.5 M parameters, 15.7 TFLOP a sample and step) on DINOv2 features, whose weights
- * `--condition.weights` names; `small` (82.7 M) and `tiny` (2.7 M, a CPU is enough) train a patch encoder of their own along with the flow.
+ * `--condition.weights` names; `small` (41.1 M) and `tiny` (2.7 M, a CPU is enough) train a patch encoder of their own along with the flow. That of `small` first learns alone,
+ * by guessing the latent: the flow's loss tells an encoder little while the flow model does not read its tokens yet.
  */
 import * as e from "../mod.ts";
 import { z } from "../mod.ts";
@@ -25,8 +26,13 @@ export interface SsFlowConfig {
     /** Whether latents are scaled to mean 0 and deviation 1 by channel. */
     normalize: boolean;
   };
-  /** What makes more of few objects: mirrored ones with mirrored pictures, half of the time, and colour channels brighter or darker by up to `gain`. */
-  augment: { mirror: boolean; gain: number };
+  /** A patch encoder's own lesson: to guess the latent. Its loss counts `weight` times, and is the only one in the first `alone` steps. */
+  guess: { weight: number; alone: number };
+  /**
+   * What makes more of few objects: mirrored ones with mirrored pictures, half of the time; pictures moved by up to `shift` of their side; colour
+   * channels brighter or darker by up to `gain`, and exchanged in a part `exchange` of the pictures.
+   */
+  augment: e.VariationOptions & { gain: number };
   sampler: { steps: number; cfgStrength: number; cfgInterval: [number, number]; rescaleT: number };
   steps: number;
   seed: number;
@@ -38,7 +44,8 @@ export interface SsFlowConfig {
 
 const SAMPLER: SsFlowConfig["sampler"] = { steps: 25, cfgStrength: 3, cfgInterval: [0.5, 1], rescaleT: 3 };
 const FLOW: SsFlowConfig["flow"] = { sigmaMin: 1e-5, schedule: { name: "logitNormal", mean: 1, std: 1 }, pUncond: 0.1, normalize: true };
-const NO_AUGMENT: SsFlowConfig["augment"] = { mirror: false, gain: 0 };
+const NO_GUESS: SsFlowConfig["guess"] = { weight: 0, alone: 0 };
+const NO_AUGMENT: SsFlowConfig["augment"] = { mirror: false, shift: 0, gain: 0, exchange: 0 };
 const MODEL = {
   in_channels: 8,
   out_channels: 8,
@@ -57,6 +64,7 @@ export const SS_FLOW_SIZES: Record<string, SsFlowConfig> = {
     model: { ...MODEL, resolution: 8, patch_size: 2, model_channels: 128, cond_channels: 128, num_blocks: 6, num_heads: 4 },
     condition: { encoder: "patch", image_size: 64, patch_size: 8, channels: 128, num_blocks: 2, num_heads: 4 },
     flow: { ...FLOW, schedule: { name: "logitNormal", mean: 0.5, std: 1 } },
+    guess: NO_GUESS,
     augment: NO_AUGMENT,
     sampler: SAMPLER,
     steps: 600,
@@ -69,17 +77,30 @@ export const SS_FLOW_SIZES: Record<string, SsFlowConfig> = {
   small: {
     data: { root: "out/dataset", resolution: 64, holdOut: 10, minAestheticScore: null },
     vae: "runs/ss_vae/models",
-    model: { ...MODEL, resolution: 16, patch_size: 2, model_channels: 512, cond_channels: 512, num_blocks: 12, num_heads: 8 },
-    condition: { encoder: "patch", image_size: 128, patch_size: 8, channels: 512, num_blocks: 4, num_heads: 8 },
+    model: { ...MODEL, resolution: 16, patch_size: 2, model_channels: 384, cond_channels: 384, num_blocks: 10, num_heads: 6 },
+    condition: {
+      encoder: "patch",
+      ...{
+        image_size: 64,
+        patch_size: 8,
+        stem_channels: [64, 128],
+        channels: 384,
+        num_blocks: 4,
+        num_heads: 6,
+        grid_size: 4,
+        use_fp16: true,
+      },
+    },
     flow: FLOW,
-    augment: { mirror: true, gain: 0.3 },
+    guess: { weight: 1, alone: 3000 },
+    augment: { mirror: true, shift: 1 / 16, gain: 0.3, exchange: 0.3 },
     sampler: SAMPLER,
     steps: 8000,
     seed: 0,
     precision: "auto",
     batch: { size: 64, split: 1 },
-    optimizer: { ...e.OPTIMIZER_DEFAULTS, lr: 4e-4, weightDecay: 0.01, warmup: 200, emaRates: [0.998] },
-    log: { every: 50, sampleEvery: 2000, saveEvery: 2000, keep: 2 },
+    optimizer: { ...e.OPTIMIZER_DEFAULTS, lr: 8e-4, betas: [0.9, 0.98], weightDecay: 0.01, warmup: 100, emaRates: [0.998] },
+    log: { every: 50, sampleEvery: 2000, saveEvery: 4000, keep: 2 },
   },
   published: {
     data: { root: "out/dataset", resolution: 64, holdOut: 0, minAestheticScore: 4.5 },
@@ -87,6 +108,7 @@ export const SS_FLOW_SIZES: Record<string, SsFlowConfig> = {
     model: e.PUBLISHED_SS_FLOW.ss_flow_img_dit_L_16l8_fp16,
     condition: { encoder: "dinov2_vitl14_reg", weights: "dinov2_vitl14_reg.safetensors", image_size: 518 },
     flow: { ...FLOW, normalize: false },
+    guess: NO_GUESS,
     augment: NO_AUGMENT,
     sampler: { ...SAMPLER, cfgStrength: 5 },
     steps: 1_000_000,
@@ -115,7 +137,13 @@ const SCHEMA: z.ZodType<SsFlowConfig> = z.strictObject({
     pUncond: z.number().min(0).max(1),
     normalize: z.boolean(),
   }),
-  augment: z.strictObject({ mirror: z.boolean(), gain: z.number().min(0).max(1) }),
+  guess: z.strictObject({ weight: z.number().min(0), alone: z.int().min(0) }),
+  augment: z.strictObject({
+    mirror: z.boolean(),
+    shift: z.number().min(0).max(1),
+    gain: z.number().min(0).max(1),
+    exchange: z.number().min(0).max(1),
+  }),
   sampler: z.strictObject({
     steps: e.COUNT,
     cfgStrength: z.number(),
@@ -172,9 +200,7 @@ export interface SsFlowResult {
 
 /** Latents [8, r, r, r] of each voxel list. */
 function encodeLatents(encoder: e.SsEncoder, voxels: Int32Array[], R: number): Float32Array[] {
-  return voxels.map((list) =>
-    e.step(() => e.noGrad(() => e.ssEncode(encoder, e.tensor(e.occupancyBatch([list], R), [1, 1, R, R, R])).mean.read()))
-  );
+  return e.inGroups(voxels, (lists) => e.ssEncode(encoder, e.tensor(e.occupancyBatch(lists, R), [lists.length, 1, R, R, R])).mean.read());
 }
 
 /** Trains, evaluates on held-out pictures, and exports a pipeline to `<output>/models`. */
@@ -187,8 +213,11 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest" }: { outp
   const latents = encodeLatents(vae.encoder, voxels, R), { mean, std } = e.channelStatistics(latents, C);
   const mirrored = c.augment.mirror ? encodeLatents(vae.encoder, voxels.map((list) => e.mirrorVoxels(list, R)), R) : [];
   const normalization = c.flow.normalize ? { mean, std } : { mean: mean.map(() => 0), std: std.map(() => 1) };
+  const tested = heldOut.slice(0, 64), testedVoxels = tested.map((item) => e.voxelsAbove(e.loadVoxels(item, R), R));
+  const [x0, mirroredX0, testedX0] = [latents, mirrored, encodeLatents(vae.encoder, testedVoxels, R)].map((list) =>
+    list.map((z) => e.normalizeChannels(z, normalization))
+  );
   e.freeLeaves(vae.encoder.params);
-  const [x0, mirroredX0] = [latents, mirrored].map((list) => list.map((z) => e.normalizeChannels(z, normalization)));
   if (x0[0].length !== C * r ** 3) {
     throw new e.UserError(
       `Cannot train: the VAE's latents have ${x0[0].length} values, model.resolution and in_channels need ${C * r ** 3}`,
@@ -197,8 +226,12 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest" }: { outp
   const views = train.map((item) => e.countViews(item)), most = views.reduce((a, b) => Math.max(a, b), 1);
   const picture = e.remember((key) => e.toBytes(e.loadCondition(train[Math.floor(key / most)], key % most, S)));
 
+  const testedPictures = tested.map((item) => e.loadCondition(item, e.clearestView(item), S));
+
   const dtype = e.trainingDtype(c.precision, c.model.use_fp16 ?? false);
-  const opened = e.openCondition(c.condition), specs = { flow: e.ssFlowSpec(c.model, dtype), image: opened.spec };
+  const opened = e.openCondition(c.condition, c.precision);
+  const head = c.guess.weight ? e.latentHead(c.condition, { channels: C, resolution: r }) : undefined;
+  const specs = { flow: e.ssFlowSpec(c.model, dtype), image: opened.spec, guess: head?.spec };
   if (opened.channels !== c.model.cond_channels) {
     const { encoder } = c.condition;
     throw new e.UserError(
@@ -232,16 +265,30 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest" }: { outp
     `${train.length} objects to train on, ${heldOut.length} to test on; ${e.formatCount(optimizer.size)} parameters, blocks in ${dtype}`,
   );
 
-  const generate = (flow: e.SsFlow, condition: e.Condition, pictures: Float32Array[], seed: number): Int32Array[] =>
-    pictures.map((image, k) =>
-      e.step(() =>
-        e.noGrad(() => {
-          const tokens = condition.encode(e.tensor(image, [1, 3, S, S])), noise = new e.Generator(seed + k).normal([1, C, r, r, r]);
-          const z = e.sampleEuler((x, t, y) => e.ssFlow(flow, x, t, y), noise, tokens, e.zeros(tokens.shape), c.sampler);
-          const logits = e.ssDecode(vae.decoder, e.denormalize(z, normalization)).read();
-          return e.voxelsAbove(logits, R);
-        })
-      )
+  const generate = (flow: e.SsFlow, condition: e.Condition, pictures: Float32Array[]): Int32Array[] =>
+    e.inGroups(pictures, (images, first) => {
+      const tokens = condition.encode(e.tensor(e.joinFloats(images), [images.length, 3, S, S]));
+      const noise = e.concat(images.map((_, k) => new e.Generator(c.seed + first + k).normal([1, C, r, r, r])), 0);
+      const z = e.sampleEuler((x, t, y) => e.ssFlow(flow, x, t, y), noise, tokens, e.zeros(tokens.shape), c.sampler);
+      return e.ssDecode(vae.decoder, e.denormalize(z, normalization)).read();
+    }).map((logits) => e.voxelsAbove(logits, R));
+
+  const forward = (data: e.Tensor, noise: e.Tensor, times: Float32Array<ArrayBuffer>, tokens: e.Tensor) => {
+    const { xt, velocity } = e.flowPath(data, noise, times, c.flow);
+    return { v: e.ssFlow(model, xt, e.tensor(times.map((t) => 1000 * t), [times.length]), tokens), velocity };
+  };
+  /** The losses of the first held-out objects from their clearest views, at evenly spread times. */
+  const heldOutLosses = (): Record<string, number> =>
+    e.step(() =>
+      e.noGrad(() => {
+        const B = tested.length,
+          data = e.tensor(e.joinFloats(testedX0), [B, C, r, r, r]),
+          noise = new e.Generator(c.seed).normal(data.shape);
+        const tokens = condition.encode(e.tensor(e.joinFloats(testedPictures), [B, 3, S, S]));
+        const { v, velocity } = forward(data, noise, Float32Array.from(tested, (_, k) => (k + 0.5) / B), tokens);
+        const guess = head && e.mse(head.guess(optimizer.params.guess!, tokens), data).item();
+        return { held_out: e.mse(v, velocity).item(), ...(guess === undefined ? {} : { held_out_guess: guess }) };
+      })
     );
 
   for (let i = run.first; i < c.steps; i++) {
@@ -250,50 +297,42 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest" }: { outp
       const B = indices.length, times = e.drawTimes(c.flow.schedule, B, host);
       const shown = indices.map((k) => picture(k * most + e.integer(host, 0, views[k] - 1)));
       const kept = Float32Array.from({ length: B }, () => host() < c.flow.pUncond ? 0 : 1);
-      const flipped = indices.map(() => c.augment.mirror && e.chance(host, 0.5));
+      const varied = indices.map(() => e.drawVariation(c.augment, S, host));
       const gains = indices.flatMap(() =>
         [0, 1, 2].map(() => c.augment.gain ? e.uniform(host, 1 - c.augment.gain, 1 + c.augment.gain) : 1)
       );
-      const images = e.joinBytes(shown.map((bytes, b) => flipped[b] ? e.mirrorImage(bytes, S) : bytes));
+      const images = shown.map((bytes, b) => e.varyImage(bytes, S, varied[b]));
       const pass = () =>
         e.step(() => {
-          const random = e.stepGenerator(c.seed, i * c.batch.split + part);
-          const data = e.tensor(e.joinFloats(indices.map((k, b) => (flipped[b] ? mirroredX0 : x0)[k])), [B, C, r, r, r]);
-          const { xt, velocity } = e.flowPath(data, random.normal(data.shape), times, c.flow);
-          const tokens = e.mul(
-            condition.encode(e.mul(e.tensor(images, [B, 3, S, S]), e.tensor(gains, [B, 3, 1, 1]))),
-            e.tensor(kept, [B, 1, 1]),
-          );
-          const v = e.ssFlow(model, xt, e.tensor(times.map((t) => 1000 * t), [B]), tokens);
+          const random = e.stepGenerator(c.seed, i * c.batch.split + part), scale = optimizer.lossScale() * B / c.batch.size;
+          const data = e.tensor(e.joinFloats(indices.map((k, b) => (varied[b].mirror ? mirroredX0 : x0)[k])), [B, C, r, r, r]);
+          const tokens = condition.encode(e.mul(e.bytesTensor(images, [B, 3, S, S]), e.tensor(gains, [B, 3, 1, 1])));
+          const guess = head && e.mse(head.guess(optimizer.params.guess!, tokens), data);
+          if (guess && i < c.guess.alone) {
+            e.backward(e.mul(guess, scale));
+            return e.readScalars({ loss: guess, guess });
+          }
+          const { v, velocity } = forward(data, random.normal(data.shape), times, e.mul(tokens, e.tensor(kept, [B, 1, 1])));
           const loss = e.mse(v, velocity);
-          e.backward(e.mul(loss, optimizer.lossScale() * B / c.batch.size));
+          e.backward(e.mul(guess ? e.add(loss, e.mul(guess, c.guess.weight)) : loss, scale));
           const rows = e.noGrad(() => e.mseRows(v, velocity)).read();
-          return { loss: rows.reduce((a, b) => a + b, 0) / B, ...e.errorsByTime(times, rows) };
+          return { loss: rows.reduce((a, b) => a + b, 0) / B, ...(guess && e.readScalars({ guess })), ...e.errorsByTime(times, rows) };
         });
       terms.push(pass());
       run.expectFinite(i, terms[part], pass);
     }
     const values = e.meanOf(terms);
     const update = optimizer.step();
-    run.log.step(i + 1, { ...values, ...update }, c.batch.size);
+    const held = tested.length && (i + 1) % c.log.every === 0 ? heldOutLosses() : {};
+    run.log.step(i + 1, { ...values, ...update, ...held }, c.batch.size);
     if (run.sampleDue(i + 1)) {
-      const shown = (heldOut.length ? heldOut : train).slice(0, 8),
-        pictures = shown.map((item) => e.loadCondition(item, e.clearestView(item), S));
-      const made = generate(model, condition, pictures, c.seed);
-      run.log.image(
-        i + 1,
-        "generated",
-        e.columnsOf(
-          shown.map((
-            item,
-            k,
-          ) => [
-            e.conditionPicture(pictures[k], S),
-            e.voxelPicture(e.voxelsAbove(e.loadVoxels(item, R), R), R),
-            e.voxelPicture(made[k], R),
-          ]),
-        ),
-      );
+      const shown = (heldOut.length ? heldOut : train).slice(0, 8);
+      const pictures = shown.map((item) => e.loadCondition(item, e.clearestView(item), S)), made = generate(model, condition, pictures);
+      const columns = shown.map((item, k) => {
+        const truth = e.voxelsAbove(e.loadVoxels(item, R), R);
+        return [e.conditionPicture(pictures[k], S), e.voxelPicture(truth, R), e.voxelPicture(made[k], R)];
+      });
+      run.log.image(i + 1, "generated", e.columnsOf(columns));
     }
     if (run.saveOrStop(i + 1)) Deno.exit(0);
   }
@@ -302,7 +341,7 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest" }: { outp
   const flow = { ...model, params: averaged.flow }, trained = condition.withParameters(averaged.image);
   e.savePipeline(folder, { flow, decoder: vae.decoder, condition: trained, normalization, sampler: c.sampler, sigmaMin: c.flow.sigmaMin });
   const iou = heldOut.length
-    ? evaluate(heldOut, train, (pictures) => generate(flow, trained, pictures, c.seed), { R, S, views, most, picture })
+    ? evaluate(heldOut, train, (pictures) => generate(flow, trained, pictures), { R, S, views, most, picture })
     : null;
   if (iou) {
     run.log.record(c.steps, { iou_generated: iou.generated, iou_nearest: iou.nearest });
@@ -331,11 +370,15 @@ function evaluate(
   let generated = 0, nearest = 0;
   heldOut.forEach((item, k) => {
     const truth = voxels(item), wanted = e.toBytes(pictures[k]);
-    const distances = train.map((_, j) =>
-      Math.min(...Array.from({ length: views[j] }, (_, v) => e.byteDistance(wanted, picture(j * most + v))))
-    );
+    let nearestItem = train[0], least = Infinity;
+    train.forEach((item, j) => {
+      for (let v = 0; v < views[j]; v++) {
+        const distance = e.byteDistance(wanted, picture(j * most + v), least);
+        if (distance < least) [nearestItem, least] = [item, distance];
+      }
+    });
     generated += e.voxelIou(truth, made[k], R);
-    nearest += e.voxelIou(truth, voxels(train[distances.indexOf(Math.min(...distances))]), R);
+    nearest += e.voxelIou(truth, voxels(nearestItem), R);
   });
   return { generated: generated / heldOut.length, nearest: nearest / heldOut.length, objects: heldOut.length };
 }

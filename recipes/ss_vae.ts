@@ -185,7 +185,7 @@ export function trainSsVae(c: SsVaeConfig, { output, ckpt = "latest" }: { output
         made = reconstruct(encoder, decoder, shown, R);
       run.log.image(i + 1, "reconstruction", e.columnsOf(shown.map((v, k) => [e.voxelPicture(v, R), e.voxelPicture(made[k], R)])));
     }
-    if (run.saveOrStop(i + 1)) Deno.exit(0);
+    if (run.saveOrStop(i + 1)) Deno.exit(130);
   }
 
   const folder = `${output}/models`, averaged = optimizer.averaged(), { encoder: encoderParams, decoder: decoderParams } = averaged;

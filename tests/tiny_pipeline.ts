@@ -1,6 +1,6 @@
 /** A pipeline of small untrained models, for tests. */
 import { initialize } from "../lib/nn/parameters.ts";
-import { patchEncoderSpec } from "../lib/models/image_encoder.ts";
+import { patchEncoderSpec } from "../lib/models/patch_encoder.ts";
 import { ssFlowSpec } from "../lib/models/ss_flow.ts";
 import { ssDecoderSpec } from "../lib/models/ss_vae.ts";
 import { Generator } from "../lib/tensor/random.ts";

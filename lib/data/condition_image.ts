@@ -1,4 +1,5 @@
 /** Pictures as the image encoder takes them: the object cut out, filling a square, on black. */
+import { chance, integer, pick, type Random } from "./random.ts";
 import { type Box, cropImage, type Image, resizeImage } from "../io/image.ts";
 
 const MARGIN = 1.2, SURE_ALPHA = 0.8 * 255, LONGEST_SIDE = 1024;
@@ -55,10 +56,51 @@ export function conditionImage(image: Image, size: number): Float32Array<ArrayBu
   return premultiply(cropTo(image, [Math.trunc(cx - half), Math.trunc(cy - half), Math.trunc(cx + half), Math.trunc(cy + half)], size));
 }
 
-/** A condition image [3, size, size] with left and right exchanged. */
-export function mirrorImage(image: Uint8Array, size: number): Uint8Array<ArrayBuffer> {
-  const out = new Uint8Array(image.length);
-  for (let row = 0; row < image.length; row += size) for (let x = 0; x < size; x++) out[row + x] = image[row + size - 1 - x];
+/** How {@linkcode varyImage} varies a picture. */
+export interface ImageVariation {
+  /** Whether left and right are exchanged. */
+  mirror: boolean;
+  /** Pixels to the right and down; black comes in at the other side. */
+  shift: readonly [right: number, down: number];
+  /** Which channel of the picture each colour channel is. */
+  channels: readonly number[];
+}
+
+/** What {@linkcode drawVariation} may draw. */
+export interface VariationOptions {
+  /** Mirrors half of the pictures. */
+  mirror: boolean;
+  /** Moves pictures by up to this part of their side. */
+  shift: number;
+  /** Puts the channels of this part of the pictures in any order. */
+  exchange: number;
+}
+
+const ORDERS = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+
+/** Draws how a picture of this size is varied. */
+export function drawVariation({ mirror, shift, exchange }: VariationOptions, size: number, random: Random): ImageVariation {
+  const most = Math.round(shift * size), move = (): number => most ? integer(random, -most, most) : 0;
+  return {
+    mirror: mirror && chance(random, 0.5),
+    shift: [move(), move()],
+    channels: exchange && chance(random, exchange) ? pick(random, ORDERS) : ORDERS[0],
+  };
+}
+
+/** A condition image [3, size, size] with its channels exchanged, mirrored, then moved. */
+export function varyImage(
+  image: Uint8Array,
+  size: number,
+  { mirror, shift: [right, down], channels }: ImageVariation,
+): Uint8Array<ArrayBuffer> {
+  const out = new Uint8Array(image.length), first = Math.max(0, right), last = Math.min(size, size + right);
+  channels.forEach((from, c) => {
+    for (let y = Math.max(0, down); y < Math.min(size, size + down); y++) {
+      const read = (from * size + y - down) * size, write = (c * size + y) * size;
+      for (let x = first; x < last; x++) out[write + x] = image[read + (mirror ? size - 1 - x + right : x - right)];
+    }
+  });
   return out;
 }
 

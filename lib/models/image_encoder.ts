@@ -1,6 +1,4 @@
-/**
- * Encoders of the condition picture: DINOv2 ViT with registers (frozen; Oquab et al. 2023, Darcet et al. 2023) and a small patch encoder that is trained jointly.
- */
+/** The published encoder of condition pictures: DINOv2 ViT with registers (Oquab et al. 2023, Darcet et al. 2023). */
 import { add, geluErf, mul } from "../ops/elementwise.ts";
 import { layerNorm } from "../ops/layer_norm.ts";
 import { linear } from "../ops/matmul.ts";
@@ -8,8 +6,7 @@ import { broadcastTo, concat, permute, reshape, slice } from "../ops/movement.ts
 import { resizeBicubic } from "../ops/resize.ts";
 import { selfAttention } from "../ops/attention.ts";
 import { type NormSpec, normSpec } from "../nn/block.ts";
-import { applyLinear, feedForward, type FeedForwardSpec, feedForwardSpec, type LinearSpec, linearSpec } from "../nn/linear.ts";
-import { multiHeadSelfAttention, type SelfAttentionSpec, selfAttentionSpec } from "../nn/attention.ts";
+import { applyLinear, type LinearSpec, linearSpec } from "../nn/linear.ts";
 import type { Parameters, ParameterSpec } from "../nn/parameters.ts";
 import { tidy } from "../tensor/scope.ts";
 import { expectShape, type Tensor, tensor } from "../tensor/tensor.ts";
@@ -147,60 +144,4 @@ export function dinoNorm({ params: p }: Dino, tokens: Tensor): Tensor {
 /** The condition of a flow model: tokens before the final norm, layer-normed without affine. image [B, 3, S, S] in [0, 1] gives [B, M, C]. */
 export function dinoCondition(model: Dino, image: Tensor): Tensor {
   return tidy(() => layerNorm(dinoTokens(model, normalizeImage(image)), { eps: 1e-5 }));
-}
-
-/** Size of the patch encoder. */
-export interface PatchEncoderArgs {
-  /** Side of the picture and of a patch, in pixels. */
-  image_size: number;
-  patch_size: number;
-  /** Channels of the condition tokens. */
-  channels: number;
-  num_blocks: number;
-  num_heads: number;
-}
-
-type PatchBlockSpec = { norm1: NormSpec; attn: SelfAttentionSpec; norm2: NormSpec; mlp: FeedForwardSpec };
-
-/** Parameters of the patch encoder. */
-export type PatchEncoderSpec = { proj: LinearSpec; pos_embed: ParameterSpec; blocks: PatchBlockSpec[]; norm: NormSpec };
-
-/** A patch encoder: its size and its parameters. */
-export interface PatchEncoder {
-  args: PatchEncoderArgs;
-  params: Parameters<PatchEncoderSpec>;
-}
-
-/** The parameters of a patch encoder. All f32: it is small. */
-export function patchEncoderSpec({ image_size, patch_size: p, channels: C, num_blocks, num_heads }: PatchEncoderArgs): PatchEncoderSpec {
-  if (image_size % p !== 0) {
-    throw new RangeError(`Cannot make the patch encoder: image_size is ${image_size}, it must be a multiple of patch_size, ${p}`);
-  }
-  const L = (image_size / p) ** 2;
-  return {
-    proj: linearSpec(3 * p * p, C, "f32"),
-    pos_embed: { shape: [1, L, C], dtype: "f32", init: { normal: 0.02 } },
-    blocks: Array.from({ length: num_blocks }, () => ({
-      norm1: normSpec(C),
-      attn: selfAttentionSpec(C, num_heads, { qkRmsNorm: true, dtype: "f32" }),
-      norm2: normSpec(C),
-      mlp: feedForwardSpec(C, 4 * C, "f32"),
-    })),
-    norm: normSpec(C),
-  };
-}
-
-/** Condition tokens [B, (S/p)², C] of pictures [B, 3, S, S] in [0, 1]. */
-export function patchCondition({ args, params: p }: PatchEncoder, image: Tensor): Tensor {
-  const B = image.shape[0], norm = (n: Parameters<NormSpec>, x: Tensor) => layerNorm(x, { w: n.weight, b: n.bias, eps: 1e-6 });
-  expectShape("patchCondition", "image", image, [B, 3, args.image_size, args.image_size]);
-  let x = tidy(() => add(applyLinear(p.proj, imagePatches(normalizeImage(image), args.patch_size)), p.pos_embed));
-  for (const block of p.blocks) {
-    const before = x;
-    x = tidy(() => {
-      const h = add(before, multiHeadSelfAttention(block.attn, norm(block.norm1, before), args.num_heads));
-      return add(h, feedForward(block.mlp, norm(block.norm2, h)));
-    });
-  }
-  return norm(p.norm, x);
 }

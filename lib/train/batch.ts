@@ -1,10 +1,12 @@
 /** Small host-side pieces of a training loop: micro-batches, joined arrays, scalars, channel statistics. */
+import { cast } from "../ops/cast.ts";
 import { add, mul } from "../ops/elementwise.ts";
 import { device } from "../tensor/device.ts";
 import type { FloatDType } from "../tensor/dtype.ts";
 import { Generator } from "../tensor/random.ts";
-import { tidy } from "../tensor/scope.ts";
-import { type Tensor, tensor } from "../tensor/tensor.ts";
+import { step, tidy } from "../tensor/scope.ts";
+import { noGrad } from "../tensor/tape.ts";
+import { type Tensor, tensor, tensorFromBytes } from "../tensor/tensor.ts";
 
 /** A list in `parts` runs of nearly equal length; none is empty. */
 export function splitEvenly<T>(list: readonly T[], parts: number): T[][] {
@@ -15,6 +17,23 @@ export function splitEvenly<T>(list: readonly T[], parts: number): T[][] {
     { length: parts },
     (_, i) => list.slice(Math.floor(i * list.length / parts), Math.floor((i + 1) * list.length / parts)),
   );
+}
+
+/** How many samples {@linkcode inGroups} takes at a time. */
+const TOGETHER = 16;
+
+/**
+ * `run` on runs of up to 16 elements of a list, without gradients, each in a step of its own; `first` is where the run begins. It gives the values
+ * of its elements one after the other, equally many of each: here cut apart.
+ */
+export function inGroups<T>(list: readonly T[], run: (group: T[], first: number) => Float32Array): Float32Array[] {
+  const groups = list.length ? splitEvenly(list, Math.ceil(list.length / TOGETHER)) : [];
+  let first = 0;
+  return groups.flatMap((group) => {
+    const values = step(() => noGrad(() => run(group, first))), n = values.length / group.length;
+    first += group.length;
+    return group.map((_, k) => values.slice(k * n, (k + 1) * n));
+  });
 }
 
 /** The means of records, key by key, over those that have the key. */
@@ -71,23 +90,30 @@ export function joinFloats(parts: readonly Float32Array[]): Float32Array<ArrayBu
 
 /** Values in [0, 1] as bytes. */
 export function toBytes(values: Float32Array): Uint8Array<ArrayBuffer> {
-  return Uint8Array.from(values, (v) => Math.round(v * 255));
-}
-
-/** Bytes one after the other, as values in [0, 1]. */
-export function joinBytes(parts: readonly Uint8Array[]): Float32Array<ArrayBuffer> {
-  const out = new Float32Array(parts.reduce((n, p) => n + p.length, 0));
-  let at = 0;
-  for (const p of parts) for (let i = 0; i < p.length; i++) out[at++] = p[i] / 255;
+  const out = new Uint8Array(values.length);
+  for (let i = 0; i < values.length; i++) out[i] = Math.round(values[i] * 255);
   return out;
 }
 
-/** The sum of squared differences. */
-export function byteDistance(a: Uint8Array, b: Uint8Array): number {
+/** Bytes one after the other as values in [0, 1]: a tensor of this shape. */
+export function bytesTensor(parts: readonly Uint8Array[], shape: readonly number[]): Tensor {
+  const joined = new Uint8Array(parts.reduce((n, p) => n + p.length, 0));
+  let at = 0;
+  for (const p of parts) {
+    joined.set(p, at);
+    at += p.length;
+  }
+  return tidy(() => mul(cast(tensorFromBytes(joined, shape, "u8"), "f32"), 1 / 255));
+}
+
+/** The sum of squared differences, or some sum from `enough` up where it is no less than that. */
+export function byteDistance(a: Uint8Array, b: Uint8Array, enough: number = Infinity): number {
   let sum = 0;
-  for (let i = 0; i < a.length; i++) {
-    const d = a[i] - b[i];
-    sum += d * d;
+  for (let i = 0; i < a.length && sum < enough;) {
+    for (const end = Math.min(a.length, i + 256); i < end; i++) {
+      const d = a[i] - b[i];
+      sum += d * d;
+    }
   }
   return sum;
 }

@@ -1,18 +1,20 @@
 /** The condition of a flow model: an image encoder, frozen or trained along, as a recipe sees it. */
 import { loadParameters } from "../io/pretrained.ts";
+import { type Dino, dinoCondition, dinoSpec, DINOV2_VITL14_REG } from "../models/image_encoder.ts";
 import {
-  type Dino,
-  dinoCondition,
-  dinoSpec,
-  DINOV2_VITL14_REG,
   patchCondition,
   type PatchEncoderArgs,
   type PatchEncoderSpec,
   patchEncoderSpec,
-} from "../models/image_encoder.ts";
+  volumeHead,
+  volumeHeadSpec,
+} from "../models/patch_encoder.ts";
+import type { LinearSpec } from "../nn/linear.ts";
 import type { Parameters } from "../nn/parameters.ts";
+import type { FloatDType } from "../tensor/dtype.ts";
 import { noGrad } from "../tensor/tape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
+import { trainingDtype } from "./batch.ts";
 
 /** Which encoder, and its size. */
 export type ConditionConfig =
@@ -33,18 +35,22 @@ export interface Condition {
   withParameters(trained: Parameters<PatchEncoderSpec> | undefined): Condition;
 }
 
-/** The patch encoder, once with parameters and before that without. */
-export function patchEncoder(args: PatchEncoderArgs, params?: Parameters<PatchEncoderSpec>): Condition {
+/** The patch encoder, once with parameters and before that without; by default in f16 on a GPU where `args` say use_fp16. */
+export function patchEncoder(
+  args: PatchEncoderArgs,
+  params?: Parameters<PatchEncoderSpec>,
+  dtype: FloatDType = trainingDtype("auto", args.use_fp16 ?? false),
+): Condition {
   return {
     config: { encoder: "patch", ...args },
     channels: args.channels,
-    spec: patchEncoderSpec(args),
+    spec: patchEncoderSpec(args, dtype),
     trained: params,
     encode(image) {
       if (!params) throw new TypeError("Cannot use the patch encoder: it has no parameters, withParameters() must give them");
       return patchCondition({ args, params }, image);
     },
-    withParameters: (trained) => patchEncoder(args, trained),
+    withParameters: (trained) => patchEncoder(args, trained, dtype),
   };
 }
 
@@ -62,9 +68,27 @@ export function dinoEncoder(weights: string, imageSize: number): Condition {
   return condition;
 }
 
-/** Opens the encoder that a config names; a patch encoder has no parameters yet. */
-export function openCondition(config: ConditionConfig): Condition {
+/** Opens the encoder that a config names; a patch encoder has no parameters yet, and is f32 unless `precision` or use_fp16 say otherwise. */
+export function openCondition(config: ConditionConfig, precision: "auto" | FloatDType = "auto"): Condition {
   if (config.encoder === "dinov2_vitl14_reg") return dinoEncoder(config.weights, config.image_size);
   const { encoder: _, ...args } = config;
-  return patchEncoder(args);
+  return patchEncoder(args, undefined, trainingDtype(precision, args.use_fp16 ?? false));
+}
+
+/** A head for training alone: what latent the condition tokens say. A loss on it teaches the encoder directly what shape it looks at. */
+export interface LatentHead {
+  readonly spec: LinearSpec;
+  /** The latent [B, channels, resolution, resolution, resolution] that condition tokens say. */
+  guess(params: Parameters<LinearSpec>, tokens: Tensor): Tensor;
+}
+
+/** The head of a patch encoder with a grid of tokens, for latents [channels, resolution³]. Throws a RangeError where there is no such grid. */
+export function latentHead(config: ConditionConfig, { channels, resolution }: { channels: number; resolution: number }): LatentHead {
+  if (config.encoder !== "patch") {
+    throw new RangeError(`Cannot guess latents: the encoder is ${config.encoder}, it must be patch with a grid_size (or guess.weight 0)`);
+  }
+  return {
+    spec: volumeHeadSpec(config, channels, resolution),
+    guess: (params, tokens) => volumeHead(params, config, tokens, resolution),
+  };
 }

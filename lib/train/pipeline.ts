@@ -7,7 +7,7 @@ import { z } from "zod";
 import type { SamplerOptions } from "../flow/sampler.ts";
 import { writeFileAtomic } from "../io/atomic.ts";
 import { loadParameters, readModelDescription, savePretrained } from "../io/pretrained.ts";
-import { type PatchEncoderArgs, patchEncoderSpec } from "../models/image_encoder.ts";
+import type { PatchEncoderArgs } from "../models/patch_encoder.ts";
 import { type SsFlow, ssFlowSpec } from "../models/ss_flow.ts";
 import type { SsDecoder } from "../models/ss_vae.ts";
 import { type ChannelStatistics, trainingDtype } from "./batch.ts";
@@ -129,7 +129,8 @@ function loadCondition(folder: string, model: z.infer<typeof CONDITION>, dino?: 
   if (typeof model !== "string" && model.name === "PatchEncoder") {
     const path = pathIn(folder, model.path);
     const args: PatchEncoderArgs = readArgs(path, "PatchEncoder", PATCH_ENCODER_ARGS, Object.keys(PATCH_ENCODER_ARGS.shape));
-    return patchEncoder(args, loadParameters(patchEncoderSpec(args), `${path}.safetensors`));
+    const encoder = patchEncoder(args);
+    return encoder.withParameters(loadParameters(encoder.spec!, `${path}.safetensors`));
   }
   const { name, image_size } = typeof model === "string" ? { name: model, image_size: DINO_SIDE } : model;
   if (name !== "dinov2_vitl14_reg") {

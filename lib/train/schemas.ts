@@ -50,4 +50,5 @@ export const SS_DECODER_ARGS = SS_VAE_ARGS.extend({ out_channels: COUNT });
 /** Of `PatchEncoderArgs`. */
 export const PATCH_ENCODER_ARGS = z.strictObject({
   ...{ image_size: COUNT, patch_size: COUNT, channels: COUNT, num_blocks: COUNT, num_heads: COUNT },
+  ...{ stem_channels: z.array(COUNT).optional(), grid_size: DEPTH.optional(), use_fp16: FLAG },
 });

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { conditionImage, mirrorImage, prepareImage } from "../../lib/data/condition_image.ts";
+import { createRandom } from "../../lib/data/random.ts";
+import { conditionImage, drawVariation, prepareImage, varyImage } from "../../lib/data/condition_image.ts";
 import type { Image } from "../../lib/io/image.ts";
 
 /** A picture with a colour for each pixel. */
@@ -72,6 +73,23 @@ Deno.test("prepareImage() refuses a picture with nothing in it", () => {
   assert.throws(() => prepareImage(picture(8, 8, 4, () => [255, 255, 255, 100]), 8), /no pixel has alpha above 0.8/);
 });
 
-Deno.test("mirrorImage() exchanges left and right of each row", () => {
-  assert.deepEqual([...mirrorImage(Uint8Array.from({ length: 12 }, (_, i) => i), 2)], [1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10]);
+Deno.test("varyImage() exchanges channels, mirrors each row, and moves what is seen", () => {
+  const image = Uint8Array.from({ length: 12 }, (_, i) => i + 1), still = { mirror: false, shift: [0, 0], channels: [0, 1, 2] } as const;
+  assert.deepEqual([...varyImage(image, 2, still)], [...image]);
+  assert.deepEqual([...varyImage(image, 2, { ...still, mirror: true })], [2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11]);
+  assert.deepEqual([...varyImage(image, 2, { ...still, channels: [2, 0, 1] })], [9, 10, 11, 12, 1, 2, 3, 4, 5, 6, 7, 8]);
+  assert.deepEqual([...varyImage(image, 2, { ...still, shift: [1, 0] })], [0, 1, 0, 3, 0, 5, 0, 7, 0, 9, 0, 11]);
+  assert.deepEqual([...varyImage(image, 2, { ...still, mirror: true, shift: [0, -1] })], [4, 3, 0, 0, 8, 7, 0, 0, 12, 11, 0, 0]);
+  assert.deepEqual([...varyImage(image, 2, { ...still, mirror: true, shift: [-1, 0] })], [1, 0, 3, 0, 5, 0, 7, 0, 9, 0, 11, 0]);
+});
+
+Deno.test("drawVariation() draws only what it may, and within its limits", () => {
+  const random = createRandom(1, 0), still = { mirror: false, shift: 0, exchange: 0 };
+  assert.deepEqual(drawVariation(still, 64, random), { mirror: false, shift: [0, 0], channels: [0, 1, 2] });
+  const drawn = Array.from({ length: 400 }, () => drawVariation({ mirror: true, shift: 1 / 16, exchange: 0.5 }, 64, random));
+  assert.ok(drawn.every(({ shift }) => shift.every((d) => Number.isInteger(d) && Math.abs(d) <= 4)));
+  assert.equal(new Set(drawn.map(({ shift }) => shift[0])).size, 9);
+  assert.equal(new Set(drawn.map(({ channels }) => channels.join())).size, 6);
+  const mirrored = drawn.filter(({ mirror }) => mirror).length;
+  assert.ok(mirrored > 140 && mirrored < 260);
 });

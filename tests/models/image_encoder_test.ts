@@ -1,14 +1,5 @@
 import assert from "node:assert/strict";
-import {
-  type DinoArgs,
-  dinoCondition,
-  dinoNorm,
-  dinoSpec,
-  dinoTokens,
-  patchCondition,
-  type PatchEncoderArgs,
-  patchEncoderSpec,
-} from "../../lib/models/image_encoder.ts";
+import { type DinoArgs, dinoCondition, dinoNorm, dinoSpec, dinoTokens } from "../../lib/models/image_encoder.ts";
 import { initialize, leaves } from "../../lib/nn/parameters.ts";
 import { device } from "../../lib/tensor/device.ts";
 import { Generator } from "../../lib/tensor/random.ts";
@@ -18,7 +9,6 @@ import { type Tensor, tensor, zeros } from "../../lib/tensor/tensor.ts";
 import { assertClose, random } from "../check.ts";
 import { checkGradients, randomize, trained } from "../gradients.ts";
 
-const PATCH: PatchEncoderArgs = { image_size: 8, patch_size: 4, channels: 8, num_blocks: 2, num_heads: 2 };
 const DINO: DinoArgs = { img_size: 8, patch_size: 4, embed_dim: 8, depth: 2, num_heads: 2, mlp_ratio: 2, num_register_tokens: 3 };
 const image = tensor(random(90, 2 * 3 * 64).map((v) => (v + 1) / 2), [2, 3, 8, 8], { requiresGrad: true });
 
@@ -32,39 +22,6 @@ function rowMoments(values: Float32Array, C: number): { means: number[]; varianc
   const means = rows.map((row) => row.reduce((a, v) => a + v, 0) / C);
   return { means, variances: rows.map((row, i) => row.reduce((a, v) => a + (v - means[i]) ** 2, 0) / C) };
 }
-
-Deno.test("patchCondition() gives a token a patch, and its gradient is its differences", () => {
-  const spec = patchEncoderSpec(PATCH), params = initialize(spec, new Generator(1)), model = { args: PATCH, params };
-  randomize(params, spec);
-  step(() => assert.deepEqual(patchCondition(model, image).shape, [2, 4, 8]));
-  checkGradients({ ...trained(params, spec), image }, () => patchCondition(model, image));
-  assert.throws(
-    () => step(() => void patchCondition(model, zeros([1, 3, 8, 12]))),
-    /patchCondition: image is \[1,3,8,12\], it must be \[1,3,8,8\]/,
-  );
-  assert.throws(() => patchEncoderSpec({ ...PATCH, image_size: 9 }), /image_size is 9, it must be a multiple of patch_size, 4/);
-  assert.throws(() => patchEncoderSpec({ ...PATCH, num_heads: 3 }), /its heads are 3, they must divide its 8 channels/);
-  free(params);
-});
-
-Deno.test("patchCondition() reads each patch in the order of a convolution's weight", () => {
-  const args = { ...PATCH, num_blocks: 0 }, spec = patchEncoderSpec(args), params = initialize(spec, new Generator(1));
-  const one = (channel: number, y: number, x: number): number[] => {
-    const values = new Float32Array(3 * 64).fill(0.5);
-    values[channel * 64 + y * 8 + x] = 1;
-    return step(() => noGrad(() => [...patchCondition({ args, params }, tensor(values, [1, 3, 8, 8])).read()]));
-  };
-  // the projection takes the one pixel 27 = (channel 1, row 2, column 3) of each patch to channel 0
-  const weight = new Float32Array(8 * 48);
-  weight[27] = 1;
-  params.proj.weight.write(weight);
-  params.pos_embed.write(new Float32Array(4 * 8));
-  const none = one(0, 0, 0);
-  assert.deepEqual(one(0, 2, 3), none);
-  const seen = one(1, 4 + 2, 3).map((v, i) => v !== none[i] ? Math.floor(i / 8) : -1).filter((patch) => patch >= 0);
-  assert.deepEqual([...new Set(seen)], [2], "patches run along the rows of the image");
-  free(params);
-});
 
 Deno.test("dinoTokens() gives class, register and patch tokens, at other sizes too", () => {
   const spec = dinoSpec(DINO), params = initialize(spec, new Generator(1)), model = { args: DINO, params };

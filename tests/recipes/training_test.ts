@@ -25,10 +25,15 @@ function flowConfig(changes: Partial<SsFlowConfig> = {}): SsFlowConfig {
   const { tiny } = SS_FLOW_SIZES;
   return {
     ...tiny,
-    data: { ...tiny.data, root: DATA, resolution: 16 },
+    data: { ...tiny.data, root: DATA, resolution: 16, holdOut: 2 },
     vae: `${FOLDER}/vae/models`,
     model: { ...tiny.model, resolution: 4, patch_size: 1, model_channels: 32, cond_channels: 32, num_blocks: 2, num_heads: 2 },
-    condition: { encoder: "patch", image_size: 16, patch_size: 8, channels: 32, num_blocks: 1, num_heads: 2 },
+    condition: {
+      encoder: "patch",
+      ...{ image_size: 16, patch_size: 8, stem_channels: [8], channels: 32, num_blocks: 1, num_heads: 2, grid_size: 2, use_fp16: true },
+    },
+    guess: { weight: 1, alone: 3 },
+    augment: { mirror: true, shift: 1 / 8, gain: 0.3, exchange: 0.3 },
     sampler: { ...tiny.sampler, steps: 2 },
     steps: 8,
     batch: { size: 4, split: 2 },

@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import {
   byteDistance,
+  bytesTensor,
   channelStatistics,
   denormalize,
   formatCount,
-  joinBytes,
+  inGroups,
   joinFloats,
   meanOf,
   normalizeChannels,
@@ -23,6 +24,18 @@ Deno.test("splitEvenly() keeps the order and leaves no part empty", () => {
   assert.deepEqual(splitEvenly([1, 2, 3, 4, 5], 2), [[1, 2], [3, 4, 5]]);
   assert.deepEqual(splitEvenly([1, 2, 3], 3), [[1], [2], [3]]);
   assert.throws(() => splitEvenly([1, 2], 3), /^RangeError: Cannot split a batch: batch\.split is 3, it must be at most batch\.size, 2$/);
+});
+
+Deno.test("inGroups() gives each element its values, whatever the groups", () => {
+  const list = Array.from({ length: 37 }, (_, i) => i), seen: number[] = [];
+  const values = inGroups(list, (group, first) => {
+    assert.equal(group[0], first);
+    seen.push(group.length);
+    return Float32Array.from(group.flatMap((i) => [i, -i]));
+  });
+  assert.deepEqual(values.map((v) => [...v]), list.map((i) => [i, -i]));
+  assert.ok(seen.length === 3 && Math.max(...seen) <= 16);
+  assert.deepEqual(inGroups([], () => new Float32Array()), []);
 });
 
 Deno.test("meanOf() averages each key over the records that have it", () => {
@@ -55,9 +68,12 @@ Deno.test("formatCount() gives three digits or so", () => {
 
 Deno.test("bytes and floats join, and differ by squares", () => {
   assert.deepEqual([...toBytes(Float32Array.of(0, 0.5, 1))], [0, 128, 255]);
-  assert.deepEqual([...joinBytes([Uint8Array.of(0, 255), Uint8Array.of(51)])], [0, 1, Math.fround(0.2)]);
+  step(() => assertClose("bytes", bytesTensor([Uint8Array.of(0, 255), Uint8Array.of(51)], [3, 1]).read(), [0, 1, 0.2]));
   assert.deepEqual([...joinFloats([Float32Array.of(1, 2), new Float32Array(), Float32Array.of(3)])], [1, 2, 3]);
   assert.equal(byteDistance(Uint8Array.of(0, 255, 7), Uint8Array.of(255, 254, 7)), 255 ** 2 + 1);
+  const far = new Uint8Array(1000).fill(1), none = new Uint8Array(1000);
+  assert.equal(byteDistance(far, none), 1000);
+  assert.equal(byteDistance(far, none, 200), 256, "it stops where it has seen enough");
 });
 
 Deno.test("normalizeChannels() brings channels to mean 0 and deviation 1, and denormalize() back", () => {

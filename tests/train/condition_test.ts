@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { openCondition } from "../../lib/train/condition.ts";
+import { latentHead, openCondition } from "../../lib/train/condition.ts";
 import { initialize, leaves } from "../../lib/nn/parameters.ts";
 import { Generator } from "../../lib/tensor/random.ts";
 import { step } from "../../lib/tensor/scope.ts";
@@ -26,4 +26,11 @@ Deno.test("openCondition() makes a patch encoder, which encodes once it has para
 Deno.test("openCondition() says where the weights of DINOv2 should be", () => {
   const config = { encoder: "dinov2_vitl14_reg", weights: "/nowhere/dino.safetensors", image_size: 518 } as const;
   assertRefused(() => openCondition(config), "/nowhere/dino.safetensors: there is no such file");
+});
+
+Deno.test("latentHead() is for encoders with a grid of tokens", () => {
+  const latent = { channels: 2, resolution: 4 }, dino = { encoder: "dinov2_vitl14_reg", weights: "", image_size: 518 } as const;
+  assert.deepEqual(latentHead({ encoder: "patch", ...ARGS, grid_size: 2 }, latent).spec.weight.shape, [16, 8]);
+  assertRefused(() => latentHead({ encoder: "patch", ...ARGS }, latent), "grid_size is 0, it must be above 0");
+  assertRefused(() => latentHead(dino, latent), "the encoder is dinov2_vitl14_reg, it must be patch with a grid_size");
 });
