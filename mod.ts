@@ -22,6 +22,11 @@ export { attention, crossAttention, selfAttention } from "./lib/ops/attention.ts
 export { conv3d } from "./lib/ops/conv3d.ts";
 export { layerNorm } from "./lib/ops/layer_norm.ts";
 
+export { batchCoords, makeVoxels } from "./lib/sparse/voxels.ts";
+export type { SparseTensor, Voxels } from "./lib/sparse/voxels.ts";
+export { inverseConv, sparseConv, stridedConv } from "./lib/sparse/conv.ts";
+export { sparseDownsample, sparseSubdivide, sparseUpsample } from "./lib/sparse/resample.ts";
+
 export { countParameters, freeLeaves, initialize, leaves } from "./lib/nn/parameters.ts";
 export type { Parameters, ParameterSpec } from "./lib/nn/parameters.ts";
 
@@ -30,9 +35,28 @@ export type { TimeSchedule } from "./lib/flow/path.ts";
 export { sampleEuler, timeGrid } from "./lib/flow/sampler.ts";
 export type { SamplerOptions } from "./lib/flow/sampler.ts";
 
-export { patchCondition, patchEncoderSpec } from "./lib/models/image_encoder.ts";
-export type { PatchEncoderArgs } from "./lib/models/image_encoder.ts";
-export { PUBLISHED_SS_DECODER, PUBLISHED_SS_ENCODER, PUBLISHED_SS_FLOW } from "./lib/models/published.ts";
+export { patchCondition, patchEncoderSpec } from "./lib/models/patch_encoder.ts";
+export type { PatchEncoderArgs } from "./lib/models/patch_encoder.ts";
+export {
+  PUBLISHED_SLAT_ENCODER,
+  PUBLISHED_SLAT_FLOW,
+  PUBLISHED_SLAT_GAUSSIAN_DECODER,
+  PUBLISHED_SLAT_MESH_DECODER,
+  PUBLISHED_SLAT_RADIANCE_DECODER,
+  PUBLISHED_SS_DECODER,
+  PUBLISHED_SS_ENCODER,
+  PUBLISHED_SS_FLOW,
+} from "./lib/models/published.ts";
+export { slatDecodeGaussians, slatGaussianDecoderSpec } from "./lib/models/slat_decoder_gaussian.ts";
+export type { GaussianConfig, Gaussians, SlatGaussianDecoder, SlatGaussianDecoderArgs } from "./lib/models/slat_decoder_gaussian.ts";
+export { MESH_COLUMNS, slatDecodeMesh, slatMeshDecoderSpec } from "./lib/models/slat_decoder_mesh.ts";
+export type { SlatMeshDecoder, SlatMeshDecoderArgs } from "./lib/models/slat_decoder_mesh.ts";
+export { slatDecodeRadiance, slatRadianceDecoderSpec } from "./lib/models/slat_decoder_radiance.ts";
+export type { RadianceField, SlatRadianceDecoder, SlatRadianceDecoderArgs } from "./lib/models/slat_decoder_radiance.ts";
+export { slatEncode, slatEncoderSpec } from "./lib/models/slat_encoder.ts";
+export type { SlatEncoder, SlatEncoderArgs } from "./lib/models/slat_encoder.ts";
+export { slatFlow, slatFlowSpec } from "./lib/models/slat_flow.ts";
+export type { SlatFlow, SlatFlowArgs } from "./lib/models/slat_flow.ts";
 export { ssFlow, ssFlowSpec } from "./lib/models/ss_flow.ts";
 export type { SsFlow, SsFlowArgs } from "./lib/models/ss_flow.ts";
 export { samplePosterior, ssDecode, ssDecoderSpec, ssEncode, ssEncoderSpec } from "./lib/models/ss_vae.ts";
@@ -63,7 +87,8 @@ export { meshStats } from "./lib/mesh/mesh.ts";
 export type { Mesh } from "./lib/mesh/mesh.ts";
 export { curvesHtml, viewerHtml } from "./lib/mesh/viewer.ts";
 
-export { mirrorImage, prepareImage } from "./lib/data/condition_image.ts";
+export { drawVariation, prepareImage, varyImage } from "./lib/data/condition_image.ts";
+export type { ImageVariation, VariationOptions } from "./lib/data/condition_image.ts";
 export { clearestView, countViews, holdOut, loadCondition, loadVoxels, openDataset } from "./lib/data/dataset.ts";
 export type { DatasetItem } from "./lib/data/dataset.ts";
 export { createEpochSampler } from "./lib/data/epoch_sampler.ts";
@@ -77,10 +102,11 @@ export { chance, createRandom, integer, uniform } from "./lib/data/random.ts";
 
 export {
   byteDistance,
+  bytesTensor,
   channelStatistics,
   denormalize,
   formatCount,
-  joinBytes,
+  inGroups,
   joinFloats,
   meanOf,
   normalizeChannels,
@@ -91,7 +117,7 @@ export {
   trainingDtype,
 } from "./lib/train/batch.ts";
 export { openDeviceFrom, parseTraining, recipeCommand, runRecipe, trainingCommand, UserError } from "./lib/train/cli.ts";
-export { openCondition } from "./lib/train/condition.ts";
+export { latentHead, openCondition } from "./lib/train/condition.ts";
 export type { Condition, ConditionConfig } from "./lib/train/condition.ts";
 export { ConfigError, overlay } from "./lib/train/config.ts";
 export type { Json } from "./lib/train/config.ts";

@@ -82,17 +82,19 @@ export class Reference {
 
   /**
    * Compares the gradient of every parameter that has a stored one, by the tensor's largest value. A gradient that is zero in exact arithmetic (a
-   * bias before a norm that removes it) holds rounding errors alone: one below 1e-4 of the largest gradient is measured by that.
+   * bias before a norm that removes it) holds rounding errors alone: one below 1e-4 of the largest gradient is measured by that, and those of `zero`
+   * by the largest gradient itself.
    */
-  expectGradients(params: unknown, tolerance = 1e-3): void {
+  expectGradients(params: unknown, tolerance = 1e-3, zero: string[] = []): void {
     const wanted = [...this.file.tensors.keys()].filter((n) => n.startsWith("grads/")), known = new Map(leaves<Tensor>(params));
     if (wanted.length === 0) throw new Error("the reference stores no gradients");
     const largest = new Map(wanted.map((name) => [name, this.values(name).reduce((m, v) => Math.max(m, Math.abs(v)), 0)]));
-    const floor = 1e-4 * Math.max(...largest.values());
+    const most = Math.max(...largest.values()), floor = 1e-4 * most;
     for (const name of wanted) {
       const t = known.get(name.slice("grads/".length));
       if (!t?.grad) throw new Error(`${name}: the parameter has no gradient`);
-      assertClose(name, t.grad.read(), this.values(name), { rtol: 0, atol: tolerance * Math.max(largest.get(name)!, floor) });
+      const scale = zero.includes(name.slice("grads/".length)) ? most : Math.max(largest.get(name)!, floor);
+      assertClose(name, t.grad.read(), this.values(name), { rtol: 0, atol: tolerance * scale });
     }
   }
 }

@@ -4,22 +4,25 @@
 #include <cmath>
 
 #include "host.hpp"
+#include "../include/samples.hpp"
 
 namespace {
-int32_t check(const char* where, int32_t B, int32_t L, int32_t C, int32_t G, int32_t dtype) {
-  if (B < 0 || L < 0 || C < 1) return fail(K_BAD_ARGUMENT, where, "B = %d, L = %d, C = %d, C must be > 0 and the others >= 0", B, L, C);
+int32_t check(Samples& samples, const char* where, uint64_t offsets, int32_t N, int32_t B, int32_t C, int32_t G, int32_t dtype) {
+  if (const int32_t status = samples_of(samples, where, offsets, N, B, C)) return status;
   if (G < 1 || C % G) return fail(K_BAD_ARGUMENT, where, "G = %d, it must divide C = %d", G, C);
   return expect_f32(where, dtype);
 }
 }  // namespace
 
-int32_t k_group_norm_fwd(uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, uint64_t w, uint64_t b, uint64_t, int32_t B, int32_t L,
-                         int32_t C, int32_t G, float eps, int32_t dtype, uint64_t) {
-  if (const int32_t status = check("k_group_norm_fwd", B, L, C, G, dtype)) return status;
+int32_t k_group_norm_fwd(uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, uint64_t w, uint64_t b, uint64_t offsets, uint64_t,
+                         int32_t N, int32_t B, int32_t C, int32_t G, float eps, int32_t dtype, uint64_t) {
+  Samples samples;
+  if (const int32_t status = check(samples, "k_group_norm_fwd", offsets, N, B, C, G, dtype)) return status;
   const int64_t width = C / G;
 #pragma omp parallel for
-  for (int64_t i = 0; i < (L ? int64_t(B) * G : 0); i++) {
-    const int64_t first = i / G * L * C + i % G * width;
+  for (int64_t i = 0; i < int64_t(B) * G; i++) {
+    const int64_t start = samples.first(i / G), L = samples.first(i / G + 1) - start, first = start * C + i % G * width;
+    if (L == 0) continue;
     const float *xi = at<float>(x) + first, *wi = w ? at<float>(w) + i % G * width : nullptr,
                 *bi = b ? at<float>(b) + i % G * width : nullptr;
     double sum = 0, squares = 0;
@@ -46,13 +49,14 @@ int32_t k_group_norm_workspace(uint64_t* bytes, int32_t, int32_t, int32_t, int32
   return K_OK;
 }
 
-int32_t k_group_norm_bwd(uint64_t dx, uint64_t dw, uint64_t db, uint64_t dy, uint64_t x, uint64_t w, uint64_t mean, uint64_t rstd, uint64_t,
-                         int32_t B, int32_t L, int32_t C, int32_t G, int32_t dtype, uint64_t) {
-  if (const int32_t status = check("k_group_norm_bwd", B, L, C, G, dtype)) return status;
+int32_t k_group_norm_bwd(uint64_t dx, uint64_t dw, uint64_t db, uint64_t dy, uint64_t x, uint64_t w, uint64_t mean, uint64_t rstd,
+                         uint64_t offsets, uint64_t, int32_t N, int32_t B, int32_t C, int32_t G, int32_t dtype, uint64_t) {
+  Samples samples;
+  if (const int32_t status = check(samples, "k_group_norm_bwd", offsets, N, B, C, G, dtype)) return status;
   const int64_t width = C / G;
 #pragma omp parallel for
   for (int64_t i = 0; i < (dx ? int64_t(B) * G : 0); i++) {
-    const int64_t first = i / G * L * C + i % G * width;
+    const int64_t start = samples.first(i / G), L = samples.first(i / G + 1) - start, first = start * C + i % G * width;
     const float *xi = at<float>(x) + first, *dyi = at<float>(dy) + first, *wi = w ? at<float>(w) + i % G * width : nullptr;
     const double m = at<float>(mean)[i], r = at<float>(rstd)[i], count = double(L) * width;
     double sum_g = 0, sum_gx = 0;
@@ -74,8 +78,8 @@ int32_t k_group_norm_bwd(uint64_t dx, uint64_t dw, uint64_t db, uint64_t dy, uin
 #pragma omp parallel for
   for (int64_t c = 0; c < (dw || db ? C : 0); c++) {
     double sum_w = 0, sum_b = 0;
-    for (int64_t n = 0; n < int64_t(B) * L; n++) {
-      const int64_t group = n / L * G + c / width;
+    for (int64_t n = 0; n < N; n++) {
+      const int64_t group = samples.of(n) * G + c / width;
       const double d = at<float>(dy)[n * C + c];
       sum_w += d * (at<float>(x)[n * C + c] - at<float>(mean)[group]) * at<float>(rstd)[group];
       sum_b += d;

@@ -5,16 +5,18 @@
 #include <cmath>
 
 #include "host.hpp"
+#include "../include/samples.hpp"
 
 namespace {
 constexpr int COLUMNS = 16;  // summed together: one cache line
 
-// y[b, l] = xhat * (one + w[b]) + s[b]; w and s may be absent.
-void forward(float* y, float* mean, float* rstd, const float* x, const float* w, const float* s, double one, int64_t B, int64_t L,
+// y[n] = xhat * (one + w[b]) + s[b] for the rows n of sample b; w and s may be absent.
+void forward(float* y, float* mean, float* rstd, const float* x, const float* w, const float* s, double one, const Samples& samples,
              int64_t C, float eps) {
 #pragma omp parallel for
-  for (int64_t n = 0; n < B * L; n++) {
-    const float *row = x + n * C, *wn = w ? w + n / L * C : nullptr, *sn = s ? s + n / L * C : nullptr;
+  for (int64_t n = 0; n < samples.N; n++) {
+    const int64_t b = samples.of(n);
+    const float *row = x + n * C, *wn = w ? w + b * C : nullptr, *sn = s ? s + b * C : nullptr;
     double sum = 0, squares = 0;
     for (int64_t c = 0; c < C; c++) sum += row[c];
     const double m = sum / C;
@@ -27,10 +29,10 @@ void forward(float* y, float* mean, float* rstd, const float* x, const float* w,
 }
 
 void backward(float* dx, float* dw, float* ds, const float* dy, const float* x, const float* w, double one, const float* mean,
-              const float* rstd, int64_t B, int64_t L, int64_t C) {
+              const float* rstd, const Samples& samples, int64_t C) {
 #pragma omp parallel for
-  for (int64_t n = 0; n < (dx ? B * L : 0); n++) {
-    const float *row = x + n * C, *dyn = dy + n * C, *wn = w ? w + n / L * C : nullptr;
+  for (int64_t n = 0; n < (dx ? samples.N : 0); n++) {
+    const float *row = x + n * C, *dyn = dy + n * C, *wn = w ? w + samples.of(n) * C : nullptr;
     const double m = mean[n], r = rstd[n];
     double sum_g = 0, sum_gx = 0;
     for (int64_t c = 0; c < C; c++) {
@@ -45,10 +47,10 @@ void backward(float* dx, float* dw, float* ds, const float* dy, const float* x, 
   }
   const int64_t blocks = dw || ds ? (C + COLUMNS - 1) / COLUMNS : 0;
 #pragma omp parallel for
-  for (int64_t i = 0; i < B * blocks; i++) {
+  for (int64_t i = 0; i < samples.B * blocks; i++) {
     const int64_t b = i / blocks, first = i % blocks * COLUMNS, count = std::min<int64_t>(COLUMNS, C - first);
     double sum_w[COLUMNS] = {}, sum_s[COLUMNS] = {};
-    for (int64_t n = b * L; n < (b + 1) * L; n++) {
+    for (int64_t n = samples.first(b); n < samples.first(b + 1); n++) {
       const float *row = x + n * C + first, *dyn = dy + n * C + first;
       const double m = mean[n], r = rstd[n];
       for (int64_t c = 0; c < count; c++) {
@@ -63,16 +65,17 @@ void backward(float* dx, float* dw, float* ds, const float* dy, const float* x, 
   }
 }
 
-int32_t check(const char* where, int32_t B, int32_t L, int32_t C, int32_t dtype) {
-  if (B < 0 || L < 0 || C < 1) return fail(K_BAD_ARGUMENT, where, "B = %d, L = %d, C = %d, C must be > 0 and the others >= 0", B, L, C);
+int32_t check(Samples& samples, const char* where, uint64_t offsets, int32_t N, int32_t B, int32_t C, int32_t dtype) {
+  if (const int32_t status = samples_of(samples, where, offsets, N, B, C)) return status;
   return expect_f32(where, dtype);
 }
 }  // namespace
 
 int32_t k_layer_norm_fwd(uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, uint64_t w, uint64_t b, int32_t N, int32_t C, float eps,
                          int32_t dtype, uint64_t) {
-  if (const int32_t status = check("k_layer_norm_fwd", 1, N, C, dtype)) return status;
-  forward(at<float>(y), at<float>(mean), at<float>(rstd), at<float>(x), at<float>(w), at<float>(b), w ? 0 : 1, 1, N, C, eps);
+  Samples samples;
+  if (const int32_t status = check(samples, "k_layer_norm_fwd", 0, N, 1, C, dtype)) return status;
+  forward(at<float>(y), at<float>(mean), at<float>(rstd), at<float>(x), at<float>(w), at<float>(b), w ? 0 : 1, samples, C, eps);
   return K_OK;
 }
 
@@ -83,16 +86,18 @@ int32_t k_layer_norm_bwd_workspace(uint64_t* bytes, int32_t, int32_t) {
 
 int32_t k_layer_norm_bwd(uint64_t dx, uint64_t dw, uint64_t db, uint64_t dy, uint64_t x, uint64_t w, uint64_t mean, uint64_t rstd, uint64_t,
                          int32_t N, int32_t C, int32_t dtype, uint64_t) {
-  if (const int32_t status = check("k_layer_norm_bwd", 1, N, C, dtype)) return status;
+  Samples samples;
+  if (const int32_t status = check(samples, "k_layer_norm_bwd", 0, N, 1, C, dtype)) return status;
   backward(at<float>(dx), at<float>(dw), at<float>(db), at<float>(dy), at<float>(x), at<float>(w), w ? 0 : 1, at<float>(mean),
-           at<float>(rstd), 1, N, C);
+           at<float>(rstd), samples, C);
   return K_OK;
 }
 
-int32_t k_layer_norm_modulate_fwd(uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, uint64_t shift, uint64_t scale, int32_t B,
-                                  int32_t L, int32_t C, float eps, int32_t dtype, uint64_t) {
-  if (const int32_t status = check("k_layer_norm_modulate_fwd", B, L, C, dtype)) return status;
-  forward(at<float>(y), at<float>(mean), at<float>(rstd), at<float>(x), at<float>(scale), at<float>(shift), 1, B, L, C, eps);
+int32_t k_layer_norm_modulate_fwd(uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, uint64_t shift, uint64_t scale, uint64_t offsets,
+                                  int32_t N, int32_t B, int32_t C, float eps, int32_t dtype, uint64_t) {
+  Samples samples;
+  if (const int32_t status = check(samples, "k_layer_norm_modulate_fwd", offsets, N, B, C, dtype)) return status;
+  forward(at<float>(y), at<float>(mean), at<float>(rstd), at<float>(x), at<float>(scale), at<float>(shift), 1, samples, C, eps);
   return K_OK;
 }
 
@@ -102,9 +107,10 @@ int32_t k_layer_norm_modulate_bwd_workspace(uint64_t* bytes, int32_t, int32_t, i
 }
 
 int32_t k_layer_norm_modulate_bwd(uint64_t dx, uint64_t dshift, uint64_t dscale, uint64_t dy, uint64_t x, uint64_t scale, uint64_t mean,
-                                  uint64_t rstd, uint64_t, int32_t B, int32_t L, int32_t C, int32_t dtype, uint64_t) {
-  if (const int32_t status = check("k_layer_norm_modulate_bwd", B, L, C, dtype)) return status;
+                                  uint64_t rstd, uint64_t offsets, uint64_t, int32_t N, int32_t B, int32_t C, int32_t dtype, uint64_t) {
+  Samples samples;
+  if (const int32_t status = check(samples, "k_layer_norm_modulate_bwd", offsets, N, B, C, dtype)) return status;
   backward(at<float>(dx), at<float>(dscale), at<float>(dshift), at<float>(dy), at<float>(x), at<float>(scale), 1, at<float>(mean),
-           at<float>(rstd), B, L, C);
+           at<float>(rstd), samples, C);
   return K_OK;
 }

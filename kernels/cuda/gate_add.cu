@@ -9,10 +9,10 @@ constexpr int THREADS = 256;
 // A block is X threads along a row times THREADS / X rows; each thread takes every X-th pack of its row.
 template <class T, int V>
 __global__ void __launch_bounds__(THREADS) gate_add(T* __restrict__ y, const T* __restrict__ x, const T* __restrict__ h,
-                                                    const T* __restrict__ gate, unsigned N, unsigned L, int C, int X) {
+                                                    const T* __restrict__ gate, Samples samples, int C, int X) {
   const unsigned n = blockIdx.x * (THREADS / X) + threadIdx.x / X;
-  if (n >= N) return;
-  const int64_t row = int64_t(n) * C, gate_row = int64_t(n / L) * C;
+  if (n >= samples.N) return;
+  const int64_t row = int64_t(n) * C, gate_row = samples.of(n) * C;
   for (int c = (threadIdx.x & (X - 1)) * V; c < C; c += X * V) {
     float a[V], b[V], g[V];
     load_lanes(a, x + row + c);
@@ -48,18 +48,13 @@ struct GateBackward {
     if (dh) store_lanes(dh + i, g);
   }
 };
-
-int32_t check(const char* where, int32_t B, int32_t L, int32_t C) {
-  if (B < 0 || L < 0 || C < 1) return fail(K_BAD_ARGUMENT, where, "B = %d, L = %d, C = %d, C must be > 0 and the others >= 0", B, L, C);
-  if (int64_t(B) * L > INT32_MAX) return fail(K_BAD_ARGUMENT, where, "B * L = %lld, it must be below 2^31", static_cast<long long>(B) * L);
-  return K_OK;
-}
 }  // namespace
 
-int32_t k_gate_add_fwd(uint64_t y, uint64_t x, uint64_t h, uint64_t gate, int32_t B, int32_t L, int32_t C, int32_t dtype, uint64_t stream) {
+int32_t k_gate_add_fwd(uint64_t y, uint64_t x, uint64_t h, uint64_t gate, uint64_t offsets, int32_t N, int32_t B, int32_t C, int32_t dtype,
+                       uint64_t stream) {
   const char* where = "k_gate_add_fwd";
-  if (const int32_t status = check(where, B, L, C)) return status;
-  const int64_t N = int64_t(B) * L;
+  Samples samples;
+  if (const int32_t status = samples_of(samples, where, offsets, N, B, C)) return status;
   if (N == 0) return K_OK;
   return with_float_type(where, dtype, [&](auto t) {
     using T = decltype(t);
@@ -68,30 +63,31 @@ int32_t k_gate_add_fwd(uint64_t y, uint64_t x, uint64_t h, uint64_t gate, int32_
     const int X = std::min(THREADS, power_of_two(packed ? C / V : C));
     const auto kernel = packed ? gate_add<T, V> : gate_add<T, 1>;
     kernel<<<unsigned(ceil_div(N, THREADS / X)), THREADS, 0, stream_of(stream)>>>(at<T>(y), at<const T>(x), at<const T>(h),
-                                                                                  at<const T>(gate), unsigned(N), unsigned(L), C, X);
+                                                                                  at<const T>(gate), samples, C, X);
     return launched(where);
   });
 }
 
-int32_t k_gate_add_bwd_workspace(uint64_t* bytes, int32_t B, int32_t L, int32_t C) {
-  *bytes = uint64_t(B) * Chunks(B, L).S * C * sizeof(float);
+int32_t k_gate_add_bwd_workspace(uint64_t* bytes, int32_t N, int32_t B, int32_t C) {
+  *bytes = uint64_t(B) * Chunks(B, ceil_div(N, std::max(1, B))).S * C * sizeof(float);
   return K_OK;
 }
 
-int32_t k_gate_add_bwd(uint64_t dh, uint64_t dgate, uint64_t dy, uint64_t h, uint64_t gate, uint64_t scratch, int32_t B, int32_t L,
-                       int32_t C, int32_t dtype, uint64_t stream) {
+int32_t k_gate_add_bwd(uint64_t dh, uint64_t dgate, uint64_t dy, uint64_t h, uint64_t gate, uint64_t offsets, uint64_t scratch, int32_t N,
+                       int32_t B, int32_t C, int32_t dtype, uint64_t stream) {
   const char* where = "k_gate_add_bwd";
-  if (const int32_t status = check(where, B, L, C)) return status;
+  Samples samples;
+  if (const int32_t status = samples_of(samples, where, offsets, N, B, C)) return status;
   return with_float_type(where, dtype, [&](auto t) {
     using T = decltype(t);
     const auto run = [&](auto v) {
       const GateBackward<T, v> terms{at<T>(dh), at<const T>(dy), at<const T>(h), at<const T>(gate), C};
-      return launch_column_sums<1, v>(where, scratch, B, L, C, stream, terms);
+      return launch_column_sums<1, v>(where, scratch, samples, C, stream, terms);
     };
     constexpr int V = 16 / sizeof(T);
     const bool packed = C % V == 0 && aligned16(dh, dy, h, gate);
     const int32_t status = packed ? run(std::integral_constant<int, V>{}) : run(std::integral_constant<int, 1>{});
     if (status || !dgate) return status;
-    return launch_sum_partials(where, Sums<T>{{at<T>(dgate)}}, scratch, B, Chunks(B, L).S, C, 1, stream);
+    return launch_sum_partials(where, Sums<T>{{at<T>(dgate)}}, scratch, B, Chunks(B, samples.mean()).S, C, 1, stream);
   });
 }

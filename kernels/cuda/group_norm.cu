@@ -11,13 +11,14 @@ constexpr int THREADS = 256;
 template <class T, int V>
 struct Moments {
   const T* x;
-  int64_t matrix;  // L * C
+  Samples samples;
+  int C;
   using Loaded = Pack<T, V>;
 
   __device__ Loaded load(int64_t i) const { return *reinterpret_cast<const Loaded*>(x + i); }
   __device__ void add(float (&sums)[2][V], const Loaded& at, int64_t, int b, int c) const {
     float x0[V];
-    load_lanes(x0, x + b * matrix + c);
+    load_lanes(x0, x + samples.first(b) * C + c);
 #pragma unroll
     for (int j = 0; j < V; j++) {
       const float d = to_f32(at.v[j]) - x0[j];
@@ -27,22 +28,30 @@ struct Moments {
   }
 };
 
-// The statistics of group blockIdx.x % G of batch item blockIdx.x / G, from the moments of its channels in S chunks.
+// The statistics of group blockIdx.x % G of sample blockIdx.x / G, from the moments of its channels in S chunks.
 template <class T>
 __global__ void __launch_bounds__(THREADS)
-    group_stats(float* mean, float* rstd, const float* partial, const T* x, int64_t L, int C, int G, int S, int rows, float eps) {
+    group_stats(float* mean, float* rstd, const float* partial, const T* x, Samples samples, int C, int G, int S, int rows, float eps) {
   const int b = blockIdx.x / G, width = C / G, first = blockIdx.x % G * width;
   const float* const sums = partial + int64_t(b) * S * 2 * C + first;
-  const float count = float(L) * width, x00 = to_f32(x[int64_t(b) * L * C + first]);
-  const auto x0 = [&](int c) { return to_f32(x[int64_t(b) * L * C + first + c]) - x00; };
+  const int64_t start = samples.first(b), L = samples.first(b + 1) - start;
+  if (L == 0) return;
+  x += start * C + first;
+  const float count = float(L) * width, x00 = to_f32(x[0]);
+  const auto x0 = [&](int c) { return to_f32(x[c]) - x00; };
+  const auto rows_of = [&](int s) {
+    const Chunk chunk(samples, b, s, S, rows);
+    return chunk.end - chunk.first;
+  };
   float sum = 0, squares = 0;
   for (int64_t i = threadIdx.x; i < int64_t(S) * width; i += THREADS) {
-    const int64_t s = i / width, c = i % width, n = min(int64_t(rows), L - s * rows);
-    sum += sums[s * 2 * C + c] + n * x0(c);
+    const int64_t s = i / width, c = i % width, n = rows_of(s);
+    if (n > 0) sum += sums[s * 2 * C + c] + n * x0(c);
   }
   const float m = block_sum<THREADS>(sum) / count;
   for (int64_t i = threadIdx.x; i < int64_t(S) * width; i += THREADS) {
-    const int64_t s = i / width, c = i % width, n = min(int64_t(rows), L - s * rows);
+    const int64_t s = i / width, c = i % width, n = rows_of(s);
+    if (n <= 0) continue;
     const float s1 = sums[s * 2 * C + c], d = s1 / n + x0(c) - m;
     squares += fmaxf(sums[(s * 2 + 1) * C + c] - s1 * (s1 / n), 0) + n * d * d;
   }
@@ -65,10 +74,10 @@ template <class T, int V>
 __global__ void __launch_bounds__(THREADS)
     group_norm(T* __restrict__ y, const T* __restrict__ dy, const T* __restrict__ x, const float* __restrict__ w,
                const float* __restrict__ bias, const float* __restrict__ mean, const float* __restrict__ rstd,
-               const float2* __restrict__ means, unsigned N, unsigned L, int C, int G, int X) {
+               const float2* __restrict__ means, Samples samples, int C, int G, int X) {
   const unsigned n = blockIdx.x * (THREADS / X) + threadIdx.x / X;
-  if (n >= N) return;
-  const int64_t row = int64_t(n) * C, stats = int64_t(n / L) * G;
+  if (n >= samples.N) return;
+  const int64_t row = int64_t(n) * C, stats = samples.of(n) * G;
   for (int c = (threadIdx.x & (X - 1)) * V; c < C; c += X * V) {
     float v[V], d[V];
     load_lanes(v, x + row + c);
@@ -115,7 +124,7 @@ struct Products {
 
 // means[b, g] = the means over a group of dy * w and of dy * w * xhat, from the sums of S chunks
 __global__ void __launch_bounds__(THREADS)
-    group_means(float2* means, const float* partial, const float* w, int64_t L, int C, int G, int S) {
+    group_means(float2* means, const float* partial, const float* w, Samples samples, int C, int G, int S) {
   const int b = blockIdx.x / G, width = C / G, first = blockIdx.x % G * width;
   const float* const sums = partial + int64_t(b) * S * 2 * C + first;
   float g = 0, gx = 0;
@@ -127,13 +136,13 @@ __global__ void __launch_bounds__(THREADS)
   }
   g = block_sum<THREADS>(g);
   gx = block_sum<THREADS>(gx);
-  if (threadIdx.x == 0) means[blockIdx.x] = {g / (float(L) * width), gx / (float(L) * width)};
+  const float count = float(samples.first(b + 1) - samples.first(b)) * width;
+  if (threadIdx.x == 0) means[blockIdx.x] = {g / count, gx / count};
 }
 
-int32_t check(const char* where, int32_t B, int32_t L, int32_t C, int32_t G) {
-  if (B < 0 || L < 0 || C < 1) return fail(K_BAD_ARGUMENT, where, "B = %d, L = %d, C = %d, C must be > 0 and the others >= 0", B, L, C);
+int32_t check(Samples& samples, const char* where, uint64_t offsets, int32_t N, int32_t B, int32_t C, int32_t G) {
+  if (const int32_t status = samples_of(samples, where, offsets, N, B, C)) return status;
   if (G < 1 || C % G) return fail(K_BAD_ARGUMENT, where, "G = %d, it must divide C = %d", G, C);
-  if (int64_t(B) * L > INT32_MAX) return fail(K_BAD_ARGUMENT, where, "B * L = %lld, it must be below 2^31", static_cast<long long>(B) * L);
   if (int64_t(B) * G > INT32_MAX) return fail(K_BAD_ARGUMENT, where, "B * G = %lld, it must be below 2^31", static_cast<long long>(B) * G);
   return K_OK;
 }
@@ -146,54 +155,55 @@ int32_t with_lanes(bool packed, F run) {
 
 template <class T, int V>
 int32_t write_rows(const char* where, uint64_t y, uint64_t dy, uint64_t x, uint64_t w, uint64_t b, uint64_t mean, uint64_t rstd,
-                   uint64_t means, int B, int L, int C, int G, uint64_t stream) {
-  const int64_t N = int64_t(B) * L;
+                   uint64_t means, const Samples& samples, int C, int G, uint64_t stream) {
   const int X = std::min(THREADS, power_of_two(C / V));
-  group_norm<T, V><<<unsigned(ceil_div(N, THREADS / X)), THREADS, 0, stream_of(stream)>>>(
+  group_norm<T, V><<<unsigned(ceil_div(samples.N, THREADS / X)), THREADS, 0, stream_of(stream)>>>(
       at<T>(y), at<const T>(dy), at<const T>(x), at<const float>(w), at<const float>(b), at<const float>(mean), at<const float>(rstd),
-      at<const float2>(means), unsigned(N), unsigned(L), C, G, X);
+      at<const float2>(means), samples, C, G, X);
   return launched(where);
 }
 }  // namespace
 
-int32_t k_group_norm_workspace(uint64_t* bytes, int32_t B, int32_t L, int32_t C, int32_t G) {
-  *bytes = uint64_t(B) * (uint64_t(Chunks(B, L).S) * C + G) * 2 * sizeof(float);
+int32_t k_group_norm_workspace(uint64_t* bytes, int32_t N, int32_t B, int32_t C, int32_t G) {
+  *bytes = uint64_t(B) * (uint64_t(Chunks(B, ceil_div(N, std::max(1, B))).S) * C + G) * 2 * sizeof(float);
   return K_OK;
 }
 
-int32_t k_group_norm_fwd(uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, uint64_t w, uint64_t b, uint64_t scratch, int32_t B,
-                         int32_t L, int32_t C, int32_t G, float eps, int32_t dtype, uint64_t stream) {
+int32_t k_group_norm_fwd(uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, uint64_t w, uint64_t b, uint64_t offsets, uint64_t scratch,
+                         int32_t N, int32_t B, int32_t C, int32_t G, float eps, int32_t dtype, uint64_t stream) {
   const char* where = "k_group_norm_fwd";
-  if (const int32_t status = check(where, B, L, C, G)) return status;
-  if (B == 0 || L == 0) return K_OK;
+  Samples samples;
+  if (const int32_t status = check(samples, where, offsets, N, B, C, G)) return status;
+  if (N == 0) return K_OK;
   return with_float_type(where, dtype, [&](auto t) {
     using T = decltype(t);
     return with_lanes<T>(C % (16 / sizeof(T)) == 0 && aligned16(y, x), [&](auto v) {
-      const Chunks chunks(B, L);
-      if (const int32_t status = launch_column_sums<2, v>(where, scratch, B, L, C, stream, Moments<T, v>{at<const T>(x), int64_t(L) * C}))
-        return status;
+      const Chunks chunks(B, samples.mean());
+      const Moments<T, v> terms{at<const T>(x), samples, C};
+      if (const int32_t status = launch_column_sums<2, v>(where, scratch, samples, C, stream, terms)) return status;
       group_stats<T><<<unsigned(B * G), THREADS, 0, stream_of(stream)>>>(at<float>(mean), at<float>(rstd), at<const float>(scratch),
-                                                                         at<const T>(x), L, C, G, chunks.S, chunks.rows, eps);
-      return write_rows<T, v>(where, y, 0, x, w, b, mean, rstd, 0, B, L, C, G, stream);
+                                                                         at<const T>(x), samples, C, G, chunks.S, chunks.rows, eps);
+      return write_rows<T, v>(where, y, 0, x, w, b, mean, rstd, 0, samples, C, G, stream);
     });
   });
 }
 
 int32_t k_group_norm_bwd(uint64_t dx, uint64_t dw, uint64_t db, uint64_t dy, uint64_t x, uint64_t w, uint64_t mean, uint64_t rstd,
-                         uint64_t scratch, int32_t B, int32_t L, int32_t C, int32_t G, int32_t dtype, uint64_t stream) {
+                         uint64_t offsets, uint64_t scratch, int32_t N, int32_t B, int32_t C, int32_t G, int32_t dtype, uint64_t stream) {
   const char* where = "k_group_norm_bwd";
-  if (const int32_t status = check(where, B, L, C, G)) return status;
-  const int S = Chunks(B, L).S;
-  const int32_t status = B == 0 || L == 0 ? K_OK : with_float_type(where, dtype, [&](auto t) {
+  Samples samples;
+  if (const int32_t status = check(samples, where, offsets, N, B, C, G)) return status;
+  const int S = Chunks(B, samples.mean()).S;
+  const int32_t status = N == 0 ? K_OK : with_float_type(where, dtype, [&](auto t) {
     using T = decltype(t);
     return with_lanes<T>(C % (16 / sizeof(T)) == 0 && aligned16(dx, dy, x), [&](auto v) {
       const Products<T, v> terms{at<const T>(dy), at<const T>(x), at<const float>(mean), at<const float>(rstd), G, C / G};
-      const int32_t status = launch_column_sums<2, v>(where, scratch, B, L, C, stream, terms);
+      const int32_t status = launch_column_sums<2, v>(where, scratch, samples, C, stream, terms);
       if (status || !dx) return status;
       const uint64_t means = scratch + uint64_t(B) * S * 2 * C * sizeof(float);
-      group_means<<<unsigned(B * G), THREADS, 0, stream_of(stream)>>>(at<float2>(means), at<const float>(scratch), at<const float>(w), L, C,
-                                                                      G, S);
-      return write_rows<T, v>(where, dx, dy, x, w, 0, mean, rstd, means, B, L, C, G, stream);
+      group_means<<<unsigned(B * G), THREADS, 0, stream_of(stream)>>>(at<float2>(means), at<const float>(scratch), at<const float>(w),
+                                                                      samples, C, G, S);
+      return write_rows<T, v>(where, dx, dy, x, w, 0, mean, rstd, means, samples, C, G, stream);
     });
   });
   if (status || (!dw && !db)) return status;

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "vector.cuh"
+#include "../include/samples.hpp"
 
 // Where the sums go: column k * width + j of the partial sums to element j of to[k]; null where they are not wanted.
 template <class T>
@@ -75,7 +76,8 @@ __device__ inline void store_column_sums(float* to, const float (&sums)[K][V], f
   }
 }
 
-// How launch_column_sums cuts B matrices of L rows: S chunks of `rows` rows each. It does not depend on the GPU, nor do the sums' bits.
+// How launch_column_sums cuts the rows of B samples, L rows each or in the mean: S chunks of `rows` rows each, or of each sample's own S-th
+// part where samples differ. It does not depend on the GPU, nor do the sums' bits.
 struct Chunks {
   int S, rows;
   Chunks(int64_t B, int64_t L) {
@@ -85,28 +87,38 @@ struct Chunks {
   }
 };
 
+// The rows of one chunk: from `start`, which is the sample's first row, + `first` to start + end.
+struct Chunk {
+  int64_t start, first, end;
+  __device__ Chunk(const Samples& samples, int b, int s, int S, int rows) : start(samples.first(b)) {
+    const int64_t L = samples.first(b + 1) - start, step = samples.offsets ? (L + S - 1) / S : rows;
+    first = s * step;
+    end = first + step < L ? first + step : L;
+  }
+};
+
 constexpr int SUM_THREADS = 256, SUM_LOADS = 4;
 
 // partial[b, s, k, c] = the sum over the rows of chunk s of what terms.add adds to sums[k][j] for the columns c + j, j < V.
-//   Loaded load(i): reads the inputs at the elements i to i + V of [B, L, C]    add(sums, loaded, i, b, c)
+//   Loaded load(i): reads the inputs at the elements i to i + V of [N, C]    add(sums, loaded, i, b, c)
 template <int K, int V, class F>
-__global__ void __launch_bounds__(SUM_THREADS) column_sums(float* partial, int L, int C, int S, int rows, int X, F terms) {
+__global__ void __launch_bounds__(SUM_THREADS) column_sums(float* partial, Samples samples, int C, int S, int rows, int X, F terms) {
   __shared__ float shared[SUM_THREADS * K * V];
   const int tiles = (C / V + X - 1) / X, tile = blockIdx.x % tiles, chunk = blockIdx.x / tiles, b = chunk / S;
   const int x = threadIdx.x & (X - 1), y = threadIdx.x / X, Y = SUM_THREADS / X, c = (tile * X + x) * V;
-  const int64_t first = int64_t(chunk % S) * rows, end = first + rows < L ? first + rows : L;
+  const Chunk at(samples, b, chunk % S, S, rows);
   float sums[K][V] = {};
   if (c < C) {
-    for (int64_t l = first + y; l < end; l += Y * SUM_LOADS) {
-      const int64_t i = (int64_t(b) * L + l) * C + c, step = int64_t(Y) * C;
+    for (int64_t l = at.first + y; l < at.end; l += Y * SUM_LOADS) {
+      const int64_t i = (at.start + l) * C + c, step = int64_t(Y) * C;
       typename F::Loaded loaded[SUM_LOADS];
 #pragma unroll
       for (int j = 0; j < SUM_LOADS; j++) {
-        if (l + j * Y < end) loaded[j] = terms.load(i + j * step);
+        if (l + j * Y < at.end) loaded[j] = terms.load(i + j * step);
       }
 #pragma unroll
       for (int j = 0; j < SUM_LOADS; j++) {
-        if (l + j * Y < end) terms.add(sums, loaded[j], i + j * step, b, c);
+        if (l + j * Y < at.end) terms.add(sums, loaded[j], i + j * step, b, c);
       }
     }
   }
@@ -114,12 +126,13 @@ __global__ void __launch_bounds__(SUM_THREADS) column_sums(float* partial, int L
 }
 
 template <int K, int V, class F>
-int32_t launch_column_sums(const char* where, uint64_t partial, int B, int L, int C, uint64_t stream, F terms) {
-  const Chunks chunks(B, L);
+int32_t launch_column_sums(const char* where, uint64_t partial, const Samples& samples, int C, uint64_t stream, F terms) {
+  const Chunks chunks(samples.B, samples.mean());
   const int X = std::min(32, power_of_two(C / V));
-  const int64_t blocks = int64_t(B) * chunks.S * ceil_div(C / V, X);
+  const int64_t blocks = int64_t(samples.B) * chunks.S * ceil_div(C / V, X);
   if (blocks == 0) return K_OK;
-  if (blocks > INT32_MAX) return fail(K_BAD_ARGUMENT, where, "B = %d and C = %d, their product must be smaller", B, C);
-  column_sums<K, V, F><<<unsigned(blocks), SUM_THREADS, 0, stream_of(stream)>>>(at<float>(partial), L, C, chunks.S, chunks.rows, X, terms);
+  if (blocks > INT32_MAX) return fail(K_BAD_ARGUMENT, where, "B = %d and C = %d, their product must be smaller", samples.B, C);
+  column_sums<K, V, F>
+      <<<unsigned(blocks), SUM_THREADS, 0, stream_of(stream)>>>(at<float>(partial), samples, C, chunks.S, chunks.rows, X, terms);
   return launched(where);
 }

@@ -3,15 +3,16 @@
 #pragma once
 #include "k.h"
 
-// y = x + h * gate, rounded once
-//   y, x, h: [B, L, C] dtype    gate: [B, C] dtype
-K_API int32_t k_gate_add_fwd(uint64_t y, uint64_t x, uint64_t h, uint64_t gate, int32_t B, int32_t L, int32_t C, int32_t dtype,
-                             uint64_t stream);
+// y = x + h * gate, rounded once, with the gate of the row's sample
+//   y, x, h: [N, C] dtype    gate: [B, C] dtype
+//   offsets: [B + 1] i32, from 0 to N: sample b has the rows from offsets[b] to offsets[b + 1]; or 0 where each has N / B rows
+K_API int32_t k_gate_add_fwd(uint64_t y, uint64_t x, uint64_t h, uint64_t gate, uint64_t offsets, int32_t N, int32_t B, int32_t C,
+                             int32_t dtype, uint64_t stream);
 
 // Bytes of scratch that k_gate_add_bwd needs.
-K_API int32_t k_gate_add_bwd_workspace(uint64_t* bytes, int32_t B, int32_t L, int32_t C);
+K_API int32_t k_gate_add_bwd_workspace(uint64_t* bytes, int32_t N, int32_t B, int32_t C);
 
-// dh = dy * gate    dgate = sum_L(dy * h)    (dx is dy itself)
-//   dh, dy, h: [B, L, C] dtype    dgate, gate: [B, C] dtype    dh and dgate are 0 where they are not wanted
-K_API int32_t k_gate_add_bwd(uint64_t dh, uint64_t dgate, uint64_t dy, uint64_t h, uint64_t gate, uint64_t scratch, int32_t B, int32_t L,
-                             int32_t C, int32_t dtype, uint64_t stream);
+// dh = dy * gate    dgate = the sum of dy * h over the rows of a sample    (dx is dy itself)
+//   dh, dy, h: [N, C] dtype    dgate, gate: [B, C] dtype    dh and dgate are 0 where they are not wanted
+K_API int32_t k_gate_add_bwd(uint64_t dh, uint64_t dgate, uint64_t dy, uint64_t h, uint64_t gate, uint64_t offsets, uint64_t scratch,
+                             int32_t N, int32_t B, int32_t C, int32_t dtype, uint64_t stream);

@@ -4,13 +4,13 @@ import { cast } from "../ops/cast.ts";
 import { absolutePositionEmbedding } from "../ops/embed.ts";
 import { layerNorm } from "../ops/layer_norm.ts";
 import { patchify, permute, reshape, unpatchify } from "../ops/movement.ts";
-import { modulatedCrossBlock, type ModulatedCrossBlockSpec, modulatedCrossBlockSpec } from "../nn/block.ts";
+import { headsOf } from "../nn/attention.ts";
+import { modulatedCrossBlock, type ModulatedCrossBlockSpec, modulatedCrossBlockSpec, runBlocks } from "../nn/block.ts";
 import { applyLinear, type LinearSpec, linearSpec } from "../nn/linear.ts";
 import type { Parameters, ParameterSpec } from "../nn/parameters.ts";
 import { embedTimestep, type TimestepSpec, timestepSpec } from "../nn/timestep.ts";
 import type { FloatDType } from "../tensor/dtype.ts";
 import { tidy } from "../tensor/scope.ts";
-import { checkpoint } from "../tensor/tape.ts";
 import { expectShape, type Tensor } from "../tensor/tensor.ts";
 
 /** Constructor options, named as in TRELLIS's configs. */
@@ -52,16 +52,6 @@ export interface SsFlow {
   params: Parameters<SsFlowSpec>;
 }
 
-function headsOf(args: SsFlowArgs): number {
-  const H = args.num_heads ?? Math.floor(args.model_channels / (args.num_head_channels ?? 64));
-  if (H < 1 || args.model_channels % H !== 0) {
-    throw new RangeError(
-      `Cannot make SparseStructureFlowModel: num_heads is ${H}, it must divide model_channels, which is ${args.model_channels}`,
-    );
-  }
-  return H;
-}
-
 /** The parameters that `args` describe; `dtype` is that of the blocks. */
 export function ssFlowSpec(args: SsFlowArgs, dtype: FloatDType = args.use_fp16 ? "f16" : "f32"): SsFlowSpec {
   const { resolution, model_channels: C, patch_size: p = 2, mlp_ratio = 4, pe_mode = "ape" } = args;
@@ -69,7 +59,7 @@ export function ssFlowSpec(args: SsFlowArgs, dtype: FloatDType = args.use_fp16 ?
   if (resolution % p !== 0) {
     throw new RangeError(`Cannot make SparseStructureFlowModel: resolution is ${resolution}, it must be a multiple of patch_size, ${p}`);
   }
-  const side = resolution / p, H = headsOf(args), shareMod = args.share_mod ?? false;
+  const side = resolution / p, H = headsOf("SparseStructureFlowModel", args), shareMod = args.share_mod ?? false;
   return {
     pos_emb: { shape: [side ** 3, C], dtype: "f32", init: { values: () => gridEmbedding(side, C) }, buffer: true },
     t_embedder: timestepSpec(C),
@@ -105,7 +95,10 @@ export interface SsFlowOptions {
 
 /** The velocity [B, out, R, R, R] at x [B, in, R, R, R] f32, times t [B] (already times 1000), condition [B, M, X]. */
 export function ssFlow({ args, dtype, params: p }: SsFlow, x: Tensor, t: Tensor, cond: Tensor, options: SsFlowOptions = {}): Tensor {
-  const { resolution: R, patch_size: patch = 2, num_blocks } = args, B = x.shape[0], side = R / patch, H = headsOf(args);
+  const { resolution: R, patch_size: patch = 2, num_blocks } = args,
+    B = x.shape[0],
+    side = R / patch,
+    H = headsOf("SparseStructureFlowModel", args);
   expectShape("ssFlow", "x", x, [B, args.in_channels, R, R, R]);
   expectShape("ssFlow", "t", t, [B]);
   expectShape("ssFlow", "cond", cond, [B, cond.shape[1], args.cond_channels]);
@@ -118,12 +111,7 @@ export function ssFlow({ args, dtype, params: p }: SsFlow, x: Tensor, t: Tensor,
     return [cast(embedded, dtype), cast(shared, dtype)];
   });
   const context = cast(cond, dtype);
-  p.blocks.forEach((block, i) => {
-    const run = (h: Tensor, mod: Tensor, context: Tensor): Tensor => tidy(() => modulatedCrossBlock(block, h, mod, context, H));
-    const before = h;
-    h = i < recompute ? checkpoint(run, [h, mod, context]) : run(h, mod, context);
-    if (!h.requiresGrad) before.free();
-  });
+  h = runBlocks(p.blocks, [h, mod, context], recompute, (block, _, h, mod, context) => modulatedCrossBlock(block, h, mod, context, H));
   return tidy(() => {
     const out = applyLinear(p.out_layer, layerNorm(cast(h, "f32"), { eps: 1e-5 })); // [B, L, out p³]
     return unpatchify(reshape(permute(out, [0, 2, 1]), [B, args.out_channels * patch ** 3, side, side, side]), patch);

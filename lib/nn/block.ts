@@ -1,15 +1,22 @@
-/** The transformer block of the flow models: self-attention, cross-attention and MLP, the first and last modulated by the timestep. */
+/**
+ * The transformer blocks, over dense tokens [B, L, C] and over the voxels [N, C] of a batch: self-attention and MLP, and in the flow models
+ * cross-attention between them, the first and the last then modulated by the timestep.
+ */
 import { add, silu } from "../ops/elementwise.ts";
 import { layerNorm } from "../ops/layer_norm.ts";
 import { gateAdd, layerNormModulate } from "../ops/modulate.ts";
 import { split } from "../ops/movement.ts";
+import type { Voxels } from "../sparse/voxels.ts";
 import type { FloatDType } from "../tensor/dtype.ts";
+import { tidy } from "../tensor/scope.ts";
+import { checkpoint } from "../tensor/tape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import {
   type CrossAttentionSpec,
   crossAttentionSpec,
   multiHeadCrossAttention,
   multiHeadSelfAttention,
+  type SelfAttentionPlace,
   type SelfAttentionSpec,
   selfAttentionSpec,
 } from "./attention.ts";
@@ -63,13 +70,63 @@ export function modulatedCrossBlockSpec(
   };
 }
 
-/** x [B, L, C], mod [B, C] (or [B, 6C] where shared), context [B, M, X] give [B, L, C]. */
-export function modulatedCrossBlock(p: Parameters<ModulatedCrossBlockSpec>, x: Tensor, mod: Tensor, context: Tensor, H: number): Tensor {
+/** x [B, L, C] (or [N, C] of `voxels`), mod [B, C] (or [B, 6C] where shared), context [B, M, X] give x's shape. */
+export function modulatedCrossBlock(
+  p: Parameters<ModulatedCrossBlockSpec>,
+  x: Tensor,
+  mod: Tensor,
+  context: Tensor,
+  H: number,
+  voxels?: Voxels,
+): Tensor {
+  const offsets = voxels?.offsets, at = { eps: EPS, offsets };
   const m = p.adaLN_modulation ? applyLinear(p.adaLN_modulation[1], silu(mod)) : mod; // [B, 6C]
   const [shiftA, scaleA, gateA, shiftM, scaleM, gateM] = split(m, 1, 6); // each [B, C]
-  let h = multiHeadSelfAttention(p.self_attn, layerNormModulate(x, shiftA, scaleA, { eps: EPS }), H);
-  x = gateAdd(x, h, gateA);
-  x = add(x, multiHeadCrossAttention(p.cross_attn, layerNorm(x, { w: p.norm2.weight, b: p.norm2.bias, eps: EPS }), context, H));
-  h = feedForward(p.mlp, layerNormModulate(x, shiftM, scaleM, { eps: EPS }));
-  return gateAdd(x, h, gateM);
+  let h = multiHeadSelfAttention(p.self_attn, layerNormModulate(x, shiftA, scaleA, at), H, { voxels });
+  x = gateAdd(x, h, gateA, { offsets });
+  x = add(x, multiHeadCrossAttention(p.cross_attn, layerNorm(x, { w: p.norm2.weight, b: p.norm2.bias, eps: EPS }), context, H, voxels));
+  h = feedForward(p.mlp, layerNormModulate(x, shiftM, scaleM, at));
+  return gateAdd(x, h, gateM, { offsets });
+}
+
+/** Parameters of {@linkcode transformerBlock}; its norms have none. */
+export type TransformerBlockSpec = { attn: SelfAttentionSpec; mlp: FeedForwardSpec };
+
+/** Options of {@linkcode transformerBlockSpec}. */
+export interface TransformerBlockOptions {
+  /** Channels of the tokens, and of the MLP's hidden layer. */
+  C: number;
+  hidden: number;
+  H: number;
+  qkRmsNorm: boolean;
+  dtype: FloatDType;
+}
+
+/** A block of self-attention and MLP. */
+export function transformerBlockSpec({ C, hidden, H, qkRmsNorm, dtype }: TransformerBlockOptions): TransformerBlockSpec {
+  return { attn: selfAttentionSpec(C, H, { qkRmsNorm, dtype }), mlp: feedForwardSpec(C, hidden, dtype) };
+}
+
+/** x [B, L, C], or [N, C] of the voxels of `place`, gives the same shape. */
+export function transformerBlock(p: Parameters<TransformerBlockSpec>, x: Tensor, H: number, place: SelfAttentionPlace = {}): Tensor {
+  x = add(x, multiHeadSelfAttention(p.attn, layerNorm(x, { eps: EPS }), H, place));
+  return add(x, feedForward(p.mlp, layerNorm(x, { eps: EPS })));
+}
+
+/**
+ * `h` through each of `blocks`; where no backward pass is to come, every activation is freed after its use, the given `h` too. The first
+ * `recompute` of them are computed again in the backward pass instead of kept. `others` are what else a block reads that has a gradient.
+ */
+export function runBlocks<P>(
+  blocks: P[],
+  [h, ...others]: [Tensor, ...Tensor[]],
+  recompute: number,
+  run: (block: P, i: number, h: Tensor, ...others: Tensor[]) => Tensor,
+): Tensor {
+  blocks.forEach((block, i) => {
+    const pass = (h: Tensor, ...others: Tensor[]): Tensor => tidy(() => run(block, i, h, ...others)), before = h;
+    h = i < recompute ? checkpoint(pass, [h, ...others]) : pass(h, ...others);
+    if (!h.requiresGrad) before.free();
+  });
+  return h;
 }

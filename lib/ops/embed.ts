@@ -18,26 +18,35 @@ export function timestepEmbedding(t: Tensor, dim = 256): Tensor {
 }
 
 /**
- * Of each position (x, y, z), whole numbers from 0: `[sin(x f), cos(x f), sin(y f), cos(y f), sin(z f), cos(z f)]` with the n = ⌊⌊C / 3⌋ / 2⌋
- * frequencies `f_i = 10000^(-i / n)`, then zeros. positions [N, 3] give [N, C] in f32, on the host.
+ * The sines and cosines of the coordinates from 0 to count - 1: `[sin(p f), cos(p f)]` with the n = ⌊⌊C / 3⌋ / 2⌋ frequencies
+ * `f_i = 10000^(-i / n)`, [count, 2 n] in f32, on the host.
+ */
+export function positionTable(count: number, C: number): Float32Array<ArrayBuffer> {
+  const n = Math.floor(Math.floor(C / 3) / 2), out = new Float32Array(count * 2 * n);
+  const frequencies = Float32Array.from({ length: n }, (_, i) => fround(1 / fround(MAX_PERIOD ** fround(i / n))));
+  for (let p = 0; p < count; p++) {
+    frequencies.forEach((f, i) => {
+      out[2 * n * p + i] = Math.sin(fround(p * f));
+      out[2 * n * p + n + i] = Math.cos(fround(p * f));
+    });
+  }
+  return out;
+}
+
+/**
+ * Of each position (x, y, z), whole numbers from 0, the sines and cosines of x, y and z as in {@linkcode positionTable}, then zeros: positions
+ * [N, 3] give [N, C] in f32, on the host.
  */
 export function absolutePositionEmbedding(positions: Int32Array, C: number): Float32Array<ArrayBuffer> {
-  const n = Math.floor(Math.floor(C / 3) / 2), N = positions.length / 3, out = new Float32Array(N * C);
-  const frequencies = Float32Array.from({ length: n }, (_, i) => fround(1 / fround(MAX_PERIOD ** fround(i / n))));
-  const rows = new Map<number, Float32Array>();
-  const rowOf = (p: number): Float32Array => {
-    const row = rows.get(p) ?? new Float32Array(2 * n);
-    if (!rows.has(p)) {
-      rows.set(p, row);
-      frequencies.forEach((f, i) => {
-        row[i] = Math.sin(fround(p * f));
-        row[n + i] = Math.cos(fround(p * f));
-      });
-    }
-    return row;
-  };
+  const N = positions.length / 3,
+    out = new Float32Array(N * C),
+    table = positionTable(positions.reduce((m, p) => Math.max(m, p + 1), 0), C);
+  const width = 2 * Math.floor(Math.floor(C / 3) / 2);
   for (let i = 0; i < N; i++) {
-    for (let axis = 0; axis < 3; axis++) out.set(rowOf(positions[3 * i + axis]), i * C + axis * 2 * n);
+    for (let axis = 0; axis < 3; axis++) {
+      const p = positions[3 * i + axis];
+      out.set(table.subarray(p * width, (p + 1) * width), i * C + axis * width);
+    }
   }
   return out;
 }

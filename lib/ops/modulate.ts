@@ -1,40 +1,39 @@
 /** The two fused ops of a modulated transformer block: its norm on the way in, its gated residual on the way out. */
 import { DTYPE } from "../tensor/dtype.ts";
 import { record } from "../tensor/tape.ts";
-import { dim, empty, expectDtype, expectShape, kernels, sizeOf, stream, type Tensor } from "../tensor/tensor.ts";
+import { empty, expectDtype, expectShape, kernels, stream, type Tensor } from "../tensor/tensor.ts";
+import { rowsOf, type SampleOptions } from "./samples.ts";
 import { withWorkspace } from "./workspace.ts";
 
 /** Options of {@linkcode layerNormModulate}. */
-export interface LayerNormModulateOptions {
+export interface LayerNormModulateOptions extends SampleOptions {
   /** Added to the variance; 1e-6 by default. */
   eps?: number;
-}
-
-/** [B, L, C] of `x`, whose middle axes count as one. */
-function batchOf(op: string, x: Tensor): [B: number, L: number, C: number] {
-  if (x.shape.length < 2) throw new RangeError(`Cannot run ${op}: x is [${x.shape}], it must be [B, ..., C]`);
-  const B = x.shape[0], C = x.shape.at(-1)!;
-  return [dim(op, "B", B), dim(op, "L", sizeOf(x.shape.slice(1, -1))), dim(op, "C", C)];
 }
 
 /**
  * `layerNorm(x) * (1 + scale) + shift` without a parameter of its own, rounded once: x [B, ..., C], shift and scale [B, C] of x's dtype
  * give [B, ..., C].
  */
-export function layerNormModulate(x: Tensor, shift: Tensor, scale: Tensor, { eps = 1e-6 }: LayerNormModulateOptions = {}): Tensor {
-  const [B, L, C] = batchOf("layerNormModulate", x), dtype = DTYPE[x.dtype];
+export function layerNormModulate(
+  x: Tensor,
+  shift: Tensor,
+  scale: Tensor,
+  { eps = 1e-6, offsets }: LayerNormModulateOptions = {},
+): Tensor {
+  const [N, B, C] = rowsOf("layerNormModulate", x, offsets), dtype = DTYPE[x.dtype], at = offsets?.addr ?? 0n;
   for (const [name, t] of [["shift", shift], ["scale", scale]] as const) {
     expectShape("layerNormModulate", name, t, [B, C]);
     expectDtype("layerNormModulate", name, t, x.dtype);
   }
-  const y = empty(x.shape, x.dtype), mean = empty([B, L]), rstd = empty([B, L]);
+  const y = empty(x.shape, x.dtype), mean = empty([N]), rstd = empty([N]);
   const k = kernels();
-  k.k_layer_norm_modulate_fwd(y.addr, mean.addr, rstd.addr, x.addr, shift.addr, scale.addr, B, L, C, eps, dtype, stream());
+  k.k_layer_norm_modulate_fwd(y.addr, mean.addr, rstd.addr, x.addr, shift.addr, scale.addr, at, N, B, C, eps, dtype, stream());
 
-  return record("layerNormModulate", y, [x, shift, scale], [x, scale, mean, rstd], (dy) => {
+  return record("layerNormModulate", y, [x, shift, scale], [x, scale, mean, rstd, offsets], (dy) => {
     const [dx, dshift, dscale] = [x, shift, scale].map((t) => t.requiresGrad ? empty(t.shape, t.dtype) : null);
     withWorkspace(
-      (bytes) => k.k_layer_norm_modulate_bwd_workspace(bytes, B, L, C),
+      (bytes) => k.k_layer_norm_modulate_bwd_workspace(bytes, N, B, C),
       (scratch) =>
         k.k_layer_norm_modulate_bwd(
           dx?.addr ?? 0n,
@@ -45,9 +44,10 @@ export function layerNormModulate(x: Tensor, shift: Tensor, scale: Tensor, { eps
           scale.addr,
           mean.addr,
           rstd.addr,
+          offsets?.addr ?? 0n,
           scratch,
+          N,
           B,
-          L,
           C,
           dtype,
           stream(),
@@ -58,21 +58,24 @@ export function layerNormModulate(x: Tensor, shift: Tensor, scale: Tensor, { eps
 }
 
 /** `x + h * gate`, rounded once: x and h [B, ..., C], gate [B, C], all of one dtype, give [B, ..., C]. The gradient of x is dy itself. */
-export function gateAdd(x: Tensor, h: Tensor, gate: Tensor): Tensor {
-  const [B, L, C] = batchOf("gateAdd", x), dtype = DTYPE[x.dtype];
+export function gateAdd(x: Tensor, h: Tensor, gate: Tensor, { offsets }: SampleOptions = {}): Tensor {
+  const [N, B, C] = rowsOf("gateAdd", x, offsets), dtype = DTYPE[x.dtype];
   expectShape("gateAdd", "h", h, x.shape);
   expectShape("gateAdd", "gate", gate, [B, C]);
   expectDtype("gateAdd", "h", h, x.dtype);
   expectDtype("gateAdd", "gate", gate, x.dtype);
   const y = empty(x.shape, x.dtype), k = kernels();
-  k.k_gate_add_fwd(y.addr, x.addr, h.addr, gate.addr, B, L, C, dtype, stream());
+  k.k_gate_add_fwd(y.addr, x.addr, h.addr, gate.addr, offsets?.addr ?? 0n, N, B, C, dtype, stream());
 
-  return record("gateAdd", y, [x, h, gate], [h, gate], (dy) => {
+  return record("gateAdd", y, [x, h, gate], [h, gate, offsets], (dy) => {
     const [dh, dgate] = [h, gate].map((t) => t.requiresGrad ? empty(t.shape, t.dtype) : null);
     if (dh || dgate) {
       withWorkspace(
-        (bytes) => k.k_gate_add_bwd_workspace(bytes, B, L, C),
-        (scratch) => k.k_gate_add_bwd(dh?.addr ?? 0n, dgate?.addr ?? 0n, dy.addr, h.addr, gate.addr, scratch, B, L, C, dtype, stream()),
+        (bytes) => k.k_gate_add_bwd_workspace(bytes, N, B, C),
+        (scratch) => {
+          const [dhAddr, dgateAddr, at] = [dh, dgate, offsets].map((t) => t?.addr ?? 0n);
+          k.k_gate_add_bwd(dhAddr, dgateAddr, dy.addr, h.addr, gate.addr, at, scratch, N, B, C, dtype, stream());
+        },
       );
     }
     return [dy, dh, dgate];

@@ -2,6 +2,7 @@
 import { Tensor } from "./tensor.ts";
 
 let scope: Set<Tensor> | undefined;
+const running: Set<Tensor>[] = []; // every scope that has not ended, the innermost last
 
 /** Called by every new tensor. */
 export function adopt(t: Tensor): void {
@@ -21,14 +22,16 @@ function tensorsIn(value: unknown, found: Set<Tensor> = new Set()): Set<Tensor> 
 function run<T>(body: () => T, end: (mine: Set<Tensor>, kept: Set<Tensor>) => void): T {
   const outer = scope, mine = scope = new Set<Tensor>();
   let result: T;
+  running.push(mine);
   try {
     result = body();
   } catch (error) {
-    scope = outer;
     for (const t of mine) t.free();
     throw error;
+  } finally {
+    scope = outer;
+    running.pop();
   }
-  scope = outer;
   if (result instanceof Promise) {
     for (const t of mine) t.free();
     throw new TypeError("Cannot end a scope: its body returned a promise, it must be synchronous");
@@ -70,8 +73,17 @@ export function tidy<T>(body: () => T): T {
 
 /** Runs `body` outside of every scope: what it makes lives until it is freed by hand. For parameters and optimizer state. */
 export function persist<T>(body: () => T): T {
+  return within(undefined, body);
+}
+
+/** Runs `body` in the scope that `t` lives in, so that what it makes lives as long as `t`: for maps that are built late, once, and kept with `t`. */
+export function beside<T>(t: Tensor, body: () => T): T {
+  return within(running.findLast((s) => s.has(t)), body);
+}
+
+function within<T>(other: Set<Tensor> | undefined, body: () => T): T {
   const outer = scope;
-  scope = undefined;
+  scope = other;
   try {
     return body();
   } finally {

@@ -1,13 +1,22 @@
 import assert from "node:assert/strict";
-import { modulatedCrossBlock, modulatedCrossBlockSpec, normSpec } from "../../lib/nn/block.ts";
+import {
+  modulatedCrossBlock,
+  modulatedCrossBlockSpec,
+  normSpec,
+  runBlocks,
+  transformerBlock,
+  transformerBlockSpec,
+} from "../../lib/nn/block.ts";
 import { initialize, leaves } from "../../lib/nn/parameters.ts";
 import { device } from "../../lib/tensor/device.ts";
 import { Generator } from "../../lib/tensor/random.ts";
 import { step, tidy } from "../../lib/tensor/scope.ts";
 import { checkpoint } from "../../lib/tensor/tape.ts";
 import { type Tensor, tensor } from "../../lib/tensor/tensor.ts";
+import { makeVoxels } from "../../lib/sparse/voxels.ts";
 import { assertClose, random } from "../check.ts";
 import { checkGradients, gradientsOf, randomize, trained } from "../gradients.ts";
+import { scatter } from "../voxels.ts";
 import * as plain from "./plain.ts";
 
 const B = 2, L = 5, M = 3, C = 8, X = 6, H = 2, HIDDEN = 12, EPS = 1e-6;
@@ -49,6 +58,53 @@ for (const shareMod of [false, true]) {
     for (const [, t] of [...leaves<Tensor>(p), ["mod", mod] as const]) t.free();
   });
 }
+
+Deno.test("modulatedCrossBlock() of voxels is the block of each sample, and its gradient its differences", () => {
+  const spec = modulatedCrossBlockSpec({ ...OPTIONS, shareMod: false }), p = initialize(spec, new Generator(5));
+  randomize(p, spec);
+  const mod = tensor(random(62, B * C), [B, C], { requiresGrad: true }), coords = scatter(1, [3, 7], 5);
+  const rows = tensor(random(60, 10 * C), [10, C], { requiresGrad: true });
+  const run = (): Tensor => modulatedCrossBlock(p, rows, mod, context, H, makeVoxels(coords));
+  const alone = (b: number, first: number, end: number): number[] =>
+    step(() => {
+      const part = (t: Tensor, from: number, shape: number[]): Tensor =>
+        tensor(t.read().slice(from, from + shape.reduce((a, n) => a * n)), shape);
+      const x = part(rows, first * C, [1, end - first, C]);
+      return [...modulatedCrossBlock(p, x, part(mod, b * C, [1, C]), part(context, b * M * X, [1, M, X]), H).read()];
+    });
+  assertClose("block", step(() => run().read()), [...alone(0, 0, 3), ...alone(1, 3, 10)], { rtol: 1e-5, atol: 1e-5 });
+  checkGradients({ ...trained(p, spec), rows, mod, context }, run);
+  for (const t of [...leaves<Tensor>(p).map(([, t]) => t), mod, rows]) t.free();
+});
+
+Deno.test("transformerBlock() equals the plain block, dense and of voxels, and its gradient its differences", () => {
+  const spec = transformerBlockSpec({ C, hidden: HIDDEN, H, qkRmsNorm: true, dtype: "f32" }), p = initialize(spec, new Generator(6));
+  randomize(p, spec);
+  const named = Object.fromEntries(leaves<Tensor>(p).map(([path, t]) => [path, t.read()])), xs = x.read();
+  const want = [0, 1].flatMap((b) => {
+    const sample = xs.slice(b * L * C, (b + 1) * L * C), h = plain.selfAttention(named, "attn.", plain.layerNorm(sample, C, EPS), C, H);
+    const y = Float64Array.from(sample, (v, i) => v + h[i]), m = plain.feedForward(named, "mlp.", plain.layerNorm(y, C, EPS));
+    return [...y.map((v, i) => v + m[i])];
+  });
+  assertClose("dense", step(() => transformerBlock(p, x, H).read()), want, { rtol: 1e-4, atol: 2e-5 });
+  const rows = tensor(xs, [B * L, C]), coords = scatter(1, [L, L], 5);
+  assertClose("voxels", step(() => transformerBlock(p, rows, H, { voxels: makeVoxels(coords) }).read()), want, { rtol: 1e-4, atol: 2e-5 });
+  checkGradients({ ...trained(p, spec), x }, () => transformerBlock(p, x, H));
+  for (const t of [...leaves<Tensor>(p).map(([, t]) => t), rows]) t.free();
+});
+
+Deno.test("runBlocks() runs one block after the other, and those to recompute have the same gradients to the bit", () => {
+  const spec = transformerBlockSpec({ C, hidden: HIDDEN, H, qkRmsNorm: false, dtype: "f32" }),
+    p = [1, 2, 3].map((s) => initialize(spec, new Generator(s)));
+  const wrt = { ...trained(p, [spec, spec, spec]), x },
+    run = (recompute: number): Tensor => {
+      return runBlocks(p, [x], recompute, (block, i, h) => transformerBlock(block, i ? h : x, H));
+    };
+  const want = step(() => p.reduce((h, block) => transformerBlock(block, h, H), x).read());
+  for (const recompute of [0, 2]) assert.deepEqual(step(() => run(recompute).read()), want);
+  assert.deepEqual(gradientsOf(wrt, () => run(0)), gradientsOf(wrt, () => p.reduce((h, block) => transformerBlock(block, h, H), x)));
+  for (const [, t] of leaves<Tensor>(p)) t.free();
+});
 
 Deno.test("modulatedCrossBlock() starts as cross-attention alone", () => {
   const spec = modulatedCrossBlockSpec({ ...OPTIONS, shareMod: false }), p = initialize(spec, new Generator(3));

@@ -38,6 +38,27 @@ for (const [B, L, C, groups] of [[1, 1, 2, 1], [2, 3, 6, 3], [2, 5, 8, 2], [1, 4
   });
 }
 
+/** Samples of `counts` rows each. */
+function ragged(counts: number[], C: number) {
+  const ends = counts.map((_, b) => counts.slice(0, b + 1).reduce((a, c) => a + c, 0)), N = ends.at(-1)!;
+  const offsets = { shape: [counts.length + 1], data: Float32Array.of(0, ...ends), dtype: "i32" as const }, { w, b } = inputs(1, 1, C);
+  return { x: { shape: [N, C], data: random(1, N * C) }, w, b, offsets };
+}
+
+for (const counts of [[1], [3, 0, 2], [0, 4, 1, 0], [0]]) {
+  Deno.test(`groupNorm() and its gradients match the definition for samples of ${counts} rows`, () => {
+    const C = 6, groups = 3;
+    checkOp({
+      inputs: ragged(counts, C),
+      run: ({ x, w, b, offsets }) => groupNorm(x, groups, { w, b, eps: 1e-3, offsets }),
+      reference: ({ x, w, b, offsets }) =>
+        counts.flatMap((L, i) => [
+          ...(L ? reference(x.slice(offsets[i] * C, offsets[i + 1] * C), { L, C, groups, eps: 1e-3, w, b }) : []),
+        ]),
+    });
+  });
+}
+
 Deno.test("groupNorm() without scale and shift, of a volume", () => {
   checkOp({
     inputs: { x: { shape: [2, 2, 1, 3, 4], data: random(4, 48) } },
@@ -92,5 +113,18 @@ for (
   checkDevices(`groupNorm() at [${B}, ${L}, ${C}] in ${groups} groups`, import.meta.url, {
     inputs: inputs(B, L, C, offset),
     run: ({ x, w, b }) => groupNorm(x, groups, { w, b, eps: 1e-3 }),
+  });
+}
+
+for (
+  const [counts, C, groups] of [[[3, 0, 50], 6, 3], [[1000, 7], 32, 32], [[33, 0, 600, 1], 96, 32], [[5170, 64], 768, 32]] as [
+    number[],
+    number,
+    number,
+  ][]
+) {
+  checkDevices(`groupNorm() of samples of ${counts} rows, ${C} channels in ${groups} groups`, import.meta.url, {
+    inputs: ragged(counts, C),
+    run: ({ x, w, b, offsets }) => groupNorm(x, groups, { w, b, eps: 1e-3, offsets }),
   });
 }

@@ -48,6 +48,59 @@ for (const [B, L, C] of [[1, 1, 1], [2, 3, 5], [3, 2, 8], [2, 5, 17]]) {
   });
 }
 
+/** Samples of `counts` rows each, as offsets. */
+function offsetsOf(counts: number[]): Input {
+  const ends = counts.map((_, b) => counts.slice(0, b + 1).reduce((a, c) => a + c, 0));
+  return { shape: [counts.length + 1], data: Float32Array.of(0, ...ends), dtype: "i32" };
+}
+
+/** The same inputs with the rows of all samples together. */
+function together<T extends { x: Input; h?: Input }>(inputs: T, counts: number[], C: number): T & { offsets: Input } {
+  const N = counts.reduce((a, c) => a + c, 0), rows = (seed: number): Input => ({ shape: [N, C], data: random(seed, N * C) });
+  return { ...inputs, x: rows(1), ...(inputs.h ? { h: rows(2) } : {}), offsets: offsetsOf(counts) };
+}
+
+/** Which sample each row is of. */
+function samplesOf(offsets: Float64Array): number[] {
+  return Array.from(offsets.subarray(1)).flatMap((end, b) => new Array<number>(end - offsets[b]).fill(b));
+}
+
+for (const counts of [[1], [3, 0, 2], [0, 4, 1, 0], [0], [0, 0, 7]]) {
+  const B = counts.length, C = 5;
+  Deno.test(`layerNormModulate() and its gradients match the definition for samples of ${counts} rows`, () => {
+    checkOp({
+      inputs: together(modulateInputs(B, 1, C), counts, C),
+      run: ({ x, shift, scale, offsets }) => layerNormModulate(x, shift, scale, { eps: 1e-3, offsets }),
+      reference: ({ x, shift, scale, offsets }) => {
+        return samplesOf(offsets).flatMap((b, n) => {
+          const [row, s, g] = [x.subarray(n * C, n * C + C), shift.subarray(b * C, b * C + C), scale.subarray(b * C, b * C + C)];
+          return [...modulateReference({ x: row, shift: s, scale: g }, 1, C, 1e-3)];
+        });
+      },
+    });
+  });
+  Deno.test(`gateAdd() and its gradients match the definition for samples of ${counts} rows`, () => {
+    checkOp({
+      inputs: together(gateInputs(B, 1, C), counts, C),
+      run: ({ x, h, gate, offsets }) => gateAdd(x, h, gate, { offsets }),
+      reference: ({ x, h, gate, offsets }) => {
+        const samples = samplesOf(offsets);
+        return x.map((v, i) => v + h[i] * gate[samples[Math.floor(i / C)] * C + i % C]);
+      },
+    });
+  });
+}
+
+Deno.test("layerNormModulate() and gateAdd() of equal samples with offsets have the bits of those without", () => {
+  step(() => {
+    const B = 3, L = 5, C = 7, [x, shift, scale] = [B * L * C, B * C, B * C].map((size, i) => random(i, size));
+    const offsets = tensor([0, 5, 10, 15], [4], { dtype: "i32" }), [s, g] = [shift, scale].map((v) => tensor(v, [B, C]));
+    const dense = tensor(x, [B, L, C]), rows = tensor(x, [B * L, C]);
+    assert.deepEqual(layerNormModulate(rows, s, g, { offsets }).read(), layerNormModulate(dense, s, g).read());
+    assert.deepEqual(gateAdd(rows, rows, g, { offsets }).read(), gateAdd(dense, dense, g).read());
+  });
+});
+
 Deno.test("layerNormModulate() takes volumes and gives only the gradients that are wanted", () => {
   const { x, shift, scale } = modulateInputs(2, 6, 4);
   checkOp({
@@ -100,5 +153,21 @@ for (const [B, L, C] of [[1, 1, 1], [3, 50, 3], [2, 1000, 32], [5, 33, 257], [8,
   checkDevices(`gateAdd() at [${B}, ${L}, ${C}]`, import.meta.url, {
     inputs: gateInputs(B, L, C),
     run: ({ x, h, gate }) => gateAdd(x, h, gate),
+  });
+}
+
+for (
+  const [counts, C] of [[[3, 0, 50], 3], [[1000, 7], 32], [[33, 0, 0, 600, 1], 257], [[517, 2000, 64], 1024], [[40, 9], 4096]] as [
+    number[],
+    number,
+  ][]
+) {
+  checkDevices(`layerNormModulate() of samples of ${counts} rows, ${C} channels`, import.meta.url, {
+    inputs: together(modulateInputs(counts.length, 1, C), counts, C),
+    run: ({ x, shift, scale, offsets }) => layerNormModulate(x, shift, scale, { eps: 1e-3, offsets }),
+  });
+  checkDevices(`gateAdd() of samples of ${counts} rows, ${C} channels`, import.meta.url, {
+    inputs: together(gateInputs(counts.length, 1, C), counts, C),
+    run: ({ x, h, gate, offsets }) => gateAdd(x, h, gate, { offsets }),
   });
 }

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { add, exp, mul } from "../../lib/ops/elementwise.ts";
 import { sum } from "../../lib/ops/reduce.ts";
 import { device } from "../../lib/tensor/device.ts";
-import { keep, persist, step, tidy } from "../../lib/tensor/scope.ts";
+import { beside, keep, persist, step, tidy } from "../../lib/tensor/scope.ts";
 import { backward, noGrad } from "../../lib/tensor/tape.ts";
 import { type Tensor, tensor } from "../../lib/tensor/tensor.ts";
 
@@ -136,4 +136,24 @@ Deno.test("memory does not grow over training-like steps", () => {
   }
   assert.deepEqual(new Set(seen).size, 1);
   w.free();
+});
+
+Deno.test("beside() makes tensors that live as long as another, however deep it runs", () => {
+  const before = used();
+  step(() => {
+    const a = big();
+    const b = step(() => tidy(() => persist(() => beside(a, () => big()))));
+    assert.equal(alive(before), 2);
+    assert.ok(!b.freed);
+    const c = tidy(() => tidy(() => beside(a, () => tidy(() => add(big(), 1)))));
+    assert.equal(alive(before), 3);
+    const moved = tidy(() => tidy(() => big())), d = tidy(() => beside(moved, () => big()));
+    assert.ok(!c.freed && !d.freed);
+  });
+  assert.equal(alive(before), 0);
+  const kept = big(), other = step(() => beside(kept, () => big()));
+  assert.equal(alive(before), 2);
+  kept.free(), other.free();
+  assert.throws(() => step(() => beside(big(), () => assert.fail("no"))), { message: "no" });
+  assert.equal(alive(before), 0);
 });

@@ -1,0 +1,154 @@
+// Sparse convolution on CUDA, forward and input gradient: one product over a table, spconv_hopper.cuh on Hopper and spconv_product.cuh
+// elsewhere, for f32 and for channels that are no multiple of 8. Weights are packed into tiles first. Bounds: 2 pairs Cin Cout operations
+// are asked for; tiles of 64 rows, in the order of their taps, do 1.45 (64^3 shell), 1.20 (128^3), 1.15 (256^3), 1.08 (512^3) times as
+// many. A step of 128 rows x 256 columns x 64 channels reads 48 KB and multiplies for 1024 cycles at best. On an H200, 512 channels on the
+// 128^3 shell: 415 TFLOP/s asked for, 500 done, half of the tensor cores' rate; what holds it is the gathering of rows.
+#include "../include/spconv.h"
+
+#include "spconv_hopper.cuh"
+#include "spconv_product.cuh"
+
+namespace {
+using namespace spconv;
+
+int32_t check(const char* where, int32_t rows, int32_t K, int32_t Cin, int32_t Cout) {
+  if (Cin < 1 || Cout < 1 || Cin > 65535 || Cout > 65535) {
+    return fail(K_BAD_ARGUMENT, where, "Cin = %d and Cout = %d, they must be 1 to 65535", Cin, Cout);
+  }
+  return sparse::check_table(where, rows, K);
+}
+
+int32_t workspace(const char* where, uint64_t* bytes, int32_t rows, int32_t K, int64_t C, int64_t N, int32_t dtype) {
+  *bytes = uint64_t(padded(N) * K * ceil_div(C, 64) * 64) * (dtype == K_F32 ? 4 : 2);
+  return check(where, rows, K, int32_t(C), int32_t(N));
+}
+
+struct Weights {
+  uint64_t from, packed;
+  int32_t dtype;
+  bool by_input, mirror;
+};
+
+template <class T, int CHUNKS>
+int32_t pack(const char* where, Product& p, const Weights& w, int tile, uint64_t stream) {
+  p.chunks = int(ceil_div(p.C, CHUNKS * 16 / int64_t(sizeof(T))));
+  p.w = at<const void>(w.packed);
+  const dim3 blocks(unsigned(p.K), unsigned(p.chunks), unsigned(ceil_div(p.N, tile) * tile / 32));
+  const cudaStream_t s = stream_of(stream);
+  const auto launch = [&](auto from) {
+    using W = std::remove_const_t<std::remove_pointer_t<decltype(from)>>;
+    const bool direct = std::is_same<T, W>::value && !w.by_input && p.C % (16 / sizeof(T)) == 0 && w.from % 16 == 0;
+    pack_weights<T, W, CHUNKS><<<blocks, 256, 0, s>>>(at<T>(w.packed), from, p.N, p.C, p.K, tile, w.by_input, w.mirror, direct);
+  };
+  if (w.dtype == K_F32)
+    launch(at<const float>(w.from));
+  else
+    launch(at<const T>(w.from));
+  return launched(where);
+}
+
+template <class T, class Tile, bool ALIGNED>
+int32_t run(const char* where, Product& p, const Weights& w, uint64_t stream) {
+  const int32_t status = pack<T, 4>(where, p, w, Tile::N, stream);
+  return status ? status : launch<T, Tile, ALIGNED>(where, p, stream);
+}
+template <class T, class Tile>
+int32_t run_hopper(const char* where, Product& p, const Weights& w, uint64_t stream) {
+  const int32_t status = pack<T, 8>(where, p, w, Tile::N, stream);
+  return status ? status : launch_hopper<T, Tile>(where, p, stream);
+}
+
+bool is_hopper() {
+  static const bool hopper = conv3d::device_attribute(cudaDevAttrComputeCapabilityMajor) == 9;
+  return hopper;
+}
+
+using Tile64 = HopperTile<64, 1, 4, 2, 64>;
+using Tile128 = HopperTile<128, 1, 3, 2, 64>;
+using Tile256 = HopperTile<256, 2, 4, 1, 128>;
+
+template <class T>
+int32_t multiply(const char* where, Product p, const Weights& w, uint64_t stream) {
+  using conv3d::Tile;
+  constexpr int V = 16 / sizeof(T);
+  p.wide = p.N % V == 0 && reinterpret_cast<uint64_t>(p.y) % 16 == 0;
+  const bool aligned = p.C % V == 0 && reinterpret_cast<uint64_t>(p.x) % 16 == 0;
+  if constexpr (sizeof(T) == 2) {
+    if (aligned && p.wide && is_hopper()) {
+      if (p.N <= 64) return run_hopper<T, Tile64>(where, p, w, stream);
+      if (p.N <= 128) return run_hopper<T, Tile128>(where, p, w, stream);
+      return run_hopper<T, Tile256>(where, p, w, stream);
+    }
+  }
+  if (!aligned || p.N <= 32) return run<T, Tile<128, 32, 16, 32, 3, 2>, false>(where, p, w, stream);
+  if constexpr (sizeof(T) == 4)
+    return run<T, Tile<128, 64, 32, 32, 3, 2>, true>(where, p, w, stream);
+  else
+    return run<T, Tile<128, 128, 64, 32, 4, 2>, true>(where, p, w, stream);
+}
+
+int32_t expect_types(const char* where, uint64_t scratch, int32_t dtype, int32_t weight_dtype, int32_t bias_dtype) {
+  for (int32_t t : {weight_dtype, bias_dtype}) {
+    if (t != K_F32 && t != dtype) return fail(K_UNSUPPORTED, where, "weight or bias dtype is %d, it must be f32 (0) or x's, %d", t, dtype);
+  }
+  return scratch % 16 ? fail(K_BAD_ARGUMENT, where, "scratch is not aligned to 16 bytes") : K_OK;
+}
+}  // namespace
+
+int32_t k_spconv_fwd_workspace(uint64_t* bytes, int32_t rows, int32_t K, int32_t Cin, int32_t Cout, int32_t dtype) {
+  return workspace("k_spconv_fwd_workspace", bytes, rows, K, Cin, Cout, dtype);
+}
+
+int32_t k_spconv_fwd(uint64_t y, uint64_t x, uint64_t w, uint64_t bias, uint64_t table, uint64_t order, uint64_t masks, uint64_t scratch,
+                     int32_t rows, int32_t K, int32_t Cin, int32_t Cout, int32_t dtype, int32_t weight_dtype, int32_t bias_dtype,
+                     uint64_t stream) {
+  const char* where = "k_spconv_fwd";
+  if (int32_t status = check(where, rows, K, Cin, Cout)) return status;
+  if (int32_t status = expect_types(where, scratch, dtype, weight_dtype, bias_dtype)) return status;
+  if (rows == 0) return K_OK;
+  const Product p{at<void>(y),
+                  at<const void>(x),
+                  nullptr,
+                  at<const void>(bias),
+                  at<const int32_t>(table),
+                  at<const int32_t>(order),
+                  at<const uint32_t>(masks),
+                  rows,
+                  K,
+                  Cin,
+                  Cout,
+                  0,
+                  bias_dtype == K_F32,
+                  false};
+  const Weights weights{w, scratch, weight_dtype, false, false};
+  return with_float_type(where, dtype, [&](auto t) { return multiply<decltype(t)>(where, p, weights, stream); });
+}
+
+int32_t k_spconv_bwd_input_workspace(uint64_t* bytes, int32_t rows, int32_t K, int32_t Cin, int32_t Cout, int32_t dtype) {
+  return workspace("k_spconv_bwd_input_workspace", bytes, rows, K, Cout, Cin, dtype);
+}
+
+int32_t k_spconv_bwd_input(uint64_t dx, uint64_t dy, uint64_t w, uint64_t table, uint64_t order, uint64_t masks, uint64_t scratch,
+                           int32_t rows, int32_t K, int32_t Cin, int32_t Cout, int32_t mirror, int32_t dtype, int32_t weight_dtype,
+                           uint64_t stream) {
+  const char* where = "k_spconv_bwd_input";
+  if (int32_t status = check(where, rows, K, Cin, Cout)) return status;
+  if (int32_t status = expect_types(where, scratch, dtype, weight_dtype, dtype)) return status;
+  if (rows == 0) return K_OK;
+  const Product p{at<void>(dx),
+                  at<const void>(dy),
+                  nullptr,
+                  nullptr,
+                  at<const int32_t>(table),
+                  at<const int32_t>(order),
+                  at<const uint32_t>(masks),
+                  rows,
+                  K,
+                  Cout,
+                  Cin,
+                  0,
+                  false,
+                  false};
+  const Weights weights{w, scratch, weight_dtype, true, mirror != 0};
+  return with_float_type(where, dtype, [&](auto t) { return multiply<decltype(t)>(where, p, weights, stream); });
+}

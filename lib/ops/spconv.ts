@@ -1,0 +1,171 @@
+/** Sparse convolution: rows of features meet where a table says so. Submanifold, strided and inverse convolutions differ in their table alone. */
+import { DTYPE, isFloat } from "../tensor/dtype.ts";
+import { beside, tidy } from "../tensor/scope.ts";
+import { record } from "../tensor/tape.ts";
+import { dim, empty, expectDtype, expectShape, kernels, stream, type Tensor } from "../tensor/tensor.ts";
+import { sumRows } from "./reduce.ts";
+import { withWorkspace } from "./workspace.ts";
+
+/** Rows are put in the order of their taps within runs of this many: what one run reads stays in an L2 cache. */
+const GROUP = 65536;
+
+/** A batch of places: [N, 4] i32 rows of (sample, x, y, z), the sample below B, the others below `side`. */
+export interface Places {
+  coords: Tensor;
+  B: number;
+  side: number;
+}
+
+/** The window of a convolution. */
+export interface Window {
+  /** Taps along an axis, 1 to 5. */
+  kernel: number;
+  /** Cells from one window to the next, 1 to 5. */
+  stride?: number;
+  /** Cells before the first one that a window may reach, 0 to kernel - 1. */
+  padding?: number;
+}
+
+/** Which row of N each tap of each of `rows` results reads. */
+export interface Table {
+  /** [rows, K] i32, -1 for none. */
+  entries: Tensor;
+  rows: number;
+  N: number;
+  K: number;
+}
+
+/** A table, and the order in which the kernels walk it. */
+interface Walk extends Table {
+  order: Tensor;
+  masks: Tensor;
+}
+
+/** A table by taps, for the gradient of the weights. */
+interface Pairs {
+  pairs: Tensor;
+  offsets: Tensor;
+}
+
+/** What {@linkcode spconv} needs of a set of places: built once, used by every layer and pass. The parts for gradients are built when needed. */
+export interface SpconvMap {
+  forward: Walk;
+  pairs(): Pairs;
+  /** The table of the input's gradient; a submanifold convolution's own with `mirror`, its taps in the opposite order. */
+  backward(): Walk & { mirror: boolean };
+}
+
+/**
+ * The table of a convolution from the places `from` to the places `to`: tap t of result q reads the place `q stride + t - padding`. With
+ * `transposed` it is the inverse convolution's, from coarse places to fine ones: tap t of result p reads the q for which this gives p.
+ */
+export function spconvTable(to: Places, from: Places, window: Window, { transposed = false } = {}): Table {
+  const { kernel, stride = 1, padding = 0 } = window, k = kernels();
+  for (const [name, { coords }] of [["to", to], ["from", from]] as const) {
+    expectDtype("spconvTable", name, coords, "i32");
+    expectShape("spconvTable", name, coords, [coords.shape[0], 4]);
+  }
+  const rows = to.coords.shape[0], N = from.coords.shape[0], K = kernel ** 3;
+  dim("spconvTable", "rows times taps", rows * K);
+  const entries = empty([rows, K], "i32");
+  return tidy(() => {
+    const faults = empty([3], "i32");
+    withWorkspace(
+      (bytes) => k.k_spconv_table_workspace(bytes, rows, N, from.B, from.side),
+      (scratch) =>
+        k.k_spconv_table(
+          ...[entries.addr, faults.addr, to.coords.addr, from.coords.addr, scratch, rows, N, from.B, from.side] as const,
+          ...[kernel, stride, padding, Number(transposed), stream()] as const,
+        ),
+    );
+    return { entries, rows, N, K };
+  });
+}
+
+function walkOf(table: Table): Walk {
+  const { entries, rows, K } = table, order = empty([rows], "i32"), k = kernels();
+  const masks = empty([Math.ceil(rows / 64), Math.ceil(K / 32)], "i32");
+  withWorkspace(
+    (bytes) => k.k_spconv_plan_workspace(bytes, rows, K),
+    (scratch) => k.k_spconv_plan(order.addr, masks.addr, entries.addr, scratch, rows, K, rows > GROUP ? GROUP : 0, stream()),
+  );
+  return { ...table, order, masks };
+}
+
+function pairsOf({ entries, rows, K }: Table): Pairs {
+  const pairs = empty([2, rows * K], "i32"), offsets = empty([K + 1], "i32"), k = kernels();
+  withWorkspace(
+    (bytes) => k.k_spconv_pairs_workspace(bytes, rows, K),
+    (scratch) => k.k_spconv_pairs(pairs.addr, offsets.addr, entries.addr, scratch, rows, K, stream()),
+  );
+  return { pairs, offsets };
+}
+
+/** The map of a table; `transposed` is the map with the places' roles exchanged. Without it the table is a submanifold convolution's. */
+export function spconvMap(table: Table, transposed?: () => SpconvMap): SpconvMap {
+  const forward = walkOf(table);
+  let pairs: Pairs | undefined;
+  return {
+    forward,
+    pairs: () => pairs ??= beside(table.entries, () => tidy(() => pairsOf(table))),
+    backward: () => transposed ? { ...transposed().forward, mirror: false } : { ...forward, mirror: true },
+  };
+}
+
+/**
+ * `y[r, o] = bias[o] + Σ weight[o, t, i] x[table[r, t], i]` over the taps t that have a row and channels i: x [N, Cin], weight [Cout, k, k, k,
+ * Cin] with taps along x, y, z (the checkpoints' layout) and bias [Cout] give y [rows, Cout] in x's dtype. weight and bias are f32 or of x's
+ * dtype; their gradients are f32.
+ */
+export function spconv(x: Tensor, weight: Tensor, bias: Tensor | null | undefined, map: SpconvMap): Tensor {
+  const { entries, order, masks, rows, N, K } = map.forward, [Cout, side] = weight.shape, Cin = weight.shape.at(-1) ?? 0;
+  if (weight.shape.length !== 5 || side ** 3 !== K) {
+    throw new RangeError(`Cannot run spconv: weight is [${weight.shape}], it must be [Cout, k, k, k, Cin] with k³ = ${K}, the map's taps`);
+  }
+  expectShape("spconv", "weight", weight, [Cout, side, side, side, Cin]);
+  expectShape("spconv", "x", x, [N, Cin]);
+  expectShape("spconv", "bias", bias, [Cout]);
+  if (!isFloat(x.dtype)) throw new TypeError(`Cannot run spconv: x is ${x.dtype}, it must be f32, f16 or bf16`);
+  for (const [name, t] of [["weight", weight], ["bias", bias]] as const) {
+    if (t && t.dtype !== "f32" && t.dtype !== x.dtype) {
+      throw new TypeError(`Cannot run spconv: ${name} is ${t.dtype}, it must be f32 or x's ${x.dtype}`);
+    }
+  }
+  const dtype = DTYPE[x.dtype], weightDtype = DTYPE[weight.dtype], biasDtype = DTYPE[bias?.dtype ?? weight.dtype], k = kernels();
+  const sizes = [K, Cin, Cout] as const, y = empty([rows, Cout], x.dtype);
+  withWorkspace(
+    (bytes) => k.k_spconv_fwd_workspace(bytes, rows, ...sizes, dtype),
+    (scratch) =>
+      k.k_spconv_fwd(
+        ...[y.addr, x.addr, weight.addr, bias?.addr ?? 0n, entries.addr, order.addr, masks.addr, scratch] as const,
+        ...[rows, ...sizes, dtype, weightDtype, biasDtype, stream()] as const,
+      ),
+  );
+  const walk = x.requiresGrad ? map.backward() : null;
+  const saved = [weight.requiresGrad ? x : null, x.requiresGrad ? weight : null, entries, walk?.entries, walk?.order, walk?.masks];
+  return record("spconv", y, [x, weight, bias], saved, (dy) => {
+    const dx = walk ? empty(x.shape, x.dtype) : null, dweight = weight.requiresGrad ? empty(weight.shape) : null;
+    if (dx && walk) {
+      const maps = [walk.entries.addr, walk.order.addr, walk.masks.addr] as const;
+      withWorkspace(
+        (bytes) => k.k_spconv_bwd_input_workspace(bytes, N, ...sizes, dtype),
+        (scratch) =>
+          k.k_spconv_bwd_input(
+            ...[dx.addr, dy.addr, weight.addr, ...maps, scratch] as const,
+            ...[N, ...sizes, Number(walk.mirror), dtype, weightDtype, stream()] as const,
+          ),
+      );
+    }
+    if (dweight) {
+      const { pairs, offsets } = map.pairs();
+      withWorkspace(
+        (bytes) => k.k_spconv_bwd_weight_workspace(bytes, rows, ...sizes, dtype),
+        (scratch) =>
+          k.k_spconv_bwd_weight(
+            ...[dweight.addr, dy.addr, x.addr, pairs.addr, offsets.addr, scratch, rows, ...sizes, dtype, stream()] as const,
+          ),
+      );
+    }
+    return [dx, dweight, bias?.requiresGrad ? sumRows(dy) : null];
+  });
+}
