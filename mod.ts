@@ -18,7 +18,7 @@ export { bceWithLogits, dice, klDivergence, l1, mse, mseRows } from "./lib/ops/l
 export { linear, matmul } from "./lib/ops/matmul.ts";
 export { broadcastTo, concat, permute, reshape, slice, split } from "./lib/ops/movement.ts";
 export { mean, sum } from "./lib/ops/reduce.ts";
-export { attention, crossAttention, selfAttention } from "./lib/ops/attention.ts";
+export { attention, crossAttention, selfAttention, type Sequences } from "./lib/ops/attention.ts";
 export { conv3d } from "./lib/ops/conv3d.ts";
 export { layerNorm } from "./lib/ops/layer_norm.ts";
 

@@ -4,8 +4,8 @@
  *   deno task train:ss-flow -- --data DATASET --vae runs/ss_vae/models --output runs/ss_flow [--size tiny|small|published] [--key.key=value ...]
  *
  * `published` is TRELLIS's ss_flow_img_dit_L_16l8_fp16 (555.5 M parameters, 15.7 TFLOP a sample and step) on DINOv2 features, whose weights
- * `--condition.weights` names; `small` (41.1 M) and `tiny` (2.7 M, a CPU is enough) train a patch encoder of their own along with the flow. That of `small` first learns alone,
- * by guessing the latent: the flow's loss tells an encoder little while the flow model does not read its tokens yet.
+ * `--condition.weights` names; `small` (41.1 M) and `tiny` (2.7 M, for a CPU) train a patch encoder of their own along with the flow. That of
+ * `small` first guesses latents alone: the flow's loss teaches an encoder little while the flow model does not read its tokens yet.
  */
 import * as e from "../mod.ts";
 import { z } from "../mod.ts";
@@ -334,7 +334,7 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest" }: { outp
       });
       run.log.image(i + 1, "generated", e.columnsOf(columns));
     }
-    if (run.saveOrStop(i + 1)) Deno.exit(0);
+    if (run.saveOrStop(i + 1)) Deno.exit(130);
   }
 
   const averaged = optimizer.averaged(), folder = `${output}/models`;
