@@ -34,9 +34,9 @@ function plain(x: Head, D: number, keep: (x: number) => number = (x) => x): Head
   };
   const out = { q: new Float64Array(L * D), k: new Float64Array(M * D), v: new Float64Array(M * D), y: new Float64Array(L * D) };
   for (let l = 0; l < L; l++) {
-    const scores = Float64Array.from({ length: M }, (_, m) => keep(scale * dot(x.q, l, x.k, m))), top = Math.max(...scores);
+    const scores = Float64Array.from({ length: M }, (_, m) => scale * dot(x.q, l, x.k, m)), top = Math.max(...scores);
     const sum = scores.reduce((s, v) => s + Math.exp(v - top), 0), p = scores.map((s) => keep(Math.exp(s - top) / sum));
-    const dp = p.map((_, m) => keep(dot(x.y, l, x.v, m))), delta = p.reduce((s, v, m) => s + v * dp[m], 0);
+    const dp = p.map((_, m) => dot(x.y, l, x.v, m)), delta = p.reduce((s, v, m) => s + v * dp[m], 0);
     for (let m = 0; m < M; m++) {
       const ds = keep(p[m] * (dp[m] - delta));
       add(out.y, l, p[m], x.v, m);
