@@ -5,7 +5,9 @@
 import { device, hasCuda } from "../lib/tensor/device.ts";
 import type { Memory } from "../lib/tensor/memory.ts";
 import { type FloatDType, fromBf16, toBf16 } from "../lib/tensor/dtype.ts";
+import { square } from "../lib/ops/elementwise.ts";
 import { step, tidy } from "../lib/tensor/scope.ts";
+import { type Choice, withChoice } from "../lib/tensor/storage.ts";
 import { backward } from "../lib/tensor/tape.ts";
 import { type Tensor, tensor } from "../lib/tensor/tensor.ts";
 
@@ -130,6 +132,24 @@ export function checkOp<N extends string>({ inputs, run, reference, rtol = 1e-5,
       }
     })
   );
+  guarded(() => checkRebuilt({ inputs, run }));
+}
+
+/** What an op's result is used for must not depend on whether it was kept for the backward pass or made again there. */
+function checkRebuilt<N extends string>({ inputs, run }: Pick<OpCase<N>, "inputs" | "run">): void {
+  const gradients = (choice: Choice): (Float32Array | undefined)[] =>
+    step(() => {
+      const t = Object.entries<Input>(inputs).map(([k, { shape, data, grad = true, dtype = "f32" }]) => {
+        return [k, tensor(data, shape, { dtype, requiresGrad: grad && dtype === "f32" })] as const;
+      });
+      const y = withChoice(() => choice, () => tidy(() => square(tidy(() => run(Object.fromEntries(t) as Record<N, Tensor>)))));
+      if (y.requiresGrad) backward(y, tensor(random(7, y.size), y.shape));
+      return t.map(([, input]) => input.grad?.read());
+    });
+  const kept = gradients("keep"), rebuilt = gradients("drop");
+  if (kept.some((grad, i) => grad?.some((v, j) => !Object.is(v, rebuilt[i]![j])))) {
+    throw new Error("the gradients are others where the op's result was made again: its recipe must give the same bits");
+  }
 }
 
 /** Relative L2 errors that a 16-bit op may show against f32 on the same rounded inputs. */

@@ -114,7 +114,7 @@ export function transformerBlock(p: Parameters<TransformerBlockSpec>, x: Tensor,
 }
 
 /**
- * `h` through each of `blocks`; where no backward pass is to come, every activation is freed after its use, the given `h` too. The first
+ * `h` through each of `blocks`, each in a scope of its own; where no backward pass is to come, the given `h` is freed after its use. The first
  * `recompute` of them are computed again in the backward pass instead of kept. `others` are what else a block reads that has a gradient.
  */
 export function runBlocks<P>(
@@ -126,7 +126,7 @@ export function runBlocks<P>(
   blocks.forEach((block, i) => {
     const pass = (h: Tensor, ...others: Tensor[]): Tensor => tidy(() => run(block, i, h, ...others)), before = h;
     h = i < recompute ? checkpoint(pass, [h, ...others]) : pass(h, ...others);
-    if (!h.requiresGrad) before.free();
+    if (i > 0 || !h.requiresGrad) before.leave();
   });
   return h;
 }

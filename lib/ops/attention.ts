@@ -107,7 +107,7 @@ function attend(op: string, inputs: Tensor[], operands: Operands, options: Atten
   const maps = [sequences?.offsets, keySequences?.offsets, sequences?.rows, keySequences?.rows];
   const out = empty([...shape.slice(0, sequences ? 1 : 2), H, D], dtype), lse = empty(sequences ? [H, shape[0]] : [shape[0], H, shape[1]]);
 
-  const problem = (dy: Tensor | null, grads: (Tensor | null)[]): KAttention => {
+  const problem = (out: Tensor, dy: Tensor | null, grads: (Tensor | null)[]): KAttention => {
     const [q_offsets, k_offsets, q_rows, k_rows] = maps.map((t) => t ? t.addr : 0n);
     const [q, q_batch, q_token, q_head] = placeOf(inputs, operands.q), [dq, dq_batch, dq_token, dq_head] = placeOf(grads, operands.q);
     const [k, k_batch, k_token, k_head] = placeOf(inputs, operands.k), [dk, dk_batch, dk_token, dk_head] = placeOf(grads, operands.k);
@@ -120,12 +120,13 @@ function attend(op: string, inputs: Tensor[], operands: Operands, options: Atten
       ...{ dk, dk_batch, dk_token, dk_head, dv, dv_batch, dv_token, dv_head, workspace: 0n, workspace_bytes: 0 },
     };
   };
-  launch("fwd", problem(null, []));
+  const fill = (out: Tensor): void => launch("fwd", problem(out, null, []));
+  fill(out);
   return record(op, out, inputs, [...inputs, out, lse, ...maps], (dy) => {
     const grads = inputs.map((t) => t.requiresGrad ? empty(t.shape, dtype) : null);
-    launch("bwd", problem(dy, grads));
+    launch("bwd", problem(out, dy, grads));
     return grads;
-  });
+  }, { kind: "attention", from: [...inputs, lse, ...maps], fill });
 }
 
 function launch(pass: "fwd" | "bwd", problem: KAttention): void {

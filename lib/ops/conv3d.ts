@@ -29,11 +29,14 @@ export function conv3d(x: Tensor, weight: Tensor, bias?: Tensor | null, { stride
     }
   }
   const dtype = DTYPE[x.dtype], weightDtype = DTYPE[dtypes.weight], biasDtype = DTYPE[dtypes.bias], k = kernels();
-  const y = empty(outShape, x.dtype);
-  withWorkspace(
-    (bytes) => k.k_conv3d_fwd_workspace(bytes, ...sizes, dtype),
-    (scratch) => k.k_conv3d_fwd(y.addr, x.addr, weight.addr, bias?.addr ?? 0n, scratch, ...sizes, dtype, weightDtype, biasDtype, stream()),
-  );
+  const y = empty(outShape, x.dtype),
+    fill = (y: Tensor): void =>
+      withWorkspace(
+        (bytes) => k.k_conv3d_fwd_workspace(bytes, ...sizes, dtype),
+        (scratch) =>
+          k.k_conv3d_fwd(y.addr, x.addr, weight.addr, bias?.addr ?? 0n, scratch, ...sizes, dtype, weightDtype, biasDtype, stream()),
+      );
+  fill(y);
 
   const saved = [weight.requiresGrad ? x : null, x.requiresGrad ? weight : null];
   return record("conv3d", y, [x, weight, bias], saved, (dy) => {
@@ -53,7 +56,7 @@ export function conv3d(x: Tensor, weight: Tensor, bias?: Tensor | null, { stride
     }
     const Cout = weight.shape[0];
     return [dx, dweight, bias?.requiresGrad ? sumRows(dy.view([dy.size / Cout, Cout])) : null];
-  });
+  }, { kind: "convolution", from: [x, weight, bias], fill });
 }
 
 /** B, X, Y, Z, Cin, Cout, kernel, stride, padding, as the kernels take them. */

@@ -1,5 +1,6 @@
 /** Elementwise maths with broadcasting; everything is computed in f32 and rounded once. */
 import { DTYPE } from "../tensor/dtype.ts";
+import type { Recipe } from "../tensor/storage.ts";
 import { record } from "../tensor/tape.ts";
 import { empty, expectDtype, kernels, stream, type Tensor } from "../tensor/tensor.ts";
 import { sumTo } from "./reduce.ts";
@@ -54,19 +55,23 @@ function walkOf(op: string, a: Tensor, b: Tensor): Walk {
 function binary(op: keyof typeof BINARY, a: Tensor, b: Tensor): Tensor {
   expectDtype(op, "b", b, a.dtype);
   const walk = walkOf(op, a, b), dtype = DTYPE[a.dtype], y = empty(walk.shape, a.dtype);
-  kernels().k_binary_fwd(y.addr, a.addr, b.addr, ...walk.extents, ...walk.a, ...walk.b, BINARY[op], dtype, stream());
+  const fill = (y: Tensor): void => {
+    kernels().k_binary_fwd(y.addr, a.addr, b.addr, ...walk.extents, ...walk.a, ...walk.b, BINARY[op], dtype, stream());
+  };
+  const recipe: Recipe = { kind: "residual", from: [a, b], fill };
+  fill(y);
   if (op === "add" || op === "sub") {
     const [from, other] = [a.shape, b.shape];
     return record(op, y, [a, b], [], (dy) => [
       a.requiresGrad ? sumTo(dy, from) : null,
       b.requiresGrad ? op === "sub" ? neg(sumTo(dy, other)) : sumTo(dy, other) : null,
-    ]);
+    ], recipe);
   }
   if (op === "mul") {
     return record(op, y, [a, b], [a.requiresGrad ? b : null, b.requiresGrad ? a : null], (dy) => [
       a.requiresGrad ? sumTo(mul(dy, b), a.shape) : null,
       b.requiresGrad ? sumTo(mul(dy, a), b.shape) : null,
-    ]);
+    ], recipe);
   }
   return record(op, y, [a, b], [a, b], (dy) => {
     const da = a.requiresGrad ? empty(walk.shape, a.dtype) : null, db = b.requiresGrad ? empty(walk.shape, a.dtype) : null;
@@ -85,7 +90,7 @@ function binary(op: keyof typeof BINARY, a: Tensor, b: Tensor): Tensor {
       stream(),
     );
     return [da && sumTo(da, a.shape), db && sumTo(db, b.shape)];
-  });
+  }, recipe);
 }
 
 /** y = op(x) into a tensor that is there, unrecorded: for ops that fuse an activation. */
@@ -103,7 +108,11 @@ export function unaryBackward(op: UnaryOp, dy: Tensor, x: Tensor): Tensor {
 function unary(op: UnaryOp, x: Tensor): Tensor {
   const y = empty(x.shape, x.dtype);
   unaryForward(op, y, x);
-  return record(op, y, [x], [x], (dy) => [unaryBackward(op, dy, x)]);
+  return record(op, y, [x], [x], (dy) => [unaryBackward(op, dy, x)], {
+    kind: "activation",
+    from: [x],
+    fill: (y) => unaryForward(op, y, x),
+  });
 }
 
 /** The gradient of {@linkcode gelu} at `x`, for ops that fuse it. */

@@ -30,10 +30,12 @@ export function groupNorm(x: Tensor, groups: number, { w, b, eps = 1e-5, offsets
   }
   const y = empty(x.shape, x.dtype), mean = empty([B, groups]), rstd = empty([B, groups]), k = kernels();
   const query = (bytes: BigUint64Array<ArrayBuffer>) => k.k_group_norm_workspace(bytes, N, B, C, groups);
-  withWorkspace(query, (scratch) => {
-    const [wAddr, bAddr, at] = [w, b, offsets].map((t) => t?.addr ?? 0n);
-    k.k_group_norm_fwd(y.addr, mean.addr, rstd.addr, x.addr, wAddr, bAddr, at, scratch, N, B, C, groups, eps, dtype, stream());
-  });
+  const fill = (y: Tensor): void =>
+    withWorkspace(query, (scratch) => {
+      const [wAddr, bAddr, at] = [w, b, offsets].map((t) => t?.addr ?? 0n);
+      k.k_group_norm_fwd(y.addr, mean.addr, rstd.addr, x.addr, wAddr, bAddr, at, scratch, N, B, C, groups, eps, dtype, stream());
+    });
+  fill(y);
 
   return record("groupNorm", y, [x, w, b], [x, w, mean, rstd, offsets], (dy) => {
     const dx = x.requiresGrad ? empty(x.shape, x.dtype) : null;
@@ -58,5 +60,5 @@ export function groupNorm(x: Tensor, groups: number, { w, b, eps = 1e-5, offsets
         stream(),
       ));
     return [dx, dw, db];
-  });
+  }, { kind: "norm", from: [x, w, b, mean, rstd, offsets], fill });
 }

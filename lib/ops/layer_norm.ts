@@ -22,8 +22,11 @@ export function layerNorm(x: Tensor, { w, b, eps = 1e-5 }: LayerNormOptions = {}
     expectDtype("layerNorm", name, t, "f32");
   }
   const y = empty(x.shape, x.dtype), mean = empty([N]), rstd = empty([N]);
-  const k = kernels();
-  k.k_layer_norm_fwd(y.addr, mean.addr, rstd.addr, x.addr, w?.addr ?? 0n, b?.addr ?? 0n, N, C, eps, dtype, stream());
+  const k = kernels(),
+    fill = (y: Tensor): void => {
+      k.k_layer_norm_fwd(y.addr, mean.addr, rstd.addr, x.addr, w?.addr ?? 0n, b?.addr ?? 0n, N, C, eps, dtype, stream());
+    };
+  fill(y);
 
   return record("layerNorm", y, [x, w, b], [x, w, mean, rstd], (dy) => {
     const dx = x.requiresGrad ? empty(x.shape, x.dtype) : null;
@@ -48,5 +51,5 @@ export function layerNorm(x: Tensor, { w, b, eps = 1e-5 }: LayerNormOptions = {}
         ),
     );
     return [dx, dw, db];
-  });
+  }, { kind: "norm", from: [x, w, b, mean, rstd], fill });
 }

@@ -3,9 +3,10 @@ import { matmul as cublasLtMatmul, type MatmulProblem, WORKSPACE_BYTES } from ".
 import { device } from "../tensor/device.ts";
 import { DTYPE, type FloatDType, isFloat } from "../tensor/dtype.ts";
 import { persist } from "../tensor/scope.ts";
-import { noGrad, record } from "../tensor/tape.ts";
+import { rebuildable, type Recipe } from "../tensor/storage.ts";
+import { isRecording, record } from "../tensor/tape.ts";
 import { dim, empty, expectDtype, expectShape, kernels, sizeOf, stream, type Tensor, zeros } from "../tensor/tensor.ts";
-import { gelu, geluBackward } from "./elementwise.ts";
+import { geluBackward, unaryForward } from "./elementwise.ts";
 import { sum } from "./reduce.ts";
 
 let workspace: Tensor | undefined;
@@ -67,23 +68,38 @@ export function linear(x: Tensor, w: Tensor, b?: Tensor | null, { activation = "
   expectShape("linear", "b", b, [N]);
   expectDtype("linear", "w", w, x.dtype);
   expectDtype("linear", "b", b, x.dtype);
-  let y = empty([...x.shape.slice(0, -1), N], x.dtype);
+  const y = empty([...x.shape.slice(0, -1), N], x.dtype);
   const before = activation === "gelu" ? empty(y.shape, y.dtype) : undefined; // x wᵀ + b, kept for the backward pass
-  const forward: Product = { ...PLAIN, y, a: x, b: w, M, N, K, transposeB: true, bias: b ?? undefined };
-  if (!before) product(forward);
-  // cuBLASLt's own GELU is good to 16 bits: in f32 the exact one follows the product.
-  else if (!(device().name === "cuda" && x.dtype !== "f32" && b && M > 0 && runCublasLt({ ...forward, aux: before }, "gelu"))) {
-    product({ ...forward, y: before });
-    y.free();
-    y = noGrad(() => gelu(before));
+  const multiply = (y: Tensor, aux?: Tensor): void => {
+    const forward: Product = { ...PLAIN, y, a: x, b: w, M, N, K, transposeB: true, bias: b ?? undefined };
+    if (!aux) return product(forward);
+    // cuBLASLt's own GELU is good to 16 bits: in f32 the exact one follows the product.
+    if (device().name === "cuda" && x.dtype !== "f32" && b && M > 0 && runCublasLt({ ...forward, aux }, "gelu")) return;
+    product({ ...forward, y: aux });
+    unaryForward("gelu", y, aux);
+  };
+  multiply(y, before);
+  const again = { kind: "linear", from: [x, w, b] } as const;
+  if (before && isRecording() && [x, w, b].some((t) => t?.requiresGrad)) {
+    rebuildable(before, {
+      ...again,
+      fill(before) {
+        const scratch = empty(before.shape, before.dtype); // the same product as in the forward pass, for the same bits
+        multiply(scratch, before);
+        scratch.free();
+      },
+    });
   }
+  const recipe: Recipe = before
+    ? { kind: "activation", from: [before], fill: (y) => unaryForward("gelu", y, before) }
+    : { ...again, fill: multiply };
   return record("linear", y, [x, w, b], [x, w, before], (dy) => {
     const dz = before ? geluBackward(dy, before) : dy;
     const dx = x.requiresGrad ? empty(x.shape, x.dtype) : null;
     if (dx) product({ ...PLAIN, y: dx, a: dz, b: w, M, N: K, K: N });
     const { dw, db } = weightGradients(dz, x, { M, N, K, wantW: w.requiresGrad, wantB: !!b?.requiresGrad });
     return [dx, dw, db];
-  });
+  }, recipe);
 }
 
 /** dw = dzᵀ x [N, K] and db = the column sums of dz [N], in one pass where cuBLASLt can. */

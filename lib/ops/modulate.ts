@@ -21,14 +21,18 @@ export function layerNormModulate(
   scale: Tensor,
   { eps = 1e-6, offsets }: LayerNormModulateOptions = {},
 ): Tensor {
-  const [N, B, C] = rowsOf("layerNormModulate", x, offsets), dtype = DTYPE[x.dtype], at = offsets?.addr ?? 0n;
+  const [N, B, C] = rowsOf("layerNormModulate", x, offsets), dtype = DTYPE[x.dtype];
   for (const [name, t] of [["shift", shift], ["scale", scale]] as const) {
     expectShape("layerNormModulate", name, t, [B, C]);
     expectDtype("layerNormModulate", name, t, x.dtype);
   }
   const y = empty(x.shape, x.dtype), mean = empty([N]), rstd = empty([N]);
-  const k = kernels();
-  k.k_layer_norm_modulate_fwd(y.addr, mean.addr, rstd.addr, x.addr, shift.addr, scale.addr, at, N, B, C, eps, dtype, stream());
+  const k = kernels(),
+    fill = (y: Tensor): void => {
+      const at = offsets?.addr ?? 0n;
+      k.k_layer_norm_modulate_fwd(y.addr, mean.addr, rstd.addr, x.addr, shift.addr, scale.addr, at, N, B, C, eps, dtype, stream());
+    };
+  fill(y);
 
   return record("layerNormModulate", y, [x, shift, scale], [x, scale, mean, rstd, offsets], (dy) => {
     const [dx, dshift, dscale] = [x, shift, scale].map((t) => t.requiresGrad ? empty(t.shape, t.dtype) : null);
@@ -54,7 +58,7 @@ export function layerNormModulate(
         ),
     );
     return [dx, dshift, dscale];
-  });
+  }, { kind: "norm", from: [x, shift, scale, mean, rstd, offsets], fill });
 }
 
 /** `x + h * gate`, rounded once: x and h [B, ..., C], gate [B, C], all of one dtype, give [B, ..., C]. The gradient of x is dy itself. */
@@ -64,8 +68,12 @@ export function gateAdd(x: Tensor, h: Tensor, gate: Tensor, { offsets }: SampleO
   expectShape("gateAdd", "gate", gate, [B, C]);
   expectDtype("gateAdd", "h", h, x.dtype);
   expectDtype("gateAdd", "gate", gate, x.dtype);
-  const y = empty(x.shape, x.dtype), k = kernels();
-  k.k_gate_add_fwd(y.addr, x.addr, h.addr, gate.addr, offsets?.addr ?? 0n, N, B, C, dtype, stream());
+  const y = empty(x.shape, x.dtype),
+    k = kernels(),
+    fill = (y: Tensor): void => {
+      k.k_gate_add_fwd(y.addr, x.addr, h.addr, gate.addr, offsets?.addr ?? 0n, N, B, C, dtype, stream());
+    };
+  fill(y);
 
   return record("gateAdd", y, [x, h, gate], [h, gate, offsets], (dy) => {
     const [dh, dgate] = [h, gate].map((t) => t.requiresGrad ? empty(t.shape, t.dtype) : null);
@@ -79,5 +87,5 @@ export function gateAdd(x: Tensor, h: Tensor, gate: Tensor, { offsets }: SampleO
       );
     }
     return [dy, dh, dgate];
-  });
+  }, { kind: "residual", from: [x, h, gate, offsets], fill });
 }

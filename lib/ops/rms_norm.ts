@@ -21,8 +21,13 @@ export function headRmsNorm(x: Tensor, gammas: Tensor[]): Tensor {
     expectShape("headRmsNorm", `gammas[${g}]`, gamma, [H, D]);
     expectDtype("headRmsNorm", `gammas[${g}]`, gamma, "f32");
   });
-  const y = empty(x.shape, x.dtype), k = kernels(), addr = (t?: Tensor | null) => t?.addr ?? 0n;
-  k.k_head_rms_norm_fwd(y.addr, x.addr, addr(gammas[0]), addr(gammas[1]), addr(gammas[2]), N, G, H, D, dtype, stream());
+  const y = empty(x.shape, x.dtype),
+    k = kernels(),
+    addr = (t?: Tensor | null) => t?.addr ?? 0n,
+    fill = (y: Tensor): void => {
+      k.k_head_rms_norm_fwd(y.addr, x.addr, addr(gammas[0]), addr(gammas[1]), addr(gammas[2]), N, G, H, D, dtype, stream());
+    };
+  fill(y);
 
   return record("headRmsNorm", y, [x, ...gammas], [x, ...gammas], (dy) => {
     const dx = x.requiresGrad ? empty(x.shape, x.dtype) : null;
@@ -50,5 +55,5 @@ export function headRmsNorm(x: Tensor, gammas: Tensor[]): Tensor {
         ),
     );
     return [dx, ...grads];
-  });
+  }, { kind: "norm", from: [x, ...gammas], fill });
 }

@@ -59,12 +59,13 @@ export function poolVoxels(x: Tensor, { parent, children }: Family, mode: Poolin
 export function upsampleVoxels(x: Tensor, { parent, children }: Family): Tensor {
   const { rows: M, N, K, entries } = children, C = expectRows("upsampleVoxels", x, M), y = empty([N, C], x.dtype);
   const sizes = [M, N, C, K, MODES.sum, DTYPE[x.dtype]] as const;
-  kernels().k_sparse_pool_bwd(y.addr, x.addr, parent.addr, 0n, ...sizes, stream());
+  const fill = (y: Tensor): void => kernels().k_sparse_pool_bwd(y.addr, x.addr, parent.addr, 0n, ...sizes, stream());
+  fill(y);
   return record("upsampleVoxels", y, [x], [parent, entries], (dy) => {
     const dx = empty(x.shape, x.dtype);
     kernels().k_sparse_pool_fwd(dx.addr, dy.addr, entries.addr, ...sizes, stream());
     return [dx];
-  });
+  }, { kind: "movement", from: [x, parent], fill });
 }
 
 function expectRows(op: string, x: Tensor, rows: number): number {

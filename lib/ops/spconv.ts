@@ -133,14 +133,16 @@ export function spconv(x: Tensor, weight: Tensor, bias: Tensor | null | undefine
   }
   const dtype = DTYPE[x.dtype], weightDtype = DTYPE[weight.dtype], biasDtype = DTYPE[bias?.dtype ?? weight.dtype], k = kernels();
   const sizes = [K, Cin, Cout] as const, y = empty([rows, Cout], x.dtype);
-  withWorkspace(
-    (bytes) => k.k_spconv_fwd_workspace(bytes, rows, ...sizes, dtype),
-    (scratch) =>
-      k.k_spconv_fwd(
-        ...[y.addr, x.addr, weight.addr, bias?.addr ?? 0n, entries.addr, order.addr, masks.addr, scratch] as const,
-        ...[rows, ...sizes, dtype, weightDtype, biasDtype, stream()] as const,
-      ),
-  );
+  const fill = (y: Tensor): void =>
+    withWorkspace(
+      (bytes) => k.k_spconv_fwd_workspace(bytes, rows, ...sizes, dtype),
+      (scratch) =>
+        k.k_spconv_fwd(
+          ...[y.addr, x.addr, weight.addr, bias?.addr ?? 0n, entries.addr, order.addr, masks.addr, scratch] as const,
+          ...[rows, ...sizes, dtype, weightDtype, biasDtype, stream()] as const,
+        ),
+    );
+  fill(y);
   const walk = x.requiresGrad ? map.backward() : null;
   const saved = [weight.requiresGrad ? x : null, x.requiresGrad ? weight : null, entries, walk?.entries, walk?.order, walk?.masks];
   return record("spconv", y, [x, weight, bias], saved, (dy) => {
@@ -167,5 +169,5 @@ export function spconv(x: Tensor, weight: Tensor, bias: Tensor | null | undefine
       );
     }
     return [dx, dweight, bias?.requiresGrad ? sumRows(dy) : null];
-  });
+  }, { kind: "convolution", from: [x, weight, bias, entries, order, masks], fill });
 }

@@ -62,11 +62,8 @@ export function step<T>(body: () => T): T {
 export function tidy<T>(body: () => T): T {
   return run(body, (mine, kept) => {
     for (const t of mine) {
-      if (kept.has(t)) scope?.add(t);
-      else if (t.holds > 0) {
-        t.orphan = true;
-        scope?.add(t);
-      } else t.free();
+      if (!kept.has(t)) t.leave();
+      if (!t.freed) scope?.add(t);
     }
   });
 }

@@ -1,6 +1,7 @@
 /** The tape: which op made a tensor from which inputs, and the walk that runs it backward. */
 import { DTYPE, isFloat } from "./dtype.ts";
 import { tidy } from "./scope.ts";
+import { chooseFree, rebuildable, type Recipe, withChoice } from "./storage.ts";
 import { empty, expectShape, kernels, stream, type Tensor } from "./tensor.ts";
 
 /** Gradients of an op's inputs, in their order, given the gradient of its output; null where an input needs none. */
@@ -61,6 +62,7 @@ function watch(op: string, y: Tensor): void {
 /**
  * Ties `y` to the inputs it was made from. `saved` are the tensors that `backward` reads: they outlive {@linkcode tidy}. Inputs that are absent
  * (undefined or null) may be listed; `backward` returns one gradient for each entry of `inputs`. Throws where a differentiable input has no backward.
+ * `recipe` says how y can be made again, for ops that keep it.
  */
 export function record(
   op: string,
@@ -68,13 +70,15 @@ export function record(
   inputs: (Tensor | null | undefined)[],
   saved: (Tensor | null | undefined)[],
   backward?: Backward,
+  recipe?: Recipe,
 ): Tensor {
   if (watching && isFloat(y.dtype)) watch(op, y);
   if (!recording || !inputs.some((t) => t?.requiresGrad)) return y;
   if (!backward) throw new TypeError(`Cannot record ${op}: it has no backward pass, its inputs must not require gradients`);
   const present = inputs.map((t, i) => [t, i] as const).filter((e): e is readonly [Tensor, number] => !!e[0]);
   const held = saved.filter((t): t is Tensor => !!t);
-  for (const t of held) t.holds++;
+  for (const t of held) t.hold();
+  if (recipe) rebuildable(y, recipe);
   y.requiresGrad = true;
   y.node = {
     op,
@@ -119,14 +123,14 @@ function sum(a: Tensor, b: Tensor): Tensor {
 function accumulate(leaf: Tensor, dy: Tensor): void {
   const g = leaf.grad;
   if (!g) {
-    dy.holds++; // the leaf's claim: the gradient lives as long as the enclosing step
+    dy.hold(); // the leaf's claim: the gradient lives as long as the enclosing step
     leaf.grad = dy;
   } else if (leaf.accumulates) {
     kernels().k_accumulate_fwd(g.addr, g.addr, dy.addr, BigInt(g.size), DTYPE[g.dtype], DTYPE[dy.dtype], stream());
     dy.free();
   } else {
     leaf.grad = sum(g, dy);
-    leaf.grad.holds++;
+    leaf.grad.hold();
     g.free();
     dy.free();
   }
@@ -157,6 +161,7 @@ function runTape(y: Tensor, dy: Tensor | undefined, first: number): void {
       t.node = null;
       t.spent = true;
       if (g) {
+        for (const t of node.saved) t.storage.restore();
         const made = own(g, tidy(() => node.backward(g)));
         node.inputs.forEach((input, i) => {
           const d = made[i];
@@ -198,7 +203,7 @@ function own(g: Tensor, made: (Tensor | null)[]): (Tensor | null)[] {
 
 /** Drops a node's claim on what it kept. */
 function release(node: Node): void {
-  for (const t of node.saved) if (--t.holds === 0 && t.orphan) t.free();
+  for (const t of node.saved) t.unhold();
 }
 
 /** State that {@linkcode checkpoint} puts back before it computes again, such as a random generator's. */
@@ -214,9 +219,9 @@ export interface Replayable<S = unknown> {
 export function checkpoint(fn: (...inputs: Tensor[]) => Tensor, inputs: Tensor[], { replay = [] }: { replay?: Replayable[] } = {}): Tensor {
   const states = replay.map((r) => r.state());
   if (!recording) return fn(...inputs);
+  for (const t of inputs) t.hold(); // before fn, which may free what it was given where nobody holds it
   const y = tidy(() => noGrad(() => fn(...inputs)));
   y.requiresGrad = true;
-  for (const t of inputs) t.holds++;
   y.node = {
     op: "checkpoint",
     order: count++,
@@ -233,7 +238,7 @@ export function checkpoint(fn: (...inputs: Tensor[]) => Tensor, inputs: Tensor[]
       const before = recording, first = count;
       recording = true;
       try {
-        const again = fn(...leaves);
+        const again = withChoice(chooseFree, () => fn(...leaves));
         if (again.requiresGrad) runTape(again, dy, first);
       } finally {
         recording = before;

@@ -3,14 +3,8 @@ import type { Kernels } from "../../ffi/kernels.ts";
 import { device } from "./device.ts";
 import { type DType, DTYPE_BYTES, fromBf16, type HostArray, hostArray, toBf16 } from "./dtype.ts";
 import { adopt } from "./scope.ts";
+import { Storage } from "./storage.ts";
 import type { Node } from "./tape.ts";
-
-/** Memory that one or more tensors see; given back when the last of them is freed. */
-interface Storage {
-  address: bigint;
-  bytes: number;
-  refs: number;
-}
 
 /** The kernels of the open device. */
 export function kernels(): Kernels {
@@ -34,20 +28,19 @@ export class Tensor {
   node: Node | null = null;
   /** Whether the op that made this tensor was recorded and is known no more: a backward pass ran through it, or its step ended. */
   spent = false;
-  /** How many recorded ops need this tensor in their backward pass. */
-  holds = 0;
-  /** Whether only recorded ops still know this tensor: it is freed with the last of them. */
-  orphan = false;
-  #storage: Storage;
+  /** The memory that it sees. */
+  readonly storage: Storage;
+  #holds = 0;
+  #orphan = false;
   #offset: number;
   #freed = false;
 
   /** Use {@linkcode empty}, {@linkcode tensor} or {@linkcode view}. `offset` is in bytes. */
   constructor(storage: Storage, offset: number, readonly shape: readonly number[], readonly dtype: DType, public requiresGrad = false) {
     this.size = sizeOf(shape);
-    this.#storage = storage;
+    this.storage = storage;
     this.#offset = offset;
-    storage.refs++;
+    storage.attach();
     adopt(this);
   }
 
@@ -59,7 +52,7 @@ export class Tensor {
   /** The address of the first element. Throws once the tensor is freed. */
   get addr(): bigint {
     this.#expectAlive();
-    return this.#storage.address + BigInt(this.#offset);
+    return this.storage.address + BigInt(this.#offset);
   }
 
   /** Whether {@linkcode free} was called. */
@@ -71,7 +64,25 @@ export class Tensor {
   free(): void {
     if (this.#freed) return;
     this.#freed = true;
-    if (--this.#storage.refs === 0 && this.#storage.bytes > 0) device().memory.free(this.#storage.address, this.#storage.bytes);
+    this.storage.detach(this.#orphan);
+  }
+
+  /** A recorded op needs this tensor in its backward pass. */
+  hold(): void {
+    this.#holds++;
+  }
+
+  /** A recorded op needs it no more: it is freed where this was the last one and nobody else knows it. */
+  unhold(): void {
+    if (--this.#holds === 0 && this.#orphan) this.free();
+  }
+
+  /** Leaves it to the recorded ops that need it, and frees it where there are none. */
+  leave(): void {
+    if (this.#freed || this.#orphan) return;
+    if (this.#holds === 0) return this.free();
+    this.#orphan = true;
+    this.storage.wait();
   }
 
   /** The same memory with another shape (or dtype), from `offset` elements on. No gradient flows: ops/movement.ts has the differentiable views. */
@@ -81,7 +92,7 @@ export class Tensor {
     if (offset < 0 || offset * DTYPE_BYTES[this.dtype] + bytes > this.bytes) {
       throw new RangeError(`Cannot view [${this.shape}] ${this.dtype}: [${shape}] ${dtype} from ${offset} is outside, it must lie inside`);
     }
-    return new Tensor(this.#storage, from, shape, dtype);
+    return new Tensor(this.storage, from, shape, dtype);
   }
 
   /** A copy on the host, in the array type of the dtype. Waits for the device. */
@@ -144,7 +155,7 @@ export function empty(shape: readonly number[], dtype: DType = "f32"): Tensor {
   }
   const bytes = sizeOf(shape) * DTYPE_BYTES[dtype];
   const address = bytes ? allocate(bytes, shape, dtype) : 0n;
-  return new Tensor({ address, bytes, refs: 0 }, 0, shape, dtype);
+  return new Tensor(new Storage(address, bytes), 0, shape, dtype);
 }
 
 function allocate(bytes: number, shape: readonly number[], dtype: DType): bigint {
