@@ -37,6 +37,10 @@ export const OPS = {
   k_grad_norm_fwd: { parameters: ["u64", "u64", "u64", "i64", "f64", "u64"], result: "i32" },
   k_adamw_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "i64", "i64", "i64", "f64", "f64", "f64", "f64", "f64", "f64", "f64", "f64", "i32", "i32", "u64"], result: "i32" },
   k_ema_fwd: { parameters: ["u64", "u64", "i64", "f64", "u64"], result: "i32" },
+  k_max_pool2d_fwd: { parameters: ["u64", "u64", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_max_pool2d_bwd: { parameters: ["u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_unit_distance_fwd: { parameters: ["u64", "u64", "u64", "u64", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_unit_distance_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "u64"], result: "i32" },
   k_random_normal_fwd: { parameters: ["u64", "i64", "u64", "u64", "i32", "u64"], result: "i32" },
   k_random_uniform_fwd: { parameters: ["u64", "i64", "u64", "u64", "f32", "f32", "i32", "u64"], result: "i32" },
   k_sum_fwd: { parameters: ["u64", "u64", "u64", "i64", "i64", "i64", "f32", "i32", "i32", "u64"], result: "i32" },
@@ -45,6 +49,8 @@ export const OPS = {
   k_head_rms_norm_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
   k_head_rms_norm_bwd_workspace: { parameters: ["buffer", "i32", "i32", "i32", "i32"], result: "i32" },
   k_head_rms_norm_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_ssim_fwd: { parameters: ["u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_ssim_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
 } as const;
 
 export interface OpsKernels {
@@ -82,6 +88,10 @@ export interface OpsKernels {
   k_grad_norm_fwd(stats: bigint, grad: bigint, scratch: bigint, n: bigint, unscale: number, stream: bigint): void;
   k_adamw_fwd(p: bigint, m: bigint, v: bigint, ema: bigint, copy: bigint, grad: bigint, stats: bigint, n: bigint, n_copy: bigint, t: bigint, lr: number, beta1: number, beta2: number, eps: number, weight_decay: number, unscale: number, max_norm: number, ema_rate: number, zero_grad: number, copy_dtype: number, stream: bigint): void;
   k_ema_fwd(ema: bigint, p: bigint, n: bigint, rate: number, stream: bigint): void;
+  k_max_pool2d_fwd(y: bigint, x: bigint, B: number, H: number, W: number, C: number, dtype: number, stream: bigint): void;
+  k_max_pool2d_bwd(dx: bigint, dy: bigint, x: bigint, B: number, H: number, W: number, C: number, dtype: number, stream: bigint): void;
+  k_unit_distance_fwd(d: bigint, a: bigint, b: bigint, w: bigint, N: number, C: number, dtype: number, stream: bigint): void;
+  k_unit_distance_bwd(da: bigint, dd: bigint, a: bigint, b: bigint, w: bigint, N: number, C: number, dtype: number, stream: bigint): void;
   k_random_normal_fwd(y: bigint, n: bigint, seed: bigint, offset: bigint, dtype: number, stream: bigint): void;
   k_random_uniform_fwd(y: bigint, n: bigint, seed: bigint, offset: bigint, low: number, high: number, dtype: number, stream: bigint): void;
   k_sum_fwd(y: bigint, x: bigint, workspace: bigint, O: bigint, R: bigint, I: bigint, scale: number, y_dtype: number, x_dtype: number, stream: bigint): void;
@@ -90,6 +100,8 @@ export interface OpsKernels {
   k_head_rms_norm_fwd(y: bigint, x: bigint, gamma_0: bigint, gamma_1: bigint, gamma_2: bigint, N: number, G: number, H: number, D: number, dtype: number, stream: bigint): void;
   k_head_rms_norm_bwd_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, G: number, H: number, D: number): void;
   k_head_rms_norm_bwd(dx: bigint, dgamma_0: bigint, dgamma_1: bigint, dgamma_2: bigint, dy: bigint, x: bigint, gamma_0: bigint, gamma_1: bigint, gamma_2: bigint, scratch: bigint, N: number, G: number, H: number, D: number, dtype: number, stream: bigint): void;
+  k_ssim_fwd(map: bigint, partials: bigint, x: bigint, y: bigint, B: number, H: number, W: number, C: number, stream: bigint): void;
+  k_ssim_bwd(dx: bigint, dmap: bigint, partials: bigint, x: bigint, y: bigint, B: number, H: number, W: number, C: number, stream: bigint): void;
 }
 
 export const FLASH_ATTN = {

@@ -2,6 +2,7 @@
 import { expectShape, type Tensor } from "../tensor/tensor.ts";
 import { cast } from "./cast.ts";
 import { absDiff, add, affine, bce, div, exp, mul, sigmoid, sqDiff, square, sub } from "./elementwise.ts";
+import { slice } from "./movement.ts";
 import { mean, sum } from "./reduce.ts";
 
 /** Both in f32. Throws unless they have one shape: to broadcast one would be a mistake here. */
@@ -41,4 +42,16 @@ export function dice(logits: Tensor, target: Tensor): Tensor {
 export function klDivergence(mu: Tensor, logvar: Tensor): Tensor {
   const [m, v] = f32("klDivergence", mu, logvar);
   return affine(mean(add(square(m), sub(exp(v), v))), { scale: 0.5, shift: -0.5 });
+}
+
+/** The mean volume of Gaussians: `mean(s_x s_y s_z)` of their scales [N, 3]. */
+export function volumeRegularizer(scales: Tensor): Tensor {
+  expectShape("volumeRegularizer", "scales", scales, [scales.shape[0], 3]);
+  const [x, y, z] = [0, 1, 2].map((axis) => cast(slice(scales, 1, axis, axis + 1), "f32"));
+  return mean(mul(mul(x, y), z));
+}
+
+/** How far opacities in [0, 1] are from 1: `mean((o - 1)²)`. */
+export function opacityRegularizer(opacity: Tensor): Tensor {
+  return mean(square(affine(cast(opacity, "f32"), { shift: -1 })));
 }

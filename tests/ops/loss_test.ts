@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { mul } from "../../lib/ops/elementwise.ts";
-import { bceWithLogits, dice, klDivergence, l1, mse, mseRows } from "../../lib/ops/loss.ts";
+import { bceWithLogits, dice, klDivergence, l1, mse, mseRows, opacityRegularizer, volumeRegularizer } from "../../lib/ops/loss.ts";
 import { step } from "../../lib/tensor/scope.ts";
 import { type Tensor, tensor, zeros } from "../../lib/tensor/tensor.ts";
 import { assertClose, checkDevices, checkOp, random } from "../check.ts";
@@ -77,4 +77,28 @@ Deno.test("losses refuse tensors of two shapes, which would broadcast", () => {
       assert.throws(() => loss(a, b), { message: `Cannot run ${name}: the second tensor is [2,4,3], it must be [2,1,3]` });
     }
   });
+});
+
+Deno.test("the regularizers of Gaussians and their gradients match the definitions", () => {
+  const scales = random(1, 21).map(Math.abs), opacity = random(2, 7).map((v) => 0.5 + v / 2);
+  checkOp({
+    inputs: { scales: { shape: [7, 3], data: scales } },
+    run: ({ scales }) => volumeRegularizer(scales),
+    reference: ({ scales: s }) => [Array.from({ length: 7 }, (_, n) => s[3 * n] * s[3 * n + 1] * s[3 * n + 2]).reduce((a, b) => a + b) / 7],
+  });
+  checkOp({
+    inputs: { opacity: { shape: [7, 1], data: opacity } },
+    run: ({ opacity }) => opacityRegularizer(opacity),
+    reference: ({ opacity: o }) => [meanOf(o, (v) => (v - 1) ** 2)],
+  });
+  assert.throws(() => step(() => void volumeRegularizer(zeros([3, 2]))), { message: /scales is \[3,2\], it must be \[3,3\]/ });
+});
+
+checkDevices("volumeRegularizer", import.meta.url, {
+  inputs: { scales: { shape: [5001, 3], data: random(1, 15003).map(Math.abs) } },
+  run: ({ scales }) => mul(volumeRegularizer(scales), 2 ** 16),
+});
+checkDevices("opacityRegularizer", import.meta.url, {
+  inputs: { opacity: { shape: [5001, 1], data: random(1, 5001).map(Math.abs) } },
+  run: ({ opacity }) => mul(opacityRegularizer(opacity), 2 ** 16),
 });
