@@ -1,0 +1,86 @@
+/**
+ * Times submanifold convolutions of 3³ taps on sphere shells on CUDA: forward, both gradients together and apart, and the building of their map,
+ * in medians of CUDA events, beside FlexGEMM in the same run (where python3 has it), and writes bench/results/spconv.json. Useful work alone is
+ * counted: 2 pairs Cin Cout a pass.
+ *
+ *   deno task bench bench/spconv_bench.ts
+ */
+import { type Places, spconv, type SpconvMap, spconvMap, spconvTable } from "../lib/ops/spconv.ts";
+import { Generator } from "../lib/tensor/random.ts";
+import { step } from "../lib/tensor/scope.ts";
+import { backward, noGrad } from "../lib/tensor/tape.ts";
+import { type Tensor, tensor } from "../lib/tensor/tensor.ts";
+import { shells } from "./shells.ts";
+import { benchmark, fastest, measured, type PeerTime, type Row, time, timePeers } from "./harness.ts";
+
+/** Dense 16-bit TFLOP/s of an H100 or H200 by its data sheet, and the bytes a second that an H200 copies at. */
+const LIMIT = 989, BANDWIDTH = 4.3e12;
+/** Bytes a row of 27 taps that the map's results have, written once: table, order and about 13 pairs. */
+const MAP_BYTES = 27 * 4 + 4 + 13 * 8;
+
+type FloatType = "f16" | "bf16";
+
+/** One convolution of `channels` to as many on shells that fill grids of `sides`. */
+function convolution(peers: PeerTime[], name: string, sides: number[], channels: number, dtype: FloatType): Row[] {
+  return step(() => {
+    const coords = shells(sides), N = coords.length / 4, random = new Generator(1), options = { dtype };
+    const at: Places = { coords: tensor(coords, [N, 4], { dtype: "i32" }), B: sides.length, side: Math.max(...sides) };
+    const build = (): SpconvMap => spconvMap(spconvTable(at, at, { kernel: 3, padding: 1 }));
+    const map = build(), pairs = map.pairs().offsets.read()[27], tflop = 2 * pairs * channels ** 2 / 1e12;
+    const x = random.normal([N, channels], options), bias = random.normal([channels], options);
+    const weight = random.normal([channels, 3, 3, 3, channels], options), run = (): Tensor => spconv(x, weight, bias, map);
+    const dy = random.normal([N, channels], options);
+    const rate = (pass: string, ms: number, work: number): Row => {
+      const ours = 1e3 * work / ms, peer = fastest(peers, `${name} ${pass}`);
+      const beside = peer && { peer: 1e3 * work / peer.ms, peer_name: peer.name, ratio: peer.ms / ms };
+      return measured({
+        case: `${name} ${pass}`,
+        metric: "rate",
+        unit: "TFLOP/s",
+        ours,
+        limit: LIMIT,
+        fraction_of_limit: ours / LIMIT,
+        ...beside,
+      });
+    };
+    const gradients = (dx: boolean, dw: boolean): number =>
+      time(() => {
+        for (const t of [x, weight]) t.grad = null;
+        x.requiresGrad = dx;
+        weight.requiresGrad = dw;
+        return run();
+      }, (y) => backward(y, dy));
+    const rows = [
+      rate("forward", time(() => {}, () => void noGrad(run)), tflop),
+      rate("backward", gradients(true, true), 2 * tflop),
+      rate("input gradient", gradients(true, false), tflop),
+      rate("weight gradient", gradients(false, true), tflop),
+    ];
+    const ms = time(() => {}, () => void build().pairs()), peer = fastest(peers, `${name} map`), limit = 1e6 * N * MAP_BYTES / BANDWIDTH;
+    const beside = peer && { peer: 1e3 * peer.ms, peer_name: peer.name, ratio: peer.ms / ms };
+    return [
+      ...rows,
+      measured({
+        case: `${name} map`,
+        metric: "time",
+        unit: "µs",
+        ours: 1e3 * ms,
+        limit,
+        fraction_of_limit: limit / (1e3 * ms),
+        ...beside,
+      }),
+    ];
+  });
+}
+
+const TABLE = [[32, 1024], [64, 128], [64, 1024], [128, 512], [256, 256], [512, 128]];
+/** Grids whose shells have 16,000 to 20,000 voxels. */
+const BATCH = [66, 67, 68, 69, 70, 71, 72, 73];
+
+benchmark("spconv", () => {
+  const peers = timePeers("spconv");
+  return (["f16", "bf16"] as const).flatMap((dtype) => [
+    ...TABLE.flatMap(([side, C]) => convolution(peers, `${dtype} ${side}³ C ${C}`, [side], C, dtype)),
+    ...[64, 128, 256, 512, 1024].flatMap((C) => convolution(peers, `${dtype} batch of 8 C ${C}`, BATCH, C, dtype)),
+  ]);
+});
