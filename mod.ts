@@ -87,17 +87,29 @@ export { meshStats } from "./lib/mesh/mesh.ts";
 export type { Mesh } from "./lib/mesh/mesh.ts";
 export { curvesHtml, viewerHtml } from "./lib/mesh/viewer.ts";
 
+export { APPEARANCE_CHANNELS, appearanceFeatures } from "./lib/data/appearance.ts";
 export { drawVariation, prepareImage, varyImage } from "./lib/data/condition_image.ts";
 export type { ImageVariation, VariationOptions } from "./lib/data/condition_image.ts";
-export { clearestView, countViews, holdOut, loadCondition, loadVoxels, openDataset } from "./lib/data/dataset.ts";
+export { clearestView, countViews, holdOut, loadCondition, loadVoxels, markObjects, openDataset } from "./lib/data/dataset.ts";
 export type { DatasetItem } from "./lib/data/dataset.ts";
 export { createEpochSampler } from "./lib/data/epoch_sampler.ts";
 export type { SamplerState } from "./lib/data/epoch_sampler.ts";
 export { mirrorVoxels, occupancyBatch, remember, voxelIou, voxelsAbove } from "./lib/data/occupancy.ts";
 export { importMesh } from "./lib/data/import_mesh.ts";
 export { assetPaths } from "./lib/data/layout.ts";
+export {
+  type LatentStatistics,
+  readFeatures,
+  readLatents,
+  readStatistics,
+  sumStatistics,
+  type VoxelRows,
+  writeLatents,
+  writeSsLatent,
+  writeStatistics,
+} from "./lib/data/latents.ts";
 export { prepareDataset } from "./lib/data/prepare.ts";
-export type { PrepareSummary } from "./lib/data/prepare.ts";
+export type { PrepareOptions, PrepareSummary } from "./lib/data/prepare.ts";
 export { chance, createRandom, integer, uniform } from "./lib/data/random.ts";
 
 export {
@@ -136,10 +148,13 @@ export {
   LOG_SCHEMA,
   OPTIMIZER_SCHEMA,
   PATCH_ENCODER_ARGS,
+  SLAT_ENCODER_ARGS,
+  SLAT_FLOW_ARGS,
+  SLAT_GAUSSIAN_DECODER_ARGS,
   SS_DECODER_ARGS,
   SS_ENCODER_ARGS,
   SS_FLOW_ARGS,
 } from "./lib/train/schemas.ts";
-export { loadSsDecoder, loadSsVae } from "./lib/train/trained_models.ts";
+export { loadSlatEncoder, loadSlatGaussianDecoder, loadSsDecoder, loadSsEncoder, loadSsVae } from "./lib/train/trained_models.ts";
 export { readTrellisConfig, trellisModel, trellisTrainer } from "./lib/train/trellis.ts";
 export { z } from "zod";

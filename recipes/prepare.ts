@@ -1,6 +1,6 @@
 /** Makes a dataset on disk of a folder of GLB, glTF and OBJ files, or of the built-in generator's objects: voxels and views of each. */
 import { Command } from "commander";
-import { formatSeconds, hasCuda, prepareDataset, type PrepareSummary, runRecipe, startProgress } from "../mod.ts";
+import { formatSeconds, hasCuda, prepareDataset, type PrepareOptions, type PrepareSummary, runRecipe, startProgress } from "../mod.ts";
 
 interface Flags {
   input?: string;
@@ -9,6 +9,7 @@ interface Flags {
   views: number;
   size: number;
   resolution: number;
+  features?: string;
   rank: number;
   worldSize: number;
   workers?: number;
@@ -27,6 +28,7 @@ function parseFlags(): Flags {
     .option("--views <count>", "condition views of each object, 0 for none", Number, 24)
     .option("--size <pixels>", "size of a view", Number, 512)
     .option("--resolution <voxels>", "voxels along a side", Number, 64)
+    .option("--features <names>", "voxel features to encode structured latents from, with commas between them: appearance")
     .option("--rank <rank>", "this process's part of the objects", Number, Number(Deno.env.get("RANK") ?? 0))
     .option("--world-size <count>", "parts that the objects are shared out in", Number, Number(Deno.env.get("WORLD_SIZE") ?? 1))
     .option("--workers <count>", "processes to work in, 0 for this one (default: the cores, at most 4 on a GPU)", Number)
@@ -48,11 +50,12 @@ function chooseDevice(asked = Deno.env.get("DEVICE") ?? "auto"): "cpu" | "cuda" 
 }
 
 async function main(): Promise<void> {
-  const { device, ...flags } = parseFlags(), start = performance.now(), stop = new AbortController();
+  const { device, features, ...flags } = parseFlags(), start = performance.now(), stop = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM"] as const) Deno.addSignalListener(signal, () => stop.abort());
   let progress: ReturnType<typeof startProgress> | undefined;
   const summary = await prepareDataset({
     ...flags,
+    features: features?.split(",") as PrepareOptions["features"],
     device: chooseDevice(device),
     signal: stop.signal,
     onProgress: ({ total, made, skipped, failed, duplicates }) => {

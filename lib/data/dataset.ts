@@ -3,7 +3,7 @@ import { readImage } from "../io/image.ts";
 import { readPly } from "../io/ply.ts";
 import { conditionImage } from "./condition_image.ts";
 import { assetPaths } from "./layout.ts";
-import { compare, isTrue, type MetadataRow, readMetadata } from "./metadata.ts";
+import { compare, isTrue, mergeRecords, type MetadataRow, readMetadata, writeRecords } from "./metadata.ts";
 
 /** One object of a dataset. */
 export interface DatasetItem {
@@ -145,5 +145,13 @@ export function loadCondition({ root, sha256 }: DatasetItem, view: number, size:
     return conditionImage(readImage(path), size);
   } catch (error) {
     throw new Error(`Cannot use the view ${path}: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+/** Sets a column of these objects to True in the metadata.csv of their roots. `record` names the work, for the file that hands it in. */
+export async function markObjects(items: readonly DatasetItem[], column: string, record: string): Promise<void> {
+  for (const [root, of] of Map.groupBy(items, (item) => item.root)) {
+    writeRecords(root, record, of.map(({ row }) => ({ ...row, [column]: "True" })));
+    await mergeRecords(root);
   }
 }

@@ -11,6 +11,12 @@ export interface AssetPaths {
   transforms: string;
   /** Its view `i`. */
   view(i: number): string;
+  /** `features/<name>/<sha256>.npz` */
+  features(name: string): string;
+  /** `latents/<name>/<sha256>.npz` */
+  latents(name: string): string;
+  /** `ss_latents/<name>/<sha256>.npz` */
+  ssLatents(name: string): string;
 }
 
 /** The file name of view `i`. */
@@ -26,5 +32,8 @@ export function assetPaths(root: string, sha256: string): AssetPaths {
     views,
     transforms: join(views, "transforms.json"),
     view: (i) => join(views, viewName(i)),
+    features: (name) => join(root, "features", name, `${sha256}.npz`),
+    latents: (name) => join(root, "latents", name, `${sha256}.npz`),
+    ssLatents: (name) => join(root, "ss_latents", name, `${sha256}.npz`),
   };
 }

@@ -3,7 +3,15 @@ import { join, relative, resolve } from "node:path";
 import { writeFileAtomic } from "../io/atomic.ts";
 import { MESH_ENDINGS } from "./import_mesh.ts";
 import { compare, mergeRecords, type MetadataRow, writeRecords } from "./metadata.ts";
-import { type AssetOptions, type AssetResult, type AssetSource, lostRow, prepareAsset } from "./prepare_asset.ts";
+import {
+  type AssetOptions,
+  type AssetResult,
+  type AssetSource,
+  FEATURE_NAMES,
+  type FeatureName,
+  lostRow,
+  prepareAsset,
+} from "./prepare_asset.ts";
 import { type AssetWorker, startWorker, WorkerLost } from "./prepare_worker.ts";
 import { proceduralObject } from "./procedural.ts";
 
@@ -21,6 +29,8 @@ export interface PrepareOptions {
   size?: number;
   /** Voxels along a side; by default 64. */
   resolution?: number;
+  /** Voxel features to make; by default none. */
+  features?: readonly FeatureName[];
   /** This process's share of the objects: part `rank` of `worldSize`; by default all. */
   rank?: number;
   worldSize?: number;
@@ -112,6 +122,7 @@ export async function prepareDataset(options: PrepareOptions): Promise<PrepareSu
     rank = 0,
     worldSize = 1,
     seed = 0,
+    features = [],
     device = "cpu",
     signal,
   } = options;
@@ -122,6 +133,8 @@ export async function prepareDataset(options: PrepareOptions): Promise<PrepareSu
   expectWhole("size", size, 1, 4096);
   expectWhole("resolution", resolution, 1, 256);
   expectWhole("worldSize", worldSize, 1, 1e6);
+  const unknown = features.find((name) => !FEATURE_NAMES.includes(name));
+  if (unknown) throw new RangeError(`Cannot prepare a dataset: the feature is ${unknown}, it must be one of ${FEATURE_NAMES.join(", ")}`);
   expectWhole("rank", rank, 0, worldSize - 1);
   expectWhole("workers", workers, 0, 1024);
   const all = input === undefined ? listProcedural(objects, seed) : listAssets(input);
@@ -129,7 +142,7 @@ export async function prepareDataset(options: PrepareOptions): Promise<PrepareSu
   await mergeRecords(output); // what a run that was cut off left
 
   const share = all.slice(Math.floor(all.length * rank / worldSize), Math.floor(all.length * (rank + 1) / worldSize));
-  const asset: AssetOptions = { output, views, size, resolution, seed, device };
+  const asset: AssetOptions = { output, views, size, resolution, features, seed, device };
   const summary: PrepareSummary = { total: share.length, made: 0, skipped: 0, failed: [], duplicates: [] };
   const rows = new Map<string, MetadataRow>(), record = `prepared_${rank}_of_${worldSize}`;
   let flushed = performance.now();

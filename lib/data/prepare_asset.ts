@@ -12,11 +12,19 @@ import { DEFAULT_IMPORT_LIMITS } from "./import_files.ts";
 import { importMesh } from "./import_mesh.ts";
 import { type AssetPaths, assetPaths, viewName } from "./layout.ts";
 import type { MetadataRow } from "./metadata.ts";
+import { appearanceFeatures } from "./appearance.ts";
+import { readFeatures, writeFeatures } from "./latents.ts";
 import { proceduralObject } from "./procedural.ts";
 import { createRandom } from "./random.ts";
 
 /** An asset file, `name` being its path in the input folder; or an object of the built-in generator. */
 export type AssetSource = { name: string; path: string } | { name: string; seed: number; index: number };
+
+/** Voxel features that need no image model: see {@linkcode appearanceFeatures}. */
+export const FEATURE_NAMES = ["appearance"] as const;
+
+/** One of {@linkcode FEATURE_NAMES}. */
+export type FeatureName = typeof FEATURE_NAMES[number];
 
 /** What is made of each object. */
 export interface AssetOptions {
@@ -28,6 +36,8 @@ export interface AssetOptions {
   size: number;
   /** Voxels along a side. */
   resolution: number;
+  /** Voxel features. */
+  features?: readonly FeatureName[];
   /** Chooses the cameras, together with the object's hash. */
   seed: number;
   /** Where it is voxelized and rendered. */
@@ -87,6 +97,15 @@ function hasViews(paths: AssetPaths, { views, size }: AssetOptions): boolean {
   }
 }
 
+/** Whether the features are there, on as many voxels. */
+function hasFeatures(path: string, voxels: number | undefined): boolean {
+  try {
+    return readFeatures(path).coords.length === 3 * voxels!;
+  } catch {
+    return false;
+  }
+}
+
 function cameraRandom(seed: number, sha256: string): () => number {
   return createRandom(seed, 3, ...Array.from({ length: 4 }, (_, i) => parseInt(sha256.slice(i * 8, i * 8 + 8), 16)));
 }
@@ -120,8 +139,16 @@ function rowOf(source: AssetSource, sha256: string): MetadataRow {
   return { sha256, file_identifier: source.name, local_path, voxelized: "False", num_voxels: "0", error: "" };
 }
 
+function makeFeatures(mesh: RenderMesh, paths: AssetPaths, R: number, names: readonly FeatureName[]): void {
+  const coords = readVoxels(paths.voxels, R);
+  for (const name of names) {
+    const feats = appearanceFeatures(mesh, coords, R);
+    writing(() => writeFeatures(paths.features(name), { coords, feats }));
+  }
+}
+
 /**
- * Makes what is missing of one object: `voxels/<sha256>.ply`, `renders_cond/<sha256>/`. An object that cannot be used gives a row with the
+ * Makes what is missing of one object: `voxels/<sha256>.ply`, `renders_cond/<sha256>/`, `features/<name>/<sha256>.npz`. An object that cannot be used gives a row with the
  * reason in `error`; only a dataset that cannot be written throws ({@linkcode OutputError}).
  */
 export async function prepareAsset(source: AssetSource, options: AssetOptions): Promise<AssetResult> {
@@ -129,7 +156,9 @@ export async function prepareAsset(source: AssetSource, options: AssetOptions): 
   const row = rowOf(source, sha256);
   try {
     let count = countVoxels(paths.voxels, options.resolution);
-    const rendered = options.views === 0 || hasViews(paths, options), skipped = count !== undefined && rendered;
+    const rendered = options.views === 0 || hasViews(paths, options), names = options.features ?? [];
+    const missing = names.filter((name) => !hasFeatures(paths.features(name), count));
+    const skipped = count !== undefined && rendered && missing.length === 0;
     if (!skipped) {
       const raw = "path" in source ? await importMesh(source.path) : proceduralObject(source.seed, source.index).mesh;
       const normalized = normalizeMesh(raw);
@@ -142,7 +171,9 @@ export async function prepareAsset(source: AssetSource, options: AssetOptions): 
         count = voxels.length / 3;
       }
       if (!rendered) renderViews(normalized, sha256, options);
+      if (missing.length) makeFeatures(normalized.mesh, paths, options.resolution, missing);
     }
+    for (const name of names) row[`feature_${name}`] = "True";
     if (options.views > 0) row.cond_rendered = "True";
     return { skipped, row: { ...row, voxelized: "True", num_voxels: String(count) } };
   } catch (error) {

@@ -52,3 +52,35 @@ export const PATCH_ENCODER_ARGS = z.strictObject({
   ...{ image_size: COUNT, patch_size: COUNT, channels: COUNT, num_blocks: COUNT, num_heads: COUNT },
   ...{ stem_channels: z.array(COUNT).optional(), grid_size: DEPTH.optional(), use_fp16: FLAG },
 });
+
+const SPARSE_TRANSFORMER_ARGS = z.strictObject({
+  ...{ resolution: COUNT, model_channels: COUNT, num_blocks: DEPTH, num_heads: COUNT.optional(), num_head_channels: COUNT.optional() },
+  ...{ mlp_ratio: z.number().positive().optional(), window_size: COUNT.optional(), pe_mode: z.literal("ape").optional() },
+  attn_mode: z.enum(["full", "swin", "shift_window", "shift_sequence", "shift_order"]).optional(),
+  ...{ use_fp16: FLAG, use_checkpoint: FLAG, qk_rms_norm: FLAG },
+});
+
+/** Of `SlatEncoderArgs`. */
+export const SLAT_ENCODER_ARGS = SPARSE_TRANSFORMER_ARGS.extend({ in_channels: COUNT, latent_channels: COUNT });
+
+/** Of `SlatGaussianDecoderArgs`. */
+export const SLAT_GAUSSIAN_DECODER_ARGS = SPARSE_TRANSFORMER_ARGS.extend({
+  latent_channels: COUNT,
+  representation_config: z.strictObject({
+    lr: z.strictObject({
+      ...{ _xyz: z.number(), _features_dc: z.number(), _opacity: z.number(), _scaling: z.number(), _rotation: z.number() },
+    }),
+    ...{ perturb_offset: z.boolean(), voxel_size: z.number().positive(), num_gaussians: COUNT },
+    ...{ "2d_filter_kernel_size": z.number().min(0), "3d_filter_kernel_size": z.number().min(0) },
+    ...{ scaling_bias: z.number().positive(), opacity_bias: z.number().gt(0).lt(1), scaling_activation: z.enum(["exp", "softplus"]) },
+  }),
+});
+
+/** Of `SlatFlowArgs`. */
+export const SLAT_FLOW_ARGS = z.strictObject({
+  ...{ resolution: COUNT, in_channels: COUNT, out_channels: COUNT, model_channels: COUNT, cond_channels: COUNT, num_blocks: COUNT },
+  ...{ num_heads: COUNT.optional(), num_head_channels: COUNT.optional(), mlp_ratio: z.number().positive().optional() },
+  ...{ patch_size: COUNT.optional(), num_io_res_blocks: COUNT.optional(), io_block_channels: z.array(COUNT).nullable().optional() },
+  ...{ use_skip_connection: FLAG, pe_mode: z.literal("ape").optional(), use_fp16: FLAG, use_checkpoint: FLAG },
+  ...{ share_mod: FLAG, qk_rms_norm: FLAG, qk_rms_norm_cross: FLAG },
+});

@@ -1,13 +1,17 @@
 /** Trained models by the folders that recipes write them to. */
 import { loadParameters, readModelDescription } from "../io/pretrained.ts";
 import { type SsDecoder, type SsDecoderArgs, ssDecoderSpec, type SsEncoder, type SsEncoderArgs, ssEncoderSpec } from "../models/ss_vae.ts";
+import { type SlatGaussianDecoder, type SlatGaussianDecoderArgs, slatGaussianDecoderSpec } from "../models/slat_decoder_gaussian.ts";
+import { type SlatEncoder, type SlatEncoderArgs, slatEncoderSpec } from "../models/slat_encoder.ts";
 import type { FloatDType } from "../tensor/dtype.ts";
 import { trainingDtype } from "./batch.ts";
 
 /** The arguments of the model pair `path`, which must be of class `name` and have the options `needed`. */
 export function argsOf<A>(path: string, name: string, needed: readonly (keyof A & string)[] = []): A {
   const found = readModelDescription(path);
-  if (found.name !== name) throw new Error(`Cannot load ${path}: its class is ${found.name}, it must be ${name}`);
+  if (found.name !== name && found.name !== `Elastic${name}`) {
+    throw new Error(`Cannot load ${path}: its class is ${found.name}, it must be ${name}`);
+  }
   const missing = needed.filter((key) => found.args[key] === undefined);
   if (missing.length) {
     throw new Error(`Cannot load ${path}: its args are without ${missing.join(", ")}, they must be all of ${needed.join(", ")}`);
@@ -24,6 +28,29 @@ export function loadSsDecoder(path: string, precision: "auto" | FloatDType = "au
   return { args, dtype, params: loadParameters(ssDecoderSpec(args, dtype), `${path}.safetensors`) };
 }
 
+/** Loads a SparseStructureEncoder pair, in the dtypes of {@linkcode loadSsDecoder}. */
+export function loadSsEncoder(path: string, precision: "auto" | FloatDType = "auto"): SsEncoder {
+  const args = argsOf<SsEncoderArgs>(path, "SparseStructureEncoder", ["in_channels", ...NEEDED]),
+    dtype = trainingDtype(precision, args.use_fp16 ?? false);
+  return { args, dtype, params: loadParameters(ssEncoderSpec(args, dtype), `${path}.safetensors`) };
+}
+
+const SLAT_NEEDED = ["resolution", "model_channels", "latent_channels", "num_blocks"] as const;
+
+/** Loads an SLatEncoder pair, in the dtypes of {@linkcode loadSsDecoder}. */
+export function loadSlatEncoder(path: string, precision: "auto" | FloatDType = "auto"): SlatEncoder {
+  const args = argsOf<SlatEncoderArgs>(path, "SLatEncoder", ["in_channels", ...SLAT_NEEDED]),
+    dtype = trainingDtype(precision, args.use_fp16 ?? false);
+  return { args, dtype, params: loadParameters(slatEncoderSpec(args, dtype), `${path}.safetensors`) };
+}
+
+/** Loads an SLatGaussianDecoder pair, in the dtypes of {@linkcode loadSsDecoder}. */
+export function loadSlatGaussianDecoder(path: string, precision: "auto" | FloatDType = "auto"): SlatGaussianDecoder {
+  const args = argsOf<SlatGaussianDecoderArgs>(path, "SLatGaussianDecoder", ["representation_config", ...SLAT_NEEDED]),
+    dtype = trainingDtype(precision, args.use_fp16 ?? false);
+  return { args, dtype, params: loadParameters(slatGaussianDecoderSpec(args, dtype), `${path}.safetensors`) };
+}
+
 /** Loads the `encoder` and `decoder` pairs of a folder. */
 export function loadSsVae(folder: string, precision: "auto" | FloatDType = "auto"): { encoder: SsEncoder; decoder: SsDecoder } {
   try {
@@ -31,11 +58,5 @@ export function loadSsVae(folder: string, precision: "auto" | FloatDType = "auto
   } catch {
     throw new Error(`Cannot load the VAE: ${folder} has no encoder.json, it must be the models folder of a train:ss-vae run`);
   }
-  const path = `${folder}/encoder`,
-    args = argsOf<SsEncoderArgs>(path, "SparseStructureEncoder", ["in_channels", ...NEEDED]),
-    dtype = trainingDtype(precision, args.use_fp16 ?? false);
-  return {
-    encoder: { args, dtype, params: loadParameters(ssEncoderSpec(args, dtype), `${path}.safetensors`) },
-    decoder: loadSsDecoder(`${folder}/decoder`, precision),
-  };
+  return { encoder: loadSsEncoder(`${folder}/encoder`, precision), decoder: loadSsDecoder(`${folder}/decoder`, precision) };
 }

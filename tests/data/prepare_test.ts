@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { clearestView, countViews, holdOut, loadCondition, loadVoxels, openDataset } from "../../lib/data/dataset.ts";
+import { readFeatures } from "../../lib/data/latents.ts";
 import { assetPaths, viewName } from "../../lib/data/layout.ts";
 import { readMetadata } from "../../lib/data/metadata.ts";
 import { prepareDataset, type PrepareOptions } from "../../lib/data/prepare.ts";
@@ -30,6 +31,23 @@ function filesOf(folder: string): Record<string, number> {
   }
   return out;
 }
+
+Deno.test("prepareDataset() makes voxel features where they are asked for and missing", async () => {
+  await withFolder({ "in/cube.obj": CUBE_OBJ }, async (folder) => {
+    const root = join(folder, "out"), options: PrepareOptions = { ...SMALL, input: join(folder, "in"), output: root, views: 0 };
+    await prepareDataset(options);
+    const withFeatures = { ...options, features: ["appearance"] as const };
+    assert.deepEqual(await prepareDataset(withFeatures).then(({ made, skipped }) => [made, skipped]), [1, 0]);
+    assert.deepEqual(await prepareDataset(withFeatures).then(({ made, skipped }) => [made, skipped]), [0, 1]);
+    const [item] = openDataset(root, { require: ["feature_appearance"] }).items;
+    const { coords, feats } = readFeatures(assetPaths(root, item.sha256).features("appearance"));
+    assert.deepEqual([coords.length / 3, feats.length / 9], [item.numVoxels, item.numVoxels]);
+    await assert.rejects(
+      prepareDataset({ ...options, features: ["dino" as "appearance"] }),
+      /the feature is dino, it must be one of appearance/,
+    );
+  });
+});
 
 Deno.test("prepareDataset() makes the layout, quarantines what is broken, and leaves complete objects alone", async () => {
   await withFolder(INPUT, async (folder) => {
