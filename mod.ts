@@ -129,6 +129,7 @@ export {
   trainingDtype,
 } from "./lib/train/batch.ts";
 export { openDeviceFrom, parseTraining, recipeCommand, runRecipe, trainingCommand, UserError } from "./lib/train/cli.ts";
+export type { RunFlags } from "./lib/train/cli.ts";
 export { latentHead, openCondition } from "./lib/train/condition.ts";
 export type { Condition, ConditionConfig } from "./lib/train/condition.ts";
 export { ConfigError, overlay } from "./lib/train/config.ts";

@@ -1,4 +1,5 @@
 /** cuBLASLt: dense products with fused epilogues, in row-major terms. Plans (descriptors and the chosen algorithm) are kept by problem. */
+import { observer } from "./observer.ts";
 import { openCudaLibrary } from "./shared_library.ts";
 
 const SYMBOLS = {
@@ -178,27 +179,15 @@ export function matmul(p: MatmulProblem, workspace: bigint, stream: bigint): boo
     );
   if (p.epilogue !== "none") pointer(DESC.biasPointer, p.bias);
   if (p.epilogue === "gelu") pointer(DESC.auxPointer, p.aux);
-  const [a, b, d] = plan.layouts;
-  check(
-    "cublasLtMatmul",
-    lt.cublasLtMatmul(
-      handle,
-      plan.description,
-      ONE,
-      p.b,
-      a,
-      p.a,
-      b,
-      ZERO,
-      p.y,
-      d,
-      p.y,
-      d,
-      plan.algorithm,
-      workspace,
-      plan.workspace,
-      stream,
-    ),
-  );
+  const [a, b, d] = plan.layouts, { description, algorithm } = plan;
+  const run = (): void => {
+    const status = lt.cublasLtMatmul(
+      ...[handle, description, ONE, p.b, a, p.a, b, ZERO, p.y, d, p.y, d] as const,
+      ...[algorithm, workspace, plan.workspace, stream] as const,
+    );
+    check("cublasLtMatmul", status);
+  };
+  if (observer) observer("cublasLtMatmul", [p], run);
+  else run();
   return true;
 }

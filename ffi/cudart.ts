@@ -1,4 +1,5 @@
 /** The CUDA runtime: device properties, the stream-ordered memory pool, copies, streams, events. Every call throws on an error status. */
+import { observer } from "./observer.ts";
 import { openCudaLibrary } from "./shared_library.ts";
 
 const SYMBOLS = {
@@ -55,16 +56,17 @@ export function openCudart(): Cudart {
   });
   const { cudaGetErrorString, cudaGetLastError, ...calls } = library;
   return opened = Object.fromEntries(
-    Object.entries(calls).map(([name, call]) => [
-      name,
-      (...args: unknown[]) => {
+    Object.entries(calls).map(([name, call]) => {
+      const run = (...args: unknown[]): void => {
         const status = (call as (...args: unknown[]) => number)(...args);
         if (status !== 0) {
           cudaGetLastError(); // clears it, so that the next launch is not blamed
           throw new CudaError(status, name, Deno.UnsafePointerView.getCString(cudaGetErrorString(status)!));
         }
-      },
-    ]),
+      };
+      const event = name.startsWith("cudaEvent"); // an observer's own
+      return [name, event ? run : (...args: unknown[]) => observer ? observer(name, args, () => run(...args)) : run(...args)];
+    }),
   ) as Cudart;
 }
 

@@ -1,5 +1,6 @@
 /** Opens the kernel libraries of a device. Every call throws a {@linkcode KernelError} on a non-zero status. */
 import { missingInstructions } from "./host.ts";
+import { observer } from "./observer.ts";
 import {
   FLASH_ATTN,
   type FlashAttnKernels,
@@ -89,14 +90,15 @@ function openLibrary(name: keyof typeof LIBRARIES, device: Device): Record<strin
   }
   const message = library.k_last_error!;
   return Object.fromEntries(
-    Object.entries(library).map(([symbol, call]) => [
-      symbol,
-      (...args: unknown[]) => {
+    Object.entries(library).map(([symbol, call]) => {
+      const run = (...args: unknown[]): void => {
         if (!call) throw new Error(`Cannot run ${symbol}: ${path.pathname} has no such symbol, build it again with \`deno task build\``);
         const status = call(...args) as number;
         if (status !== 0) throw new KernelError(status, Deno.UnsafePointerView.getCString(message() as Deno.PointerObject));
-      },
-    ]),
+      };
+      const query = symbol.endsWith("_workspace");
+      return [symbol, query ? run : (...args: unknown[]) => observer ? observer(symbol, args, () => run(...args)) : run(...args)];
+    }),
   );
 }
 

@@ -204,7 +204,7 @@ function encodeLatents(encoder: e.SsEncoder, voxels: Int32Array[], R: number): F
 }
 
 /** Trains, evaluates on held-out pictures, and exports a pipeline to `<output>/models`. */
-export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest" }: { output: string; ckpt?: string }): SsFlowResult {
+export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile }: e.RunFlags): SsFlowResult {
   const { resolution: R } = c.data, r = c.model.resolution, S = c.condition.image_size, C = c.model.in_channels;
   const require = ["voxelized", "cond_rendered"],
     { items } = e.openDataset(c.data.root, { require, minAestheticScore: c.data.minAestheticScore ?? undefined });
@@ -225,7 +225,6 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest" }: { outp
   }
   const views = train.map((item) => e.countViews(item)), most = views.reduce((a, b) => Math.max(a, b), 1);
   const picture = e.remember((key) => e.toBytes(e.loadCondition(train[Math.floor(key / most)], key % most, S)));
-
   const testedPictures = tested.map((item) => e.loadCondition(item, e.clearestView(item), S));
 
   const dtype = e.trainingDtype(c.precision, c.model.use_fp16 ?? false);
@@ -248,6 +247,7 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest" }: { outp
     steps: c.steps,
     log: c.log,
     ckpt,
+    profile,
     tensors: optimizer.tensors,
     state: () => ({ optimizer: optimizer.state(), sampler: sampler.state(), normalization }),
     restore: (state) => {

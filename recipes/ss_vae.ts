@@ -131,7 +131,7 @@ export interface SsVaeResult {
 }
 
 /** Trains, evaluates, and exports to `<output>/models`. */
-export function trainSsVae(c: SsVaeConfig, { output, ckpt = "latest" }: { output: string; ckpt?: string }): SsVaeResult {
+export function trainSsVae(c: SsVaeConfig, { output, ckpt = "latest", profile }: e.RunFlags): SsVaeResult {
   const { resolution: R } = c.data,
     { items } = e.openDataset(c.data.root, { require: ["voxelized"], minAestheticScore: c.data.minAestheticScore ?? undefined });
   const { train, heldOut } = c.data.holdOut ? e.holdOut(items, c.data.holdOut) : { train: items, heldOut: items.slice(0, 16) };
@@ -148,6 +148,7 @@ export function trainSsVae(c: SsVaeConfig, { output, ckpt = "latest" }: { output
     steps: c.steps,
     log: c.log,
     ckpt,
+    profile,
     tensors: optimizer.tensors,
     state: () => ({ optimizer: optimizer.state(), sampler: sampler.state() }),
     restore: (state) => {

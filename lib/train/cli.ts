@@ -58,7 +58,11 @@ export interface TrainingFlags {
   ckpt: string;
   device?: string;
   memoryLimit?: string;
+  profile?: boolean;
 }
+
+/** What of it a recipe's loop needs; ckpt is "latest" by default. */
+export type RunFlags = Pick<TrainingFlags, "output"> & Partial<Pick<TrainingFlags, "ckpt" | "profile">>;
 
 /** A training recipe's command: sizes, config file, output folder, checkpoint to go on from. */
 export function trainingCommand(name: string, description: string, sizes: Record<string, unknown>): Command {
@@ -67,7 +71,8 @@ export function trainingCommand(name: string, description: string, sizes: Record
     .option("--output <folder>", "where everything is written", `runs/${name.replace(/^train:/, "").replaceAll("-", "_")}`)
     .option("--size <size>", `the settings to start from: ${Object.keys(sizes).join(", ")}`, "tiny")
     .option("--config <file>", "a JSON file laid over them: ours (config.json of a run) or TRELLIS's")
-    .option("--ckpt <which>", "the checkpoint to go on from: latest, none or a step", "latest");
+    .option("--ckpt <which>", "the checkpoint to go on from: latest, none or a step", "latest")
+    .option("--profile", "time every kernel in some of the first steps: profile.txt, and profile.json for chrome://tracing");
 }
 
 /** Parses a training command line into its flags and where its config comes from. */

@@ -4,6 +4,7 @@ import { firstNonFinite } from "../tensor/tape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { checkpointPath, listCheckpoints, resume, saveCheckpoint } from "./checkpoint.ts";
 import { openRunLog, type RunLog } from "./metrics.ts";
+import { profileRun } from "./run_profile.ts";
 
 /** How often a run writes what. */
 export interface LogConfig {
@@ -30,6 +31,8 @@ export interface RunOptions {
   /** The rest of a checkpoint, as JSON. */
   state: () => unknown;
   restore: (state: unknown) => void;
+  /** Whether some of the first steps are profiled: see {@linkcode profileRun}. */
+  profile?: boolean;
 }
 
 /** An open run. */
@@ -77,6 +80,7 @@ export function openRun(folder: string, options: RunOptions): Run {
   const stop = new Int32Array(new SharedArrayBuffer(4)); // set to 1 by the listener, since this thread's event loop waits for the loop's end
   const listener = new Worker(new URL("./stop_worker.ts", import.meta.url), { type: "module" });
   listener.postMessage(stop);
+  const profile = options.profile ? profileRun(folder, (text) => log.say(text)) : undefined;
   const save = (done: number): void => saveCheckpoint(folder, done, { tensors: options.tensors, state: options.state(), keep });
   return {
     first,
@@ -85,6 +89,7 @@ export function openRun(folder: string, options: RunOptions): Run {
     saveOrStop(done) {
       const asked = Atomics.load(stop, 0) === 1;
       if (done === steps || asked || (saveEvery > 0 && done % saveEvery === 0)) save(done);
+      profile?.stepDone(done - first);
       if (asked) log.say(`stopped after step ${done}; the same command goes on from ${checkpointPath(folder, done)}`);
       return asked;
     },

@@ -1,0 +1,125 @@
+/** The half-billion-parameter flow models of the step benchmarks, on random data of full size. */
+import { PUBLISHED_SLAT_FLOW, PUBLISHED_SS_FLOW } from "../lib/models/published.ts";
+import { slatFlow, slatFlowSpec } from "../lib/models/slat_flow.ts";
+import { ssFlow, ssFlowSpec } from "../lib/models/ss_flow.ts";
+import { initialize, leaves, type Parameters, type ParameterSpec } from "../lib/nn/parameters.ts";
+import { mse } from "../lib/ops/loss.ts";
+import { createOptimizer, type Optimizer, OPTIMIZER_DEFAULTS } from "../lib/optim/optimizer.ts";
+import { batchCoords, makeVoxels } from "../lib/sparse/voxels.ts";
+import type { FloatDType } from "../lib/tensor/dtype.ts";
+import { Generator } from "../lib/tensor/random.ts";
+import { persist, step } from "../lib/tensor/scope.ts";
+import { backward } from "../lib/tensor/tape.ts";
+import { type Tensor, tensor } from "../lib/tensor/tensor.ts";
+
+/** Tokens of a condition picture: DINOv2 at 518 pixels. */
+const TOKENS = 1374;
+
+/** A model in training. */
+export interface Work {
+  name: string;
+  optimizer: Optimizer<unknown>;
+  /** Queues forward and backward; the loss is left on the device, for the caller to free. */
+  pass(): Tensor;
+  /** Floating-point operations of a forward and a backward pass. */
+  flops: number;
+  free(): void;
+}
+
+/** Options of the models here. */
+export interface WorkOptions {
+  batch: number;
+  dtype?: FloatDType;
+}
+
+/** What starts at zero starts at random instead: at zero, blocks would do nothing, and gradients of zeros cost less power. */
+function startAtRandom(specs: unknown): void {
+  for (const [, spec] of leaves<ParameterSpec>(specs)) {
+    if ("fill" in spec.init && spec.init.fill === 0 && spec.shape.length > 1) spec.init = { normal: 0.02 };
+  }
+}
+
+function inTraining<S>(
+  name: string,
+  specs: S,
+  flops: number,
+  inputs: Tensor[],
+  velocity: (params: Parameters<S>) => Tensor,
+  target: Tensor,
+): Work {
+  startAtRandom(specs);
+  const optimizer = createOptimizer(specs, initialize(specs, new Generator(1)), OPTIMIZER_DEFAULTS);
+  return {
+    name,
+    optimizer,
+    flops,
+    pass: () =>
+      step(() => {
+        const loss = mse(velocity(optimizer.params), target);
+        backward(loss);
+        return loss;
+      }),
+    free() {
+      optimizer.free();
+      for (const t of [...inputs, target]) t.free();
+    },
+  };
+}
+
+/** Products of L tokens of C channels with M context tokens through one block's parameters and attention, forward. */
+function blockFlops(L: number, M: number, C: number): number {
+  return 2 * L * C * (3 * C + C + C + C + 8 * C) + 2 * M * C * 2 * C + 4 * L * L * C + 4 * L * M * C;
+}
+
+/** SS-Flow image-L: 555.5 M parameters, 4096 tokens a sample. */
+export function ssFlowWork({ batch: B, dtype = "bf16" }: WorkOptions): Work {
+  const args = { ...PUBLISHED_SS_FLOW.ss_flow_img_dit_L_16l8_fp16, use_fp16: false }, specs = ssFlowSpec(args, dtype);
+  const { resolution: R, in_channels: C, cond_channels: X } = args, random = new Generator(2);
+  return persist(() => {
+    const [x, target] = [1, 2].map(() => random.normal([B, C, R, R, R])), cond = random.normal([B, TOKENS, X]), t = times(B);
+    const flops = 3 * B * args.num_blocks * blockFlops(R ** 3, TOKENS, args.model_channels), name = `SS-Flow image-L ${dtype} batch ${B}`;
+    return inTraining(name, specs, flops, [x, cond, t], (params) => ssFlow({ args, dtype, params }, x, t, cond), target);
+  });
+}
+
+/** SLat-Flow image-L: 600.4 M parameters, on sphere shells of 15,192 voxels a sample. */
+export function slatFlowWork({ batch: B, dtype = "bf16" }: WorkOptions): Work {
+  const args = { ...PUBLISHED_SLAT_FLOW.slat_flow_img_dit_L_64l8p2_fp16, use_fp16: false }, specs = slatFlowSpec(args, dtype);
+  const { in_channels: C, cond_channels: X } = args, random = new Generator(2), shell = shellOf(args.resolution);
+  return persist(() => {
+    const voxels = makeVoxels(batchCoords(new Array(B).fill(shell))), { N } = voxels;
+    const [features, target] = [1, 2].map(() => random.normal([N, C])), cond = random.normal([B, TOKENS, X]), t = times(B);
+    const L = coarse(shell), flops = 3 * B * args.num_blocks * blockFlops(L, TOKENS, args.model_channels); // of the blocks alone
+    const name = `SLat-Flow image-L ${dtype} batch ${B}, ${N} voxels`,
+      run = (params: Parameters<typeof specs>): Tensor => {
+        const fresh = { ...voxels, maps: {} }; // a batch has new voxels each step, and builds its maps anew
+        return slatFlow({ args, dtype, params }, { features, voxels: fresh }, t, cond);
+      };
+    return inTraining(name, specs, flops, [features, cond, t, voxels.coords, voxels.offsets], run, target);
+  });
+}
+
+function times(B: number): Tensor {
+  return tensor(Float32Array.from({ length: B }, (_, i) => 1000 * (i + 0.5) / B), [B]);
+}
+
+/** The cells of a grid of side R between two spheres, as the benchmarks of sparse convolution have them. */
+export function shellOf(R: number): number[] {
+  const middle = (R - 1) / 2, out: number[] = [];
+  for (let x = 0; x < R; x++) {
+    for (let y = 0; y < R; y++) {
+      for (let z = 0; z < R; z++) {
+        const distance = Math.hypot(x - middle, y - middle, z - middle);
+        if (distance >= R / 2 - 1.25 && distance <= R / 2) out.push(x, y, z);
+      }
+    }
+  }
+  return out;
+}
+
+/** Cells of twice the size that places lie in. */
+function coarse(places: number[]): number {
+  const seen = new Set<number>();
+  for (let i = 0; i < places.length; i += 3) seen.add(((places[i] >> 1) * 1024 + (places[i + 1] >> 1)) * 1024 + (places[i + 2] >> 1));
+  return seen.size;
+}

@@ -1,0 +1,68 @@
+/**
+ * Times whole training steps (forward, backward, clipping, AdamW, mean of parameters) of the half-billion-parameter flow models on CUDA, beside
+ * plain PyTorch models of the same shape, and profiles them. Writes bench/results/train_step.json, and a table of every kernel for each model.
+ *
+ *   deno task bench bench/train_step_bench.ts
+ */
+import { writeFileAtomic } from "../lib/io/atomic.ts";
+import { device } from "../lib/tensor/device.ts";
+import { profileTable, startProfile } from "../lib/tensor/profile.ts";
+import { slatFlowWork, ssFlowWork, type Work } from "./flow_models.ts";
+import { benchmark, fastest, measured, type PeerTime, type Row, timePeers } from "./harness.ts";
+
+const WARM_UP = 3, RUNS = 10, PROFILED = 2;
+/** Dense 16-bit operations a second of an H100 or H200 by its data sheet. */
+const PEAK = 989e12, GIB = 2 ** 30;
+
+function measure(make: () => Work, peers: PeerTime[]): Row[] {
+  const work = make(), { memory } = device(), all: number[] = [], host: number[] = [];
+  const run = (): void => {
+    work.pass().free();
+    work.optimizer.step();
+  };
+  for (let i = 0; i < WARM_UP; i++) run();
+  memory.synchronize();
+  memory.resetPeak();
+  for (let i = 0; i < RUNS; i++) {
+    const began = performance.now();
+    work.pass().free();
+    host.push(performance.now() - began);
+    work.optimizer.step();
+    memory.synchronize();
+    all.push(performance.now() - began);
+  }
+  const peak = memory.use().peak / GIB, median = (list: number[]): number => list.toSorted((a, b) => a - b)[list.length >> 1];
+  const stop = startProfile();
+  for (let i = 0; i < PROFILED; i++) run();
+  const table = profileTable(stop(), PROFILED), file = `${work.name.toLowerCase().replace(/[^a-z0-9]+/g, "_")}.txt`;
+  const folder = new URL("results/train_step/", import.meta.url).pathname;
+  Deno.mkdirSync(folder, { recursive: true });
+  writeFileAtomic(folder + file, new TextEncoder().encode(table + "\n"));
+  console.log(`${work.name}: a step's kernels\n${table}`);
+  const { name, flops } = work, ms = median(all), limit = 1e3 * flops / PEAK;
+  work.free();
+  const time = (what: string, ours: number, peer?: PeerTime & { ms: number }): Row => {
+    const beside = peer && { peer: peer.ms, peer_name: peer.name, ratio: peer.ms / ours };
+    return measured({ case: `${name} ${what}`, metric: "time", unit: "ms", ours, limit, fraction_of_limit: limit / ours, ...beside });
+  };
+  const memoryPeer = fastest(peers, `${name} peak GiB`);
+  return [
+    time("training step", ms, fastest(peers, `${name} training step`) as PeerTime & { ms: number }),
+    measured({ case: `${name} host until forward and backward are queued`, metric: "time", unit: "ms", ours: median(host) }),
+    measured({
+      case: `${name} peak memory`,
+      metric: "memory",
+      unit: "GiB",
+      ours: peak,
+      ...(memoryPeer && { peer: memoryPeer.ms, peer_name: memoryPeer.name, ratio: memoryPeer.ms / peak }),
+    }),
+  ];
+}
+
+benchmark("train_step", () => {
+  const peers = timePeers("ss_flow");
+  return [
+    ...measure(() => ssFlowWork({ batch: 8 }), peers),
+    ...measure(() => slatFlowWork({ batch: 4 }), peers),
+  ];
+});
