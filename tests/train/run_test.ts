@@ -145,16 +145,3 @@ for (const [signal, number] of [["SIGINT", 2], ["SIGTERM", 15]] as const) {
     }
   });
 }
-
-Deno.test("openRun() profiles three of the first steps where it is asked to", () => {
-  withFolder((folder) => {
-    const weights = tensor([0], [1]), { run } = open(`${folder}/run`, weights, { profile: true });
-    for (let i = 0; i < 10; i++) {
-      step(() => log(weights));
-      assert.equal(run.saveOrStop(i + 1), false);
-    }
-    run.close();
-    assert.match(Deno.readTextFileSync(`${folder}/run/profile.txt`), /k_unary_fwd 1 f32 +1 /);
-    assert.ok(JSON.parse(Deno.readTextFileSync(`${folder}/run/profile.json`)).traceEvents.length > 0);
-  });
-});
