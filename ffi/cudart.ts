@@ -17,6 +17,8 @@ const SYMBOLS = {
   cudaMallocFromPoolAsync: { parameters: ["buffer", "u64", "u64", "u64"], result: "i32" },
   cudaFreeAsync: { parameters: ["u64", "u64"], result: "i32" },
   cudaMemcpyAsync: { parameters: ["u64", "u64", "u64", "i32", "u64"], result: "i32" },
+  cudaMallocHost: { parameters: ["buffer", "u64"], result: "i32" },
+  cudaFreeHost: { parameters: ["u64"], result: "i32" },
   cudaMemsetAsync: { parameters: ["u64", "i32", "u64", "u64"], result: "i32" },
   cudaStreamCreateWithFlags: { parameters: ["buffer", "u32"], result: "i32" },
   cudaStreamSynchronize: { parameters: ["u64"], result: "i32" },

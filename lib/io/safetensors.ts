@@ -199,8 +199,8 @@ export interface TensorToWrite {
   name: string;
   dtype: SafetensorsDtype;
   shape: readonly number[];
-  /** Its elements, little endian; a function is called when their turn comes, so that one tensor at a time need be in memory. */
-  bytes: Uint8Array | (() => Uint8Array);
+  /** Its elements, little endian; a function is called when their turn comes, so that one tensor, or one chunk of it, need be in memory. */
+  bytes: Uint8Array | (() => Uint8Array | Iterable<Uint8Array>);
 }
 
 /**
@@ -208,6 +208,15 @@ export interface TensorToWrite {
  * tensors of one width keep their order. Equal arguments give equal bytes.
  */
 export function writeSafetensors(path: string, tensors: Iterable<TensorToWrite>, metadata: Record<string, string> = {}): void {
+  writeFileAtomic(path, safetensorsChunks(path, tensors, metadata));
+}
+
+/** The bytes that {@linkcode writeSafetensors} writes, chunk by chunk; `path` is what messages call them. */
+export function safetensorsChunks(
+  path: string,
+  tensors: Iterable<TensorToWrite>,
+  metadata: Record<string, string> = {},
+): Iterable<Uint8Array> {
   const list = [...tensors].sort((a, b) => SAFETENSORS_ITEM_BYTES[b.dtype] - SAFETENSORS_ITEM_BYTES[a.dtype]);
   const header: [string, unknown][] = Object.keys(metadata).length > 0 ? [["__metadata__", metadata]] : [];
   const names = new Set(["__metadata__"]);
@@ -228,17 +237,18 @@ export function writeSafetensors(path: string, tensors: Iterable<TensorToWrite>,
   const head = new Uint8Array(8 + padded).fill(0x20);
   new DataView(head.buffer).setBigUint64(0, BigInt(padded), true);
   head.set(json, 8);
-  writeFileAtomic(path, chunks(head, list));
+  return chunks(head, list);
 }
 
 function* chunks(head: Uint8Array, list: readonly TensorToWrite[]): Generator<Uint8Array> {
   yield head;
   for (const { name, dtype, shape, bytes } of list) {
-    const data = typeof bytes === "function" ? bytes() : bytes;
-    const want = byteLength(dtype, shape);
-    if (data.length !== want) {
-      throw new Error(`tensor ${quote(name)} has ${data.length} bytes, its shape [${quoteShape(shape)}] of ${dtype} takes ${want}`);
+    const data = typeof bytes === "function" ? bytes() : bytes, want = byteLength(dtype, shape);
+    let got = 0;
+    for (const chunk of data instanceof Uint8Array ? [data] : data) {
+      got += chunk.length;
+      yield chunk;
     }
-    yield data;
+    if (got !== want) throw new Error(`tensor ${quote(name)} has ${got} bytes, its shape [${quoteShape(shape)}] of ${dtype} takes ${want}`);
   }
 }

@@ -45,6 +45,8 @@ export interface OptimizerState {
   applied: number;
   clip: GradClipState;
   logScale: number;
+  /** Steps in a row that were skipped for gradients that are not finite. */
+  skipped: number;
 }
 
 /** What a step did. */
@@ -122,7 +124,7 @@ export function createOptimizer<S>(specs: S, params: Parameters<S>, config: Opti
       return { lr, grad_norm: finite ? norm : 0, skipped: finite ? 0 : 1, ...(scaled ? { log_scale } : {}) };
     },
     averaged: () => parametersFrom(flat, flattened.params, emas[0].values),
-    state: () => ({ steps, applied: adamw.applied, clip: gradClipState(clip), logScale: scale.logScale }),
+    state: () => ({ steps, applied: adamw.applied, clip: gradClipState(clip), logScale: scale.logScale, skipped }),
     free() {
       freeParameters(flat, flattened.params);
       for (const t of [adamw.m, adamw.v, adamw.stats, ...emas.map((ema) => ema.values)]) t.free();
@@ -132,6 +134,7 @@ export function createOptimizer<S>(specs: S, params: Parameters<S>, config: Opti
       adamw.applied = state.applied;
       restoreGradClip(clip, state.clip);
       scale.logScale = state.logScale;
+      skipped = state.skipped;
       refreshCopy(flat);
     },
   };

@@ -20,6 +20,11 @@ export interface Memory {
   download(to: ArrayBufferView<ArrayBuffer>, from: bigint): void;
   copy(to: bigint, from: bigint, bytes: number): void;
   zero(address: bigint, bytes: number): void;
+  /** Host memory that copies from the device reach fast; not counted in {@linkcode Memory.use}. Throws an {@linkcode OutOfMemoryError}. */
+  hostAlloc(bytes: number): bigint;
+  hostFree(address: bigint): void;
+  /** A copy to host memory of {@linkcode Memory.hostAlloc}, in the stream's order: done after `synchronize`. */
+  copyToHost(to: bigint, from: bigint, bytes: number): void;
   synchronize(): void;
   use(): MemoryUse;
   resetPeak(): void;
@@ -52,6 +57,10 @@ function outOfMemory(bytes: number, { used }: MemoryUse, limit: number): OutOfMe
     `Cannot allocate ${formatBytes(bytes)}: ${formatBytes(used)} of ${formatBytes(limit)} are in use, the sum must fit ` +
       "(use a smaller batch, more micro-batches, checkpointing, or a larger --memory-limit)",
   );
+}
+
+function outOfHostMemory(bytes: number): OutOfMemoryError {
+  return new OutOfMemoryError(`Cannot allocate ${formatBytes(bytes)} on the host: the system refuses it, it must have that much free`);
 }
 
 /** Host memory. Freed blocks are kept by size class, up to 2 GiB, since a training step takes the same sizes again and again. */
@@ -87,6 +96,13 @@ export function hostMemory(limit: number): Memory {
     download: (to, from) => libc.memcpy(addressOf(to), from, BigInt(to.byteLength)),
     copy: (to, from, bytes) => libc.memcpy(to, from, BigInt(bytes)),
     zero: (address, bytes) => libc.memset(address, 0, BigInt(bytes)),
+    hostAlloc(bytes) {
+      const address = libc.aligned_alloc(256n, BigInt(Math.ceil(bytes / 256) * 256));
+      if (address === 0n) throw outOfHostMemory(bytes);
+      return address;
+    },
+    hostFree: (address) => libc.free(address),
+    copyToHost: (to, from, bytes) => libc.memcpy(to, from, BigInt(bytes)),
     synchronize: () => {},
     use: () => ({ used, peak }),
     resetPeak: () => void (peak = used),
@@ -135,6 +151,17 @@ export function cudaMemory(ordinal: number, stream: bigint, limit: number): Memo
     },
     copy: (to, from, bytes) => cuda.cudaMemcpyAsync(to, from, BigInt(bytes), COPY.deviceToDevice, stream),
     zero: (address, bytes) => cuda.cudaMemsetAsync(address, 0, BigInt(bytes), stream),
+    hostAlloc(bytes) {
+      try {
+        cuda.cudaMallocHost(out, BigInt(bytes));
+      } catch (error) {
+        if (error instanceof CudaError && error.status === CUDA_OUT_OF_MEMORY) throw outOfHostMemory(bytes);
+        throw error;
+      }
+      return out[0];
+    },
+    hostFree: (address) => cuda.cudaFreeHost(address),
+    copyToHost: (to, from, bytes) => cuda.cudaMemcpyAsync(to, from, BigInt(bytes), COPY.deviceToHost, stream),
     synchronize: () => cuda.cudaStreamSynchronize(stream),
     use,
     resetPeak: () => cuda.cudaMemPoolSetAttribute(pool, POOL_ATTRIBUTE.usedHigh, new BigUint64Array(1)),

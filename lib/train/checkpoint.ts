@@ -1,60 +1,63 @@
 /**
- * Checkpoints of a run: one safetensors file a step, `ckpts/step0000500.safetensors`, with every tensor of the training state and, in its metadata,
- * the rest as JSON. It is written whole or not at all, so the newest one is always good; an unreadable one is passed over.
+ * Checkpoints of a run. A step's are two files: `ckpts/step0000500.safetensors` with every tensor of the training state, and the manifest
+ * `ckpts/step0000500.json` with the rest. What is not whole, to the bit, is never used.
  */
-import { openSafetensors, writeSafetensors } from "../io/safetensors.ts";
-import type { Tensor } from "../tensor/tensor.ts";
+import { openSafetensors } from "../io/safetensors.ts";
 import { device } from "../tensor/device.ts";
+import { tensorBytes } from "../tensor/snapshot.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { FILE_DTYPE, listCheckpoints, type Retention, type TensorSource, writeCheckpoint } from "./checkpoint_write.ts";
+import { checkpointPath, type Manifest, readManifest, verifyFiles } from "./manifest.ts";
+import { codeVersion } from "./version.ts";
 
-const FILE_DTYPE = { f32: "F32", f16: "F16", bf16: "BF16", i32: "I32", i64: "I64", u8: "U8" } as const;
-
-/** The path of the checkpoint of a step. */
-export function checkpointPath(folder: string, step: number): string {
-  return `${folder}/ckpts/step${String(step).padStart(7, "0")}.safetensors`;
+/** What {@linkcode saveCheckpoint} writes. */
+export interface CheckpointParts extends Partial<Retention> {
+  tensors: Record<string, Tensor>;
+  /** The rest of the state, as JSON. */
+  state: unknown;
+  config?: unknown;
 }
 
-/** The steps that `folder` has checkpoints of, the newest first. */
-export function listCheckpoints(folder: string): number[] {
-  try {
-    return [...Deno.readDirSync(`${folder}/ckpts`)].map((e) => Number(e.name.match(/^step(\d+)\.safetensors$/)?.[1] ?? -1)).filter((s) =>
-      s >= 0
-    ).sort((a, b) => b - a);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return [];
-    throw error;
-  }
+/** Tensors on the device as a checkpoint's. */
+export function tensorSources(tensors: Record<string, Tensor>): TensorSource[] {
+  return Object.entries(tensors).map(([name, t]) => ({ name, dtype: t.dtype, shape: t.shape, chunks: () => tensorBytes(t) }));
 }
 
-/**
- * Writes the checkpoint of `step`, then removes all but the newest `keep` up to it, those of later steps (of a run that was started again from an
- * earlier one), and what a save that was killed left behind.
- */
+/** Writes the checkpoint of `step` and returns when it is on the disk; see {@linkcode writeCheckpoint}. */
 export function saveCheckpoint(
   folder: string,
   step: number,
-  { tensors, state, keep }: { tensors: Record<string, Tensor>; state: unknown; keep: number },
+  { tensors, state, config = null, keep = 1, milestoneEvery = 0 }: CheckpointParts,
 ): void {
-  Deno.mkdirSync(`${folder}/ckpts`, { recursive: true });
-  const list = Object.entries(tensors).map(([name, t]) => ({
-    name,
-    dtype: FILE_DTYPE[t.dtype],
-    shape: t.shape,
-    bytes: () => {
-      const raw = t.readRaw();
-      return new Uint8Array(raw.buffer, raw.byteOffset, raw.byteLength);
-    },
-  }));
-  writeSafetensors(checkpointPath(folder, step), list, { step: String(step), state: JSON.stringify(state) });
-  const all = listCheckpoints(folder), kept = all.filter((s) => s <= step).slice(0, Math.max(keep, 1));
-  for (const other of all) if (!kept.includes(other)) Deno.removeSync(checkpointPath(folder, other));
-  for (const { name } of Deno.readDirSync(`${folder}/ckpts`)) {
-    if (/^\.espalier-.*\.tmp$/.test(name)) Deno.removeSync(`${folder}/ckpts/${name}`);
-  }
+  writeCheckpoint({ folder, step, state, config, version: codeVersion(), keep, milestoneEvery }, tensorSources(tensors));
 }
 
-/** Copies a checkpoint into the tensors of a run, which must be exactly those it was saved from, and returns its state. */
+function folderOf(path: string): string {
+  return path.slice(0, Math.max(0, path.lastIndexOf("/"))) || ".";
+}
+
+/** Reads the manifest at `path` and checks every byte of the checkpoint against it. */
+export function verifyCheckpoint(path: string): Manifest {
+  const manifest = readManifest(path);
+  if (checkpointPath(".", manifest.step) !== `./ckpts/${path.slice(path.lastIndexOf("/") + 1)}`) {
+    throw new Error(`Cannot read ${path}: its step is ${manifest.step}, its name says another; it must not be renamed`);
+  }
+  verifyFiles(folderOf(path), manifest);
+  return manifest;
+}
+
+/**
+ * Copies the checkpoint whose manifest is at `path` into the tensors of a run, which must be exactly those it was saved from, and returns its state.
+ * Every byte is checked before the first tensor changes.
+ */
 export function loadCheckpoint(path: string, tensors: Record<string, Tensor>): unknown {
-  using file = openSafetensors(path);
+  const manifest = verifyCheckpoint(path);
+  fill(path, manifest, tensors);
+  return manifest.state;
+}
+
+function fill(path: string, { files }: Manifest, tensors: Record<string, Tensor>): void {
+  using file = openSafetensors(files.map(({ name }) => `${folderOf(path)}/${name}`));
   const extra = [...file.tensors.keys()].filter((name) => !Object.hasOwn(tensors, name));
   if (extra.length) {
     throw new Error(
@@ -70,13 +73,8 @@ export function loadCheckpoint(path: string, tensors: Record<string, Tensor>): u
       );
     }
   }
-  const { state } = file.metadata;
-  if (state === undefined) {
-    throw new Error(`Cannot resume from ${path}: its metadata has no state, it must be a checkpoint that a run wrote`);
-  }
   for (const [name, t] of Object.entries(tensors)) if (t.size) device().memory.upload(t.addr, file.tensors.get(name)!.bytes);
   device().memory.synchronize();
-  return JSON.parse(state);
 }
 
 /** Options of {@linkcode resume}. */
@@ -87,7 +85,10 @@ export interface ResumeOptions {
   say: (text: string) => void;
 }
 
-/** Loads what `ckpt` asks for into `tensors`: the state it held and its step, or null where there is nothing to resume. */
+/**
+ * Loads what `ckpt` asks for into `tensors`: the state it held and its step, or null where there is nothing to resume. "latest" is the newest
+ * checkpoint whose every byte is right; what is passed over is said. Throws where there are checkpoints and none is good: nothing starts anew in silence.
+ */
 export function resume(folder: string, { ckpt, tensors, say }: ResumeOptions): { step: number; state: unknown } | null {
   if (ckpt === "none") return null;
   if (ckpt !== "latest") {
@@ -95,16 +96,32 @@ export function resume(folder: string, { ckpt, tensors, say }: ResumeOptions): {
     if (!Number.isInteger(step)) throw new RangeError(`Cannot resume: --ckpt is "${ckpt}", it must be latest, none or a step`);
     return { step, state: loadCheckpoint(checkpointPath(folder, step), tensors) };
   }
-  for (const step of listCheckpoints(folder)) {
+  const steps = listCheckpoints(folder);
+  for (const step of steps) {
     const path = checkpointPath(folder, step);
+    let manifest: Manifest;
     try {
-      openSafetensors(path).close();
+      manifest = verifyCheckpoint(path);
     } catch (error) {
       say(`passing over ${path}: ${(error as Error).message}`);
       continue;
     }
     say(`resuming from ${path}`);
-    return { step, state: loadCheckpoint(path, tensors) };
+    const { espalier, commit } = manifest.version, now = codeVersion();
+    if (espalier !== now.espalier || commit !== now.commit) {
+      say(
+        `it was written by version ${espalier} (${commit?.slice(0, 9) ?? "no commit"}), this is ${now.espalier} (${
+          now.commit?.slice(0, 9)
+        })`,
+      );
+    }
+    fill(path, manifest, tensors);
+    return { step, state: manifest.state };
+  }
+  if (steps.length) {
+    throw new Error(`Cannot resume ${folder}: none of its ${steps.length} checkpoints is whole, one must be; --ckpt none starts anew`);
   }
   return null;
 }
+
+export { checkpointPath, listCheckpoints };

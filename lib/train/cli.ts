@@ -72,6 +72,7 @@ export function trainingCommand(name: string, description: string, sizes: Record
     .option("--size <size>", `the settings to start from: ${Object.keys(sizes).join(", ")}`, "tiny")
     .option("--config <file>", "a JSON file laid over them: ours (config.json of a run) or TRELLIS's")
     .option("--ckpt <which>", "the checkpoint to go on from: latest, none or a step", "latest")
+    .option("--keep <count>", "how many checkpoints to keep (log.keep); log.milestoneEvery keeps more of them for good")
     .option("--profile", "time every kernel in some of the first steps: profile.txt, and profile.json for chrome://tracing");
 }
 
@@ -86,9 +87,10 @@ export function parseTraining(
   const size = rest.find((a) => a.startsWith("--size="))?.slice("--size=".length) ?? (at < 0 ? "tiny" : rest[at + 1]);
   if (Object.hasOwn(sizes, size)) helpWithConfig(command, sizes[size] as Json);
   const flags = command.parse(rest, { from: "user" }).opts<
-    TrainingFlags & { size: string; config?: string; data?: string; vae?: string }
+    TrainingFlags & { size: string; config?: string; data?: string; vae?: string; keep?: string }
   >();
   if (flags.data) overrides.unshift(`data.root=${JSON.stringify(flags.data)}`);
+  if (flags.keep) overrides.unshift(`log.keep=${flags.keep}`);
   if (flags.vae) overrides.unshift(`vae=${JSON.stringify(flags.vae)}`);
   return { flags, config: { size: flags.size, file: flags.config, overrides } };
 }

@@ -8,15 +8,20 @@ import { openEventWriter } from "./tensorboard.ts";
 
 /** A run's log. */
 export interface RunLog {
-  /** One step: shown on the live line, and written every `every` steps as the mean of the values since the last record. */
+  /** One step: shown on the live line, and written every `every` steps as the mean of the finite values since the last record. */
   step(step: number, values: Record<string, number>, samples: number): void;
   /** Values that are not means over steps, such as an evaluation; written at once. */
   record(step: number, values: Record<string, number>): void;
   /** A picture in `samples/` and in TensorBoard. */
   image(step: number, name: string, image: Image): void;
   say(text: string): void;
+  /** The means that are not written yet, for a checkpoint. */
+  state(): LogState;
   close(): void;
 }
+
+/** Sums and counts by name since the last record. */
+export type LogState = Record<string, [sum: number, count: number]>;
 
 /** Options of {@linkcode openRunLog}. */
 export interface RunLogOptions {
@@ -26,20 +31,22 @@ export interface RunLogOptions {
   /** Steps between records. */
   every: number;
   label: string;
+  /** Where to go on. */
+  state?: LogState;
 }
 
 /**
  * Opens `metrics.jsonl`, `tb_logs/` and `samples/` in the run's folder. Records of steps from `first` on are dropped from an earlier run's
  * metrics.jsonl: they will be written again.
  */
-export function openRunLog(folder: string, { steps, first, every, label }: RunLogOptions): RunLog {
+export function openRunLog(folder: string, { steps, first, every, label, state }: RunLogOptions): RunLog {
   Deno.mkdirSync(`${folder}/tb_logs`, { recursive: true });
   Deno.mkdirSync(`${folder}/samples`, { recursive: true });
   const path = `${folder}/metrics.jsonl`;
   dropRecords(path, first, first >= steps);
   const file = Deno.openSync(path, { write: true, create: true, append: true }), events = openEventWriter(`${folder}/tb_logs`);
   const progress = startProgress(label, steps, { first }), encoder = new TextEncoder();
-  let sums: Record<string, [sum: number, count: number]> = {}, samples = 0, since = performance.now(), rate = 0;
+  let sums: LogState = structuredClone(state ?? {}), samples = 0, since = performance.now(), rate = 0;
   const write = (step: number, values: Record<string, number>): void => {
     file.writeSync(encoder.encode(JSON.stringify({ step, ...values }) + "\n"));
     events.scalars(step, values);
@@ -47,6 +54,7 @@ export function openRunLog(folder: string, { steps, first, every, label }: RunLo
   return {
     step(step, values, count) {
       for (const [name, value] of Object.entries(values)) {
+        if (!Number.isFinite(value)) continue; // that step was passed over
         const entry = sums[name] ??= [0, 0];
         entry[0] += value;
         entry[1]++;
@@ -71,6 +79,7 @@ export function openRunLog(folder: string, { steps, first, every, label }: RunLo
       events.image(step, name, encodePng(image), image);
     },
     say: progress.say,
+    state: () => structuredClone(sums),
     close() {
       progress.end();
       file.close();

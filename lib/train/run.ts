@@ -2,9 +2,10 @@
 import { writeFileAtomic } from "../io/atomic.ts";
 import { firstNonFinite } from "../tensor/tape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { checkpointPath, listCheckpoints, resume, saveCheckpoint } from "./checkpoint.ts";
-import { openRunLog, type RunLog } from "./metrics.ts";
+import { checkpointPath, listCheckpoints, resume } from "./checkpoint.ts";
+import { type LogState, openRunLog, type RunLog } from "./metrics.ts";
 import { profileRun } from "./run_profile.ts";
+import { openSaver } from "./saver.ts";
 
 /** How often a run writes what. */
 export interface LogConfig {
@@ -14,8 +15,10 @@ export interface LogConfig {
   sampleEvery: number;
   /** Steps between checkpoints; 0 for the last one alone. */
   saveEvery: number;
-  /** Checkpoints to keep. */
+  /** The newest checkpoints to keep. */
   keep: number;
+  /** Checkpoints of every so many steps are kept for good; by default none. */
+  milestoneEvery?: number;
 }
 
 /** What a run needs from its recipe. */
@@ -42,9 +45,15 @@ export interface Run {
   log: RunLog;
   /** Whether a sample is due after `done` steps; the first step and the last one count. */
   sampleDue(done: number): boolean;
-  /** Writes a checkpoint if one is due after `done` steps. True where the run was asked to stop (SIGINT or SIGTERM): a checkpoint is written then too. */
+  /**
+   * Writes a checkpoint if one is due after `done` steps, beside the training that goes on. True where the run was asked to stop (SIGINT, SIGTERM or
+   * SIGUSR1): then one is on the disk, and the recipe ends with status 130. Throws where an earlier one could not be written.
+   */
   saveOrStop(done: number): boolean;
-  /** Stops the run on a loss that is not finite, naming the op where it began in `again`, the same pass once more. The last good checkpoint stays. */
+  /**
+   * Says where a loss is not finite, and names the op where it began in `again`, the same pass once more. Its gradients are not finite either, so the
+   * optimizer passes the step over. The tenth loss in a row stops the run; the last good checkpoint stays.
+   */
   expectFinite(step: number, values: Record<string, number>, again: () => unknown): void;
   close(): void;
 }
@@ -61,55 +70,82 @@ function changedSettings(path: string, config: unknown): string[] {
   return Object.keys(now).filter((key) => JSON.stringify(now[key]) !== JSON.stringify(before[key]));
 }
 
+/** The state of a checkpoint: the recipe's, and the log's means that are not written yet. */
+interface RunState {
+  recipe: unknown;
+  log: LogState;
+  nonFinite: number;
+}
+
+/** So many losses in a row that are not finite are no single bad batch. */
+const MOST_NON_FINITE = 10;
+
 /** Opens or resumes the run in `folder`. */
 export function openRun(folder: string, options: RunOptions): Run {
   Deno.mkdirSync(folder, { recursive: true });
-  const say = (text: string): void => console.error(text), found = resume(folder, { ckpt: options.ckpt, tensors: options.tensors, say });
-  const first = found?.step ?? 0, { steps, log: { every, sampleEvery, saveEvery, keep } } = options;
-  if (found) options.restore(found.state);
-  const changed = found ? changedSettings(`${folder}/config.json`, options.config) : [];
+  const { tensors, config, steps, log: { every, sampleEvery, saveEvery, keep, milestoneEvery = 0 } } = options;
+  const say = (text: string): void => console.error(text), found = resume(folder, { ckpt: options.ckpt, tensors, say });
+  const first = found?.step ?? 0, state = found?.state as RunState | undefined;
+  if (state) options.restore(state.recipe);
+  const changed = found ? changedSettings(`${folder}/config.json`, config) : [];
   if (changed.length) say(`going on with other settings than before: ${changed.join(", ")}`);
   if (first >= steps) {
     say(`${folder} is at step ${first} of ${steps}: nothing is left to train (--ckpt none starts anew, a larger --steps goes on)`);
   }
   const later = listCheckpoints(folder).filter((step) => step > first);
   if (later.length) say(`starting after step ${first}: what ${folder} has of later steps (checkpoints of ${later.join(", ")}) is replaced`);
-  writeFileAtomic(`${folder}/config.json`, new TextEncoder().encode(JSON.stringify(options.config, null, 4) + "\n"));
+  writeFileAtomic(`${folder}/config.json`, new TextEncoder().encode(JSON.stringify(config, null, 4) + "\n"));
   writeFileAtomic(`${folder}/command.txt`, new TextEncoder().encode(`deno run ${Deno.mainModule} ${Deno.args.join(" ")}\n`));
-  const log = openRunLog(folder, { steps, first, every, label: options.label });
+  const log = openRunLog(folder, { steps, first, every, label: options.label, state: state?.log });
+  const saver = openSaver(folder, { tensors, config, keep, milestoneEvery, say: log.say });
   const stop = new Int32Array(new SharedArrayBuffer(4)); // set to 1 by the listener, since this thread's event loop waits for the loop's end
   const listener = new Worker(new URL("./stop_worker.ts", import.meta.url), { type: "module" });
   listener.postMessage(stop);
   const profile = options.profile ? profileRun(folder, (text) => log.say(text)) : undefined;
-  const save = (done: number): void => saveCheckpoint(folder, done, { tensors: options.tensors, state: options.state(), keep });
+  let nonFinite = state?.nonFinite ?? 0;
   return {
     first,
     log,
     sampleDue: (done) => sampleEvery > 0 && (done % sampleEvery === 0 || done === steps || done === 1),
     saveOrStop(done) {
-      const asked = Atomics.load(stop, 0) === 1;
-      if (done === steps || asked || (saveEvery > 0 && done % saveEvery === 0)) save(done);
+      const asked = Atomics.load(stop, 0) === 1, wait = asked || done === steps;
+      saver.check();
+      if (wait || (saveEvery > 0 && done % saveEvery === 0)) {
+        saver.save(done, { recipe: options.state(), log: log.state(), nonFinite } satisfies RunState, { wait });
+      }
       profile?.stepDone(done - first);
       if (asked) log.say(`stopped after step ${done}; the same command goes on from ${checkpointPath(folder, done)}`);
       return asked;
     },
     expectFinite(step, values, again) {
       const wrong = Object.entries(values).find(([, v]) => !Number.isFinite(v));
-      if (!wrong) return;
-      const op = firstNonFinite(again), [newest] = listCheckpoints(folder);
+      if (!wrong) {
+        nonFinite = 0;
+        return;
+      }
+      const op = firstNonFinite(again), what = `${wrong[0]} is ${wrong[1]} at step ${step + 1}`;
+      const where = op ? ` (the first op that is not: ${op})` : "";
+      if (++nonFinite < MOST_NON_FINITE) {
+        return log.say(
+          `${what}, it must be finite${where}; its gradients are passed over (${nonFinite} in a row, ${MOST_NON_FINITE} stop the run)`,
+        );
+      }
+      saver.finish();
+      const [newest] = listCheckpoints(folder);
       const kept = newest === undefined
         ? "No checkpoint was written yet"
         : `The checkpoint of step ${newest} in ${folder}/ckpts is from before`;
       throw new RangeError(
-        `Cannot go on: ${wrong[0]} is ${wrong[1]} at step ${step + 1}, it must be finite${
-          op ? ` (the first op that is not: ${op})` : ""
-        }. ${kept}; ` +
-          "try a smaller --optimizer.lr, or --precision=f32",
+        `Cannot go on: ${what}, it must be finite${where}, ${nonFinite} times in a row. ${kept}; try a smaller --optimizer.lr, or --precision=f32`,
       );
     },
     close() {
-      listener.terminate();
-      log.close();
+      try {
+        saver.close();
+      } finally {
+        listener.terminate();
+        log.close();
+      }
     },
   };
 }

@@ -24,6 +24,7 @@ export const LOG_SCHEMA: z.ZodType<LogConfig> = z.strictObject({
   sampleEvery: z.int().min(0),
   saveEvery: z.int().min(0),
   keep: COUNT,
+  milestoneEvery: z.int().min(0).optional(),
 });
 
 const DEPTH = z.int().min(0), FLAG = z.boolean().optional();

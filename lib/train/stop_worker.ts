@@ -1,6 +1,6 @@
-/** A thread of its own that hears SIGINT and SIGTERM while the training loop computes: it sets the shared number that it is sent to 1. */
+/** A thread of its own that hears SIGINT, SIGTERM and SIGUSR1 while the training loop computes: it sets the shared number that it is sent to 1. */
 globalThis.addEventListener("message", (event) => {
-  const flag = (event as MessageEvent<Int32Array<SharedArrayBuffer>>).data, signals = ["SIGINT", "SIGTERM"] as const;
+  const flag = (event as MessageEvent<Int32Array<SharedArrayBuffer>>).data, signals = ["SIGINT", "SIGTERM", "SIGUSR1"] as const;
   const onSignal = (): void => {
     Atomics.store(flag, 0, 1);
     for (const signal of signals) Deno.removeSignalListener(signal, onSignal); // the next one ends the process

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { checkpointPath, listCheckpoints, loadCheckpoint, resume, saveCheckpoint } from "../../lib/train/checkpoint.ts";
-import { openSafetensors, writeSafetensors } from "../../lib/io/safetensors.ts";
+import { openSafetensors } from "../../lib/io/safetensors.ts";
+import { readManifest } from "../../lib/train/manifest.ts";
+import { codeVersion } from "../../lib/train/version.ts";
 import type { DType } from "../../lib/tensor/dtype.ts";
 import { step } from "../../lib/tensor/scope.ts";
 import { type Tensor, tensor, tensorFromBytes, zeros } from "../../lib/tensor/tensor.ts";
@@ -26,6 +28,10 @@ function everything(seed: number): Record<string, Tensor> {
   return tensors;
 }
 
+function filesOf(folder: string): string[] {
+  return [...Deno.readDirSync(`${folder}/ckpts`)].map((e) => e.name).sort();
+}
+
 const silent = { say: () => {} };
 
 Deno.test("loadCheckpoint() puts back every dtype to the bit, and the state", () => {
@@ -37,8 +43,11 @@ Deno.test("loadCheckpoint() puts back every dtype to the bit, and the state", ()
       assert.deepEqual(loadCheckpoint(checkpointPath(folder, 12), other), state);
       for (const [name, t] of Object.entries(saved)) assert.deepEqual(bytesOf(other[name]), bytesOf(t), name);
       assert.deepEqual(Object.values(other).map((t) => (t.size ? t.addr : 0n)), before, "into the memory that is there");
-      using file = openSafetensors(checkpointPath(folder, 12));
+      using file = openSafetensors(`${folder}/ckpts/step0000012.safetensors`);
       assert.equal(file.metadata.step, "12");
+      const manifest = readManifest(checkpointPath(folder, 12));
+      assert.deepEqual([manifest.step, manifest.version], [12, codeVersion()]);
+      assert.match(codeVersion().commit ?? "", /^([0-9a-f]{40})?$/);
     });
   });
 });
@@ -56,7 +65,7 @@ Deno.test("saveCheckpoint() keeps the newest, and nothing of steps that are stil
     save(5, 3);
     assert.deepEqual(listCheckpoints(folder), [5, 2]);
     save(6, 1);
-    assert.deepEqual([...Deno.readDirSync(`${folder}/ckpts`)].map((e) => e.name).sort(), ["notes.txt", "step0000006.safetensors"]);
+    assert.deepEqual(filesOf(folder), ["notes.txt", "step0000006.json", "step0000006.safetensors"]);
     tensors.a.free();
   });
 });
@@ -70,10 +79,16 @@ Deno.test("saveCheckpoint() that fails half way leaves the one before it", () =>
       () => saveCheckpoint(folder, 2, { tensors: { a, b }, state: 2, keep: 1 }),
       /^Error: Cannot write .*step0000002.*freed tensor/,
     );
-    assert.deepEqual([...Deno.readDirSync(`${folder}/ckpts`)].map((e) => e.name), ["step0000001.safetensors"]);
-    Deno.mkdirSync(checkpointPath(folder, 3)); // a folder stands where the file should go: as good as a disk that refuses it
-    assertRefused(() => saveCheckpoint(folder, 3, { tensors: { a }, state: 3, keep: 1 }));
-    Deno.removeSync(checkpointPath(folder, 3));
+    assert.throws(
+      () => saveCheckpoint(folder, 2, { tensors: { a }, state: { scale: Infinity } }),
+      /Cannot write a checkpoint: scale of its state is Infinity/,
+    );
+    assert.deepEqual(filesOf(folder), ["step0000001.json", "step0000001.safetensors"]);
+    for (const name of ["step0000003.safetensors", "step0000003.json"]) {
+      Deno.mkdirSync(`${folder}/ckpts/${name}`); // a folder stands where the file should go: as good as a disk that refuses it
+      assertRefused(() => saveCheckpoint(folder, 3, { tensors: { a }, state: 3, keep: 1 }));
+      Deno.removeSync(`${folder}/ckpts/${name}`);
+    }
     const back = { a: zeros([2]), b: zeros([1]) };
     assert.deepEqual(resume(folder, { ckpt: "latest", tensors: back, ...silent }), { step: 1, state: 1 });
     assert.deepEqual([...back.a.read(), ...back.b.read()], [1, 2, 3]);
@@ -86,20 +101,30 @@ Deno.test("resume() passes over newest checkpoints that cannot be read", () => {
     const a = tensor([0], [1]), said: string[] = [], options = { tensors: { a }, say: (text: string) => said.push(text) };
     assert.equal(resume(folder, { ckpt: "latest", ...options }), null);
     for (const at of [1, 2]) saveCheckpoint(folder, at, { tensors: { a: a.write([at]) }, state: at, keep: 5 });
-    const whole = Deno.readFileSync(checkpointPath(folder, 2));
-    Deno.writeFileSync(checkpointPath(folder, 3), whole.subarray(0, whole.length - 1));
-    Deno.writeFileSync(checkpointPath(folder, 4), new Uint8Array());
+    for (const at of [3, 4, 5, 6]) saveCheckpoint(folder, at, { tensors: { a: a.write([at]) }, state: at, keep: 9 });
+    const tensors = `${folder}/ckpts/step0000003.safetensors`, flipped = Deno.readFileSync(tensors);
+    flipped[flipped.length - 1] ^= 1;
+    Deno.writeFileSync(tensors, flipped);
+    Deno.truncateSync(`${folder}/ckpts/step0000004.safetensors`, 90);
+    Deno.writeTextFileSync(checkpointPath(folder, 5), Deno.readTextFileSync(checkpointPath(folder, 5)).replace('"state": 5', '"state": 6'));
+    Deno.removeSync(`${folder}/ckpts/step0000006.safetensors`);
+    Deno.copyFileSync(checkpointPath(folder, 2), checkpointPath(folder, 7));
+    a.write([0]);
     assert.deepEqual(resume(folder, { ckpt: "latest", ...options }), { step: 2, state: 2 });
     assert.equal(a.item(), 2);
-    assert.deepEqual(said.map((text) => text.match(/^(passing over|resuming from) .*step000000(\d)/)?.slice(1)), [
-      ["passing over", "4"],
-      ["passing over", "3"],
+    assert.deepEqual(said.map((text) => text.match(/^(passing over|resuming from) \S*step000000(\d)/)?.slice(1)), [
+      ...["7", "6", "5", "4", "3"].map((step) => ["passing over", step]),
       ["resuming from", "2"],
     ]);
     assert.deepEqual(resume(folder, { ckpt: "1", ...options }), { step: 1, state: 1 });
     assert.equal(a.item(), 1);
+    for (const step of [1, 2]) Deno.truncateSync(checkpointPath(folder, step), 100);
+    assertRefused(
+      () => resume(folder, { ckpt: "latest", ...options }),
+      "none of its 7 checkpoints is whole, one must be; --ckpt none starts anew",
+    );
     assert.equal(resume(folder, { ckpt: "none", ...options }), null);
-    assertRefused(() => resume(folder, { ckpt: "7", ...options }), "there is no such file");
+    assertRefused(() => resume(folder, { ckpt: "8", ...options }), "there is no such file");
     assertRefused(() => resume(folder, { ckpt: "3", ...options }));
     assert.throws(
       () => resume(folder, { ckpt: "newest", ...options }),
@@ -119,9 +144,21 @@ Deno.test("loadCheckpoint() names the tensor that is missing, extra or of anothe
       refused({ a, b, c: b }, "c is missing, it must be [1] F32");
       refused({ a, b: zeros([1, 1]) }, "b is [1] F32, it must be [1,1] F32");
       refused({ a, b: zeros([1], "bf16") }, "b is [1] F32, it must be [1] BF16");
-      writeSafetensors(path, [{ name: "b", dtype: "F32", shape: [1], bytes: bytesOf(zeros([1])) }]);
-      refused({ b }, "its metadata has no state, it must be a checkpoint that a run wrote");
       assert.deepEqual([...a.read(), ...b.read()], [1, 1, 1]);
     });
+  });
+});
+
+Deno.test("saveCheckpoint() keeps milestones for good, and replaces one of the same step only when the new one is whole", () => {
+  withFolder((folder) => {
+    const a = tensor([1], [1]);
+    for (const at of [10, 15, 20, 25, 30]) saveCheckpoint(folder, at, { tensors: { a }, state: at, keep: 2, milestoneEvery: 20 });
+    assert.deepEqual(listCheckpoints(folder), [30, 25, 20]);
+    a.write([2]);
+    saveCheckpoint(folder, 30, { tensors: { a }, state: "again", keep: 2, milestoneEvery: 20 });
+    assert.deepEqual(filesOf(folder).filter((name) => name.includes("30")), ["step0000030-1.safetensors", "step0000030.json"]);
+    assert.equal(loadCheckpoint(checkpointPath(folder, 30), { a: a.write([0]) }), "again");
+    assert.equal(a.item(), 2);
+    a.free();
   });
 });

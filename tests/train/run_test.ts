@@ -81,15 +81,19 @@ Deno.test("openRun() from an earlier step replaces what the run has of later one
   });
 });
 
-Deno.test("openRun() says when samples and checkpoints are due, and stops on a loss that is no number", () => {
+Deno.test("openRun() says when samples and checkpoints are due, and stops on ten losses in a row that are no numbers", () => {
   withFolder((folder) => {
     const weights = tensor([0], [1]), { run } = open(folder, weights);
     assert.deepEqual([1, 2, 3, 4, 5, 8, 9, 10].filter((done) => run.sampleDue(done)), [1, 4, 8, 10]);
     run.expectFinite(4, { loss: 1, kl: -2 }, () => assert.fail());
-    assert.throws(() => run.expectFinite(4, { loss: 1, kl: NaN }, () => step(() => log(tensor([-1], [1])))), {
+    const bad = () => run.expectFinite(4, { loss: 1, kl: NaN }, () => step(() => log(tensor([-1], [1]))));
+    for (let i = 0; i < 9; i++) bad();
+    run.expectFinite(4, { loss: 1 }, () => assert.fail());
+    for (let i = 0; i < 9; i++) bad();
+    assert.throws(bad, {
       name: "RangeError",
       message:
-        /^Cannot go on: kl is NaN at step 5, it must be finite \(the first op that is not: log \[1\] f32, whose element 0 is NaN\)\. /,
+        /^Cannot go on: kl is NaN at step 5, it must be finite \(the first op that is not: log \[1\] f32, whose element 0 is NaN\), 10 times in a row\. /,
     });
     run.close();
     const never = open(folder, weights, { log: { every: 1, sampleEvery: 0, saveEvery: 0, keep: 1 } });
@@ -114,7 +118,7 @@ async function handles(pid: number, signal: number): Promise<void> {
   throw new Error(`process ${pid} never listened to signal ${signal}`);
 }
 
-for (const [signal, number] of [["SIGINT", 2], ["SIGTERM", 15]] as const) {
+for (const [signal, number] of [["SIGINT", 2], ["SIGTERM", 15], ["SIGUSR1", 10]] as const) {
   Deno.test(`openRun() stops after the step in which ${signal} comes, with a checkpoint, though the loop never pauses`, async () => {
     const folder = Deno.makeTempDirSync({ prefix: "espalier-run-" });
     try {
