@@ -1,5 +1,4 @@
 /** What made a file: the version of the code, of its kernels and of Deno. */
-import project from "../../deno.json" with { type: "json" };
 import { ABI_VERSION } from "../../ffi/kernels.ts";
 
 /** What a checkpoint says of the code that wrote it. */
@@ -13,7 +12,8 @@ export interface CodeVersion {
 
 /** The version of this code. */
 export function codeVersion(): CodeVersion {
-  return { espalier: project.version, commit: readCommit(), kernels: ABI_VERSION, deno: Deno.version.deno };
+  const { version } = JSON.parse(Deno.readTextFileSync(new URL("../../deno.json", import.meta.url)));
+  return { espalier: version, commit: readCommit(), kernels: ABI_VERSION, deno: Deno.version.deno };
 }
 
 /** The commit that is checked out, read without git. */
