@@ -88,8 +88,9 @@ export type { Mesh } from "./lib/mesh/mesh.ts";
 export { curvesHtml, viewerHtml } from "./lib/mesh/viewer.ts";
 
 export { APPEARANCE_CHANNELS, appearanceFeatures } from "./lib/data/appearance.ts";
-export { drawVariation, prepareImage, varyImage } from "./lib/data/condition_image.ts";
-export type { ImageVariation, VariationOptions } from "./lib/data/condition_image.ts";
+export { clearestPictures, conditionPictures, drawConditions, PLAIN_PICTURES } from "./lib/data/condition_batch.ts";
+export type { ConditionPictures, DrawnConditions, PictureVariation } from "./lib/data/condition_batch.ts";
+export { prepareImage } from "./lib/data/condition_image.ts";
 export { clearestView, countViews, holdOut, loadCondition, loadVoxels, markObjects, openDataset } from "./lib/data/dataset.ts";
 export type { DatasetItem } from "./lib/data/dataset.ts";
 export { createEpochSampler } from "./lib/data/epoch_sampler.ts";
@@ -112,6 +113,7 @@ export { prepareDataset } from "./lib/data/prepare.ts";
 export type { PrepareOptions, PrepareSummary } from "./lib/data/prepare.ts";
 export { chance, createRandom, integer, uniform } from "./lib/data/random.ts";
 
+export { balancedGroups } from "./lib/train/balance.ts";
 export {
   byteDistance,
   bytesTensor,
@@ -130,10 +132,21 @@ export {
 } from "./lib/train/batch.ts";
 export { openDeviceFrom, parseTraining, recipeCommand, runRecipe, trainingCommand, UserError } from "./lib/train/cli.ts";
 export type { RunFlags } from "./lib/train/cli.ts";
-export { latentHead, openCondition } from "./lib/train/condition.ts";
+export { dropTokens, encodeDrawn, latentHead, openCondition } from "./lib/train/condition.ts";
 export type { Condition, ConditionConfig } from "./lib/train/condition.ts";
 export { ConfigError, overlay } from "./lib/train/config.ts";
 export type { Json } from "./lib/train/config.ts";
+export {
+  BATCH_SCHEMA,
+  CONDITION_SCHEMA,
+  FLOW_DEFAULTS,
+  FLOW_SCHEMA,
+  PRECISION_SCHEMA,
+  SAMPLER_DEFAULTS,
+  SAMPLER_SCHEMA,
+  trellisFlow,
+} from "./lib/train/flow_config.ts";
+export type { FlowSampler, FlowSettings } from "./lib/train/flow_config.ts";
 export { readMetrics } from "./lib/train/metrics.ts";
 export { loadPipeline, savePipeline } from "./lib/train/pipeline.ts";
 export type { Pipeline, PipelineToSave } from "./lib/train/pipeline.ts";

@@ -18,11 +18,7 @@ export interface SsFlowConfig {
   model: e.SsFlowArgs;
   /** The encoder of the condition picture. */
   condition: e.ConditionConfig;
-  flow: {
-    sigmaMin: number;
-    schedule: e.TimeSchedule;
-    /** How often the condition is dropped, so that guidance can be used. */
-    pUncond: number;
+  flow: e.FlowSettings & {
     /** Whether latents are scaled to mean 0 and deviation 1 by channel. */
     normalize: boolean;
   };
@@ -32,8 +28,8 @@ export interface SsFlowConfig {
    * What makes more of few objects: mirrored ones with mirrored pictures, half of the time; pictures moved by up to `shift` of their side; colour
    * channels brighter or darker by up to `gain`, and exchanged in a part `exchange` of the pictures.
    */
-  augment: e.VariationOptions & { gain: number };
-  sampler: { steps: number; cfgStrength: number; cfgInterval: [number, number]; rescaleT: number };
+  augment: e.PictureVariation;
+  sampler: e.FlowSampler;
   steps: number;
   seed: number;
   precision: "auto" | "f32" | "f16" | "bf16";
@@ -42,10 +38,8 @@ export interface SsFlowConfig {
   log: e.LogConfig;
 }
 
-const SAMPLER: SsFlowConfig["sampler"] = { steps: 25, cfgStrength: 3, cfgInterval: [0.5, 1], rescaleT: 3 };
-const FLOW: SsFlowConfig["flow"] = { sigmaMin: 1e-5, schedule: { name: "logitNormal", mean: 1, std: 1 }, pUncond: 0.1, normalize: true };
+const FLOW: SsFlowConfig["flow"] = { ...e.FLOW_DEFAULTS, normalize: true };
 const NO_GUESS: SsFlowConfig["guess"] = { weight: 0, alone: 0 };
-const NO_AUGMENT: SsFlowConfig["augment"] = { mirror: false, shift: 0, gain: 0, exchange: 0 };
 const MODEL = {
   in_channels: 8,
   out_channels: 8,
@@ -65,8 +59,8 @@ export const SS_FLOW_SIZES: Record<string, SsFlowConfig> = {
     condition: { encoder: "patch", image_size: 64, patch_size: 8, channels: 128, num_blocks: 2, num_heads: 4 },
     flow: { ...FLOW, schedule: { name: "logitNormal", mean: 0.5, std: 1 } },
     guess: NO_GUESS,
-    augment: NO_AUGMENT,
-    sampler: SAMPLER,
+    augment: e.PLAIN_PICTURES,
+    sampler: e.SAMPLER_DEFAULTS,
     steps: 600,
     seed: 0,
     precision: "auto",
@@ -94,7 +88,7 @@ export const SS_FLOW_SIZES: Record<string, SsFlowConfig> = {
     flow: FLOW,
     guess: { weight: 1, alone: 3000 },
     augment: { mirror: true, shift: 1 / 16, gain: 0.3, exchange: 0.3 },
-    sampler: SAMPLER,
+    sampler: e.SAMPLER_DEFAULTS,
     steps: 8000,
     seed: 0,
     precision: "auto",
@@ -109,8 +103,8 @@ export const SS_FLOW_SIZES: Record<string, SsFlowConfig> = {
     condition: { encoder: "dinov2_vitl14_reg", weights: "dinov2_vitl14_reg.safetensors", image_size: 518 },
     flow: { ...FLOW, normalize: false },
     guess: NO_GUESS,
-    augment: NO_AUGMENT,
-    sampler: { ...SAMPLER, cfgStrength: 5 },
+    augment: e.PLAIN_PICTURES,
+    sampler: { ...e.SAMPLER_DEFAULTS, cfgStrength: 5 },
     steps: 1_000_000,
     seed: 0,
     precision: "auto",
@@ -124,19 +118,8 @@ const SCHEMA: z.ZodType<SsFlowConfig> = z.strictObject({
   data: z.strictObject({ root: z.string(), resolution: e.COUNT, holdOut: z.int().min(0), minAestheticScore: z.number().nullable() }),
   vae: z.string(),
   model: e.SS_FLOW_ARGS,
-  condition: z.discriminatedUnion("encoder", [
-    e.PATCH_ENCODER_ARGS.extend({ encoder: z.literal("patch") }),
-    z.strictObject({ encoder: z.literal("dinov2_vitl14_reg"), weights: z.string(), image_size: e.COUNT }),
-  ]),
-  flow: z.strictObject({
-    sigmaMin: z.number().min(0),
-    schedule: z.discriminatedUnion("name", [
-      z.strictObject({ name: z.literal("uniform") }),
-      z.strictObject({ name: z.literal("logitNormal"), mean: z.number(), std: z.number().positive() }),
-    ]),
-    pUncond: z.number().min(0).max(1),
-    normalize: z.boolean(),
-  }),
+  condition: e.CONDITION_SCHEMA,
+  flow: e.FLOW_SCHEMA.extend({ normalize: z.boolean() }),
   guess: z.strictObject({ weight: z.number().min(0), alone: z.int().min(0) }),
   augment: z.strictObject({
     mirror: z.boolean(),
@@ -144,16 +127,11 @@ const SCHEMA: z.ZodType<SsFlowConfig> = z.strictObject({
     gain: z.number().min(0).max(1),
     exchange: z.number().min(0).max(1),
   }),
-  sampler: z.strictObject({
-    steps: e.COUNT,
-    cfgStrength: z.number(),
-    cfgInterval: z.tuple([z.number(), z.number()]),
-    rescaleT: z.number().positive(),
-  }),
+  sampler: e.SAMPLER_SCHEMA,
   steps: e.COUNT,
   seed: z.int().min(0),
-  precision: z.enum(["auto", "f32", "f16", "bf16"]),
-  batch: z.strictObject({ size: e.COUNT, split: e.COUNT }),
+  precision: e.PRECISION_SCHEMA,
+  batch: e.BATCH_SCHEMA,
   optimizer: e.OPTIMIZER_SCHEMA,
   log: e.LOG_SCHEMA,
 });
@@ -161,27 +139,10 @@ const SCHEMA: z.ZodType<SsFlowConfig> = z.strictObject({
 /** TRELLIS's image-conditioned SS-flow config in our terms. */
 function fromTrellis(json: e.Json): e.Json {
   const config = e.readTrellisConfig(json), { args: data } = config.dataset;
-  const { image_cond_model, t_schedule, sigma_min, p_uncond } = config.trainer.args;
-  if (
-    config.trainer.name !== "ImageConditionedFlowMatchingCFGTrainer" || (image_cond_model ?? "dinov2_vitl14_reg") !== "dinov2_vitl14_reg"
-  ) {
-    throw new e.ConfigError(
-      `Cannot use the TRELLIS config: its trainer is ${config.trainer.name} on ${image_cond_model}, it must be ImageConditionedFlowMatchingCFGTrainer on dinov2_vitl14_reg`,
-    );
-  }
-  const schedule = t_schedule as { name: string; args?: { mean?: number; std?: number } } | undefined;
-  return e.overlay(e.trellisTrainer(config), {
+  return e.overlay(e.overlay(e.trellisTrainer(config), e.trellisFlow(config, "ImageConditionedFlowMatchingCFGTrainer")), {
     model: e.trellisModel(config, "SparseStructureFlowModel"),
     data: { minAestheticScore: data.min_aesthetic_score ?? 5 },
-    condition: { encoder: "dinov2_vitl14_reg", weights: "dinov2_vitl14_reg.safetensors", image_size: data.image_size ?? 518 },
-    flow: {
-      sigmaMin: sigma_min ?? 1e-5,
-      pUncond: p_uncond ?? 0.1,
-      normalize: false,
-      schedule: schedule?.name === "uniform"
-        ? { name: "uniform" }
-        : { name: "logitNormal", mean: schedule?.args?.mean ?? 0, std: schedule?.args?.std ?? 1 },
-    },
+    flow: { normalize: false },
   });
 }
 
@@ -223,9 +184,7 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile 
       `Cannot train: the VAE's latents have ${x0[0].length} values, model.resolution and in_channels need ${C * r ** 3}`,
     );
   }
-  const views = train.map((item) => e.countViews(item)), most = views.reduce((a, b) => Math.max(a, b), 1);
-  const picture = e.remember((key) => e.toBytes(e.loadCondition(train[Math.floor(key / most)], key % most, S)));
-  const testedPictures = tested.map((item) => e.loadCondition(item, e.clearestView(item), S));
+  const pictures = e.conditionPictures(train, S), testedPictures = e.clearestPictures(tested, S);
 
   const dtype = e.trainingDtype(c.precision, c.model.use_fp16 ?? false);
   const opened = e.openCondition(c.condition, c.precision);
@@ -295,24 +254,18 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile 
     const host = e.createRandom(c.seed, i), terms: Record<string, number>[] = [];
     for (const [part, indices] of e.splitEvenly(sampler.next(c.batch.size), c.batch.split).entries()) {
       const B = indices.length, times = e.drawTimes(c.flow.schedule, B, host);
-      const shown = indices.map((k) => picture(k * most + e.integer(host, 0, views[k] - 1)));
-      const kept = Float32Array.from({ length: B }, () => host() < c.flow.pUncond ? 0 : 1);
-      const varied = indices.map(() => e.drawVariation(c.augment, S, host));
-      const gains = indices.flatMap(() =>
-        [0, 1, 2].map(() => c.augment.gain ? e.uniform(host, 1 - c.augment.gain, 1 + c.augment.gain) : 1)
-      );
-      const images = shown.map((bytes, b) => e.varyImage(bytes, S, varied[b]));
+      const drawn = e.drawConditions(pictures, indices, { pUncond: c.flow.pUncond, augment: c.augment, random: host });
       const pass = () =>
         e.step(() => {
           const random = e.stepGenerator(c.seed, i * c.batch.split + part), scale = optimizer.lossScale() * B / c.batch.size;
-          const data = e.tensor(e.joinFloats(indices.map((k, b) => (varied[b].mirror ? mirroredX0 : x0)[k])), [B, C, r, r, r]);
-          const tokens = condition.encode(e.mul(e.bytesTensor(images, [B, 3, S, S]), e.tensor(gains, [B, 3, 1, 1])));
+          const data = e.tensor(e.joinFloats(indices.map((k, b) => (drawn.variations[b].mirror ? mirroredX0 : x0)[k])), [B, C, r, r, r]);
+          const tokens = e.encodeDrawn(condition, drawn);
           const guess = head && e.mse(head.guess(optimizer.params.guess!, tokens), data);
           if (guess && i < c.guess.alone) {
             e.backward(e.mul(guess, scale));
             return e.readScalars({ loss: guess, guess });
           }
-          const { v, velocity } = forward(data, random.normal(data.shape), times, e.mul(tokens, e.tensor(kept, [B, 1, 1])));
+          const { v, velocity } = forward(data, random.normal(data.shape), times, e.dropTokens(tokens, drawn.kept));
           const loss = e.mse(v, velocity);
           e.backward(e.mul(guess ? e.add(loss, e.mul(guess, c.guess.weight)) : loss, scale));
           const rows = e.noGrad(() => e.mseRows(v, velocity)).read();
@@ -327,10 +280,10 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile 
     run.log.step(i + 1, { ...values, ...update, ...held }, c.batch.size);
     if (run.sampleDue(i + 1)) {
       const shown = (heldOut.length ? heldOut : train).slice(0, 8);
-      const pictures = shown.map((item) => e.loadCondition(item, e.clearestView(item), S)), made = generate(model, condition, pictures);
+      const seen = e.clearestPictures(shown, S), made = generate(model, condition, seen);
       const columns = shown.map((item, k) => {
         const truth = e.voxelsAbove(e.loadVoxels(item, R), R);
-        return [e.conditionPicture(pictures[k], S), e.voxelPicture(truth, R), e.voxelPicture(made[k], R)];
+        return [e.conditionPicture(seen[k], S), e.voxelPicture(truth, R), e.voxelPicture(made[k], R)];
       });
       run.log.image(i + 1, "generated", e.columnsOf(columns));
     }
@@ -340,9 +293,7 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile 
   const averaged = optimizer.averaged(), folder = `${output}/models`;
   const flow = { ...model, params: averaged.flow }, trained = condition.withParameters(averaged.image);
   e.savePipeline(folder, { flow, decoder: vae.decoder, condition: trained, normalization, sampler: c.sampler, sigmaMin: c.flow.sigmaMin });
-  const iou = heldOut.length
-    ? evaluate(heldOut, train, (pictures) => generate(flow, trained, pictures), { R, S, views, most, picture })
-    : null;
+  const iou = heldOut.length ? evaluate(heldOut, train, (list) => generate(flow, trained, list), { R, pictures }) : null;
   if (iou) {
     run.log.record(c.steps, { iou_generated: iou.generated, iou_nearest: iou.nearest });
     run.log.say(
@@ -363,9 +314,9 @@ function evaluate(
   heldOut: e.DatasetItem[],
   train: e.DatasetItem[],
   generate: (pictures: Float32Array[]) => Int32Array[],
-  { R, S, views, most, picture }: { R: number; S: number; views: number[]; most: number; picture: (key: number) => Uint8Array },
+  { R, pictures: { size, views, picture } }: { R: number; pictures: e.ConditionPictures },
 ): { generated: number; nearest: number; objects: number } {
-  const pictures = heldOut.map((item) => e.loadCondition(item, e.clearestView(item), S)), made = generate(pictures);
+  const pictures = e.clearestPictures(heldOut, size), made = generate(pictures);
   const voxels = (item: e.DatasetItem): Int32Array => e.voxelsAbove(e.loadVoxels(item, R), R);
   let generated = 0, nearest = 0;
   heldOut.forEach((item, k) => {
@@ -373,7 +324,7 @@ function evaluate(
     let nearestItem = train[0], least = Infinity;
     train.forEach((item, j) => {
       for (let v = 0; v < views[j]; v++) {
-        const distance = e.byteDistance(wanted, picture(j * most + v), least);
+        const distance = e.byteDistance(wanted, picture(j, v), least);
         if (distance < least) [nearestItem, least] = [item, distance];
       }
     });

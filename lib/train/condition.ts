@@ -9,12 +9,13 @@ import {
   volumeHead,
   volumeHeadSpec,
 } from "../models/patch_encoder.ts";
+import { mul } from "../ops/elementwise.ts";
 import type { LinearSpec } from "../nn/linear.ts";
 import type { Parameters } from "../nn/parameters.ts";
 import type { FloatDType } from "../tensor/dtype.ts";
 import { noGrad } from "../tensor/tape.ts";
-import type { Tensor } from "../tensor/tensor.ts";
-import { trainingDtype } from "./batch.ts";
+import { type Tensor, tensor } from "../tensor/tensor.ts";
+import { bytesTensor, trainingDtype } from "./batch.ts";
 
 /** Which encoder, and its size. */
 export type ConditionConfig =
@@ -91,4 +92,15 @@ export function latentHead(config: ConditionConfig, { channels, resolution }: { 
     spec: volumeHeadSpec(config, channels, resolution),
     guess: (params, tokens) => volumeHead(params, config, tokens, resolution),
   };
+}
+
+/** Tokens [B, M, channels] of B pictures [3, S, S] in bytes, whose colour channels are multiplied by `gains` [B, 3]. */
+export function encodeDrawn(condition: Condition, { images, gains }: { images: Uint8Array[]; gains: number[] }): Tensor {
+  const B = images.length, S = condition.config.image_size;
+  return condition.encode(mul(bytesTensor(images, [B, 3, S, S]), tensor(gains, [B, 3, 1, 1])));
+}
+
+/** Tokens [B, M, channels] times kept [B]: those of a dropped condition are zeros. */
+export function dropTokens(tokens: Tensor, kept: Float32Array<ArrayBuffer>): Tensor {
+  return mul(tokens, tensor(kept, [kept.length, 1, 1]));
 }
