@@ -1,5 +1,5 @@
 /** Makes a dataset on disk of a folder of GLB, glTF and OBJ files, or of the built-in generator's objects: voxels and views of each. */
-import { Command } from "commander";
+import { Command, Option } from "commander";
 import { formatSeconds, hasCuda, prepareDataset, type PrepareOptions, type PrepareSummary, runRecipe, startProgress } from "../mod.ts";
 
 interface Flags {
@@ -8,6 +8,8 @@ interface Flags {
   objects: number;
   views: number;
   size: number;
+  renders?: number;
+  renderSize: number;
   resolution: number;
   features?: string;
   rank: number;
@@ -26,7 +28,12 @@ function parseFlags(): Flags {
     .option("--input <folder>", "GLB, glTF and OBJ files, folders below included (default: the built-in generator)")
     .option("--objects <count>", "objects of the generator", Number, 64)
     .option("--views <count>", "condition views of each object, 0 for none", Number, 24)
-    .option("--size <pixels>", "size of a view", Number, 512)
+    .option("--size <pixels>", "size of a condition view", Number, 512)
+    .addOption(
+      new Option("--renders [count]", "views of each object to train the decoders of structured latents on (without a number 150)")
+        .argParser(Number).preset(150),
+    )
+    .option("--render-size <pixels>", "size of one of those", Number, 512)
     .option("--resolution <voxels>", "voxels along a side", Number, 64)
     .option("--features <names>", "voxel features to encode structured latents from, with commas between them: appearance")
     .option("--rank <rank>", "this process's part of the objects", Number, Number(Deno.env.get("RANK") ?? 0))

@@ -25,8 +25,12 @@ export interface PrepareOptions {
   objects?: number;
   /** Condition views of each object, 0 for none; by default 24. */
   views?: number;
-  /** Pixels across and down of a view; by default 512. */
+  /** Pixels across and down of a condition view; by default 512. */
   size?: number;
+  /** Views of each object to train decoders on, and its mesh beside them, 0 for none; by default 0. TRELLIS makes 150. */
+  renders?: number;
+  /** Pixels across and down of those; by default 512. */
+  renderSize?: number;
   /** Voxels along a side; by default 64. */
   resolution?: number;
   /** Voxel features to make; by default none. */
@@ -107,7 +111,7 @@ function expectWritable(root: string): void {
 }
 
 /**
- * Makes or completes the dataset `output`: voxels, condition views and metadata.csv (training layout of TRELLIS). Objects that are complete are
+ * Makes or completes the dataset `output`: voxels, views and metadata.csv (training layout of TRELLIS). Objects that are complete are
  * left as they are; those that cannot be used are named in metadata.csv with the reason. Throws only where nothing can go on: no input, a
  * dataset that cannot be written.
  */
@@ -118,6 +122,8 @@ export async function prepareDataset(options: PrepareOptions): Promise<PrepareSu
     objects = 64,
     views = 24,
     size = 512,
+    renders = 0,
+    renderSize = 512,
     resolution = 64,
     rank = 0,
     worldSize = 1,
@@ -131,6 +137,8 @@ export async function prepareDataset(options: PrepareOptions): Promise<PrepareSu
   expectWhole("objects", objects, 1, 1e7);
   expectWhole("views", views, 0, 999);
   expectWhole("size", size, 1, 4096);
+  expectWhole("renders", renders, 0, 999);
+  expectWhole("renderSize", renderSize, 1, 4096);
   expectWhole("resolution", resolution, 1, 256);
   expectWhole("worldSize", worldSize, 1, 1e6);
   const unknown = features.find((name) => !FEATURE_NAMES.includes(name));
@@ -142,7 +150,7 @@ export async function prepareDataset(options: PrepareOptions): Promise<PrepareSu
   await mergeRecords(output); // what a run that was cut off left
 
   const share = all.slice(Math.floor(all.length * rank / worldSize), Math.floor(all.length * (rank + 1) / worldSize));
-  const asset: AssetOptions = { output, views, size, resolution, features, seed, device };
+  const asset: AssetOptions = { output, views, size, renders, renderSize, resolution, features, seed, device };
   const summary: PrepareSummary = { total: share.length, made: 0, skipped: 0, failed: [], duplicates: [] };
   const rows = new Map<string, MetadataRow>(), record = `prepared_${rank}_of_${worldSize}`;
   let flushed = performance.now();

@@ -1,17 +1,16 @@
 /** One object's way into a dataset: voxels, condition views, and what metadata.csv says of it. */
 import { dirname } from "node:path";
-import { writeFileAtomic } from "../io/atomic.ts";
-import { writePng } from "../io/image.ts";
-import { readVoxels, writeVoxels } from "../io/ply.ts";
-import { conditionCameras, frameOf } from "../render/camera.ts";
-import { type Normalized, normalizeMesh, type RenderMesh } from "../render/mesh.ts";
-import { renderMesh } from "../render/render_mesh.ts";
+import { readVoxels, writePly, writeVoxels } from "../io/ply.ts";
+import { type Camera, conditionCameras, renderCameras } from "../render/camera.ts";
+import { normalizeMesh, type RenderMesh } from "../render/mesh.ts";
 import { occupiedVoxels, voxelize } from "../render/voxelize.ts";
 import type { OpenDevice } from "../tensor/device.ts";
 import { DEFAULT_IMPORT_LIMITS } from "./import_files.ts";
 import { importMesh } from "./import_mesh.ts";
-import { type AssetPaths, assetPaths, viewName } from "./layout.ts";
+import { type AssetPaths, assetPaths, type RenderPaths, type ViewPaths } from "./layout.ts";
 import type { MetadataRow } from "./metadata.ts";
+import { OutputError, writing } from "./output_error.ts";
+import { hasViews, writeViews } from "./prepare_views.ts";
 import { appearanceFeatures } from "./appearance.ts";
 import { readFeatures, writeFeatures } from "./latents.ts";
 import { proceduralObject } from "./procedural.ts";
@@ -32,8 +31,12 @@ export interface AssetOptions {
   output: string;
   /** Condition views; 0 makes none. */
   views: number;
-  /** Pixels across and down of a view. */
+  /** Pixels across and down of a condition view. */
   size: number;
+  /** Views to train decoders on, and the mesh beside them; by default none. */
+  renders?: number;
+  /** Pixels across and down of those; by default 512. */
+  renderSize?: number;
   /** Voxels along a side. */
   resolution: number;
   /** Voxel features. */
@@ -48,19 +51,6 @@ export interface AssetOptions {
 export interface AssetResult {
   row: MetadataRow;
   skipped: boolean;
-}
-
-/** The dataset cannot be written (a full disk, a folder without permission): no object will fare better. */
-export class OutputError extends Error {
-  override name = "OutputError";
-}
-
-function writing<T>(write: () => T): T {
-  try {
-    return write();
-  } catch (error) {
-    throw new OutputError((error as Error).message, { cause: error });
-  }
 }
 
 async function sha256Of(source: AssetSource): Promise<string> {
@@ -84,19 +74,6 @@ function countVoxels(path: string, resolution: number): number | undefined {
   }
 }
 
-/** Whether the views are all there at the size wanted; transforms.json is written last, so it vouches for the pictures. */
-function hasViews(paths: AssetPaths, { views, size }: AssetOptions): boolean {
-  try {
-    const { frames } = JSON.parse(Deno.readTextFileSync(paths.transforms));
-    if (!Array.isArray(frames) || frames.length !== views) return false;
-    using file = Deno.openSync(paths.view(0));
-    const header = new Uint8Array(24);
-    return file.readSync(header) === 24 && new DataView(header.buffer).getUint32(16) === size; // IHDR's width
-  } catch {
-    return false;
-  }
-}
-
 /** Whether the features are there, on as many voxels. */
 function hasFeatures(path: string, voxels: number | undefined): boolean {
   try {
@@ -106,32 +83,32 @@ function hasFeatures(path: string, voxels: number | undefined): boolean {
   }
 }
 
-function cameraRandom(seed: number, sha256: string): () => number {
-  return createRandom(seed, 3, ...Array.from({ length: 4 }, (_, i) => parseInt(sha256.slice(i * 8, i * 8 + 8), 16)));
+/** Draws the cameras of an object; `use` tells condition views (3) from training views (4). */
+function cameraRandom(seed: number, use: number, sha256: string): () => number {
+  return createRandom(seed, use, ...Array.from({ length: 4 }, (_, i) => parseInt(sha256.slice(i * 8, i * 8 + 8), 16)));
 }
 
-function renderViews({ mesh, scale, offset }: Normalized<RenderMesh>, sha256: string, options: AssetOptions): void {
-  const paths = assetPaths(options.output, sha256), cameras = conditionCameras(options.views, cameraRandom(options.seed, sha256));
-  const views = renderMesh(mesh, cameras, { size: options.size, device: options.device });
-  writing(() => {
-    removeIfThere(paths.transforms);
-    Deno.mkdirSync(paths.views, { recursive: true });
-    views.forEach(({ rgba }, i) => writePng(paths.view(i), { width: options.size, height: options.size, channels: 4, data: rgba }));
-    const frames = cameras.map((camera, i) => frameOf(camera, viewName(i)));
-    const text = JSON.stringify({ aabb: [[-0.5, -0.5, -0.5], [0.5, 0.5, 0.5]], scale, offset, frames }, null, 1);
-    writeFileAtomic(paths.transforms, new TextEncoder().encode(text));
-    for (let i = views.length; removeIfThere(paths.view(i)); i++);
-  });
+/** A set of views of an object: which folder, how many and how large, and from where. */
+interface ViewSet {
+  paths: ViewPaths;
+  views: number;
+  size: number;
+  cameras: () => Camera[];
 }
 
-function removeIfThere(path: string): boolean {
-  try {
-    Deno.removeSync(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
+function conditionViews({ views, size, seed }: AssetOptions, { views: folder, transforms, view }: AssetPaths, sha256: string): ViewSet {
+  return { paths: { folder, transforms, view }, views, size, cameras: () => conditionCameras(views, cameraRandom(seed, 3, sha256)) };
+}
+
+function trainingViews({ renders = 0, renderSize = 512, seed }: AssetOptions, { renders: paths }: AssetPaths, sha256: string): ViewSet {
+  return { paths, views: renders, size: renderSize, cameras: () => renderCameras(renders, cameraRandom(seed, 4, sha256)) };
+}
+
+function writeMesh({ folder, mesh }: RenderPaths, { positions, triangles }: RenderMesh): void {
+  const axis = (d: number): Float32Array<ArrayBuffer> =>
+    Float32Array.from({ length: positions.length / 3 }, (_, i) => positions[3 * i + d]);
+  Deno.mkdirSync(folder, { recursive: true });
+  writePly(mesh, { vertex: { x: axis(0), y: axis(1), z: axis(2) }, faces: triangles });
 }
 
 function rowOf(source: AssetSource, sha256: string): MetadataRow {
@@ -148,17 +125,18 @@ function makeFeatures(mesh: RenderMesh, paths: AssetPaths, R: number, names: rea
 }
 
 /**
- * Makes what is missing of one object: `voxels/<sha256>.ply`, `renders_cond/<sha256>/`, `features/<name>/<sha256>.npz`. An object that cannot be used gives a row with the
- * reason in `error`; only a dataset that cannot be written throws ({@linkcode OutputError}).
+ * Makes what is missing of one object: `voxels/<sha256>.ply`, `renders_cond/<sha256>/`, `renders/<sha256>/`, `features/<name>/<sha256>.npz`. An
+ * object that cannot be used gives a row with the reason in `error`; only a dataset that cannot be written throws ({@linkcode OutputError}).
  */
 export async function prepareAsset(source: AssetSource, options: AssetOptions): Promise<AssetResult> {
   const sha256 = await sha256Of(source), paths = assetPaths(options.output, sha256);
   const row = rowOf(source, sha256);
   try {
     let count = countVoxels(paths.voxels, options.resolution);
-    const rendered = options.views === 0 || hasViews(paths, options), names = options.features ?? [];
+    const sets = [conditionViews(options, paths, sha256), trainingViews(options, paths, sha256)], names = options.features ?? [];
+    const unseen = sets.filter((set) => set.views > 0 && !hasViews(set.paths, set));
     const missing = names.filter((name) => !hasFeatures(paths.features(name), count));
-    const skipped = count !== undefined && rendered && missing.length === 0;
+    const skipped = count !== undefined && unseen.length === 0 && missing.length === 0;
     if (!skipped) {
       const raw = "path" in source ? await importMesh(source.path) : proceduralObject(source.seed, source.index).mesh;
       const normalized = normalizeMesh(raw);
@@ -170,19 +148,23 @@ export async function prepareAsset(source: AssetSource, options: AssetOptions): 
         });
         count = voxels.length / 3;
       }
-      if (!rendered) renderViews(normalized, sha256, options);
+      for (const { paths: to, cameras, size } of unseen) {
+        if (to === paths.renders) writing(() => writeMesh(paths.renders, normalized.mesh));
+        writeViews(to, normalized, cameras(), { size, device: options.device });
+      }
       if (missing.length) makeFeatures(normalized.mesh, paths, options.resolution, missing);
     }
     for (const name of names) row[`feature_${name}`] = "True";
     if (options.views > 0) row.cond_rendered = "True";
+    if (options.renders) row.rendered = "True";
     return { skipped, row: { ...row, voxelized: "True", num_voxels: String(count) } };
   } catch (error) {
     if (error instanceof OutputError) throw error;
-    return { skipped: false, row: { ...row, cond_rendered: "False", error: (error as Error).message } };
+    return { skipped: false, row: { ...row, rendered: "False", cond_rendered: "False", error: (error as Error).message } };
   }
 }
 
 /** The row of an object that its worker did not survive. */
 export async function lostRow(source: AssetSource, reason: string): Promise<MetadataRow> {
-  return { ...rowOf(source, await sha256Of(source)), cond_rendered: "False", error: reason };
+  return { ...rowOf(source, await sha256Of(source)), rendered: "False", cond_rendered: "False", error: reason };
 }

@@ -1,6 +1,7 @@
 /** A process of its own for preparing objects: one that crashes, hangs or runs out of memory takes only its object with it. */
 import { openDevice } from "../tensor/device.ts";
-import { type AssetOptions, type AssetResult, type AssetSource, OutputError, prepareAsset } from "./prepare_asset.ts";
+import { OutputError } from "./output_error.ts";
+import { type AssetOptions, type AssetResult, type AssetSource, prepareAsset } from "./prepare_asset.ts";
 
 /** What a worker answers, a line of JSON each. */
 export type WorkerAnswer = { ready: true } | { result: AssetResult } | { fatal: string };

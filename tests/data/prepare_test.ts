@@ -5,10 +5,13 @@ import { readFeatures } from "../../lib/data/latents.ts";
 import { assetPaths, viewName } from "../../lib/data/layout.ts";
 import { readMetadata } from "../../lib/data/metadata.ts";
 import { prepareDataset, type PrepareOptions } from "../../lib/data/prepare.ts";
-import { lostRow, OutputError, prepareAsset } from "../../lib/data/prepare_asset.ts";
+import { OutputError } from "../../lib/data/output_error.ts";
+import { lostRow, prepareAsset } from "../../lib/data/prepare_asset.ts";
 import { startWorker, WorkerLost } from "../../lib/data/prepare_worker.ts";
 import { readImage } from "../../lib/io/image.ts";
-import { cameraOf } from "../../lib/render/camera.ts";
+import { readPly } from "../../lib/io/ply.ts";
+import { type Camera, cameraOf, projectPoint } from "../../lib/render/camera.ts";
+import { assertClose } from "../check.ts";
 import { CUBE_OBJ, glb, square, withFolder } from "./assets.ts";
 
 const SMALL: Omit<PrepareOptions, "output"> = { views: 3, size: 40, resolution: 16, workers: 0, device: "cpu" };
@@ -83,6 +86,38 @@ Deno.test("prepareDataset() makes the layout, quarantines what is broken, and le
     assert.deepEqual(await prepareDataset(options).then(({ made, skipped }) => [made, skipped]), [2, 0]);
     assert.deepEqual(await prepareDataset({ ...options, views: 2 }).then(({ made, skipped }) => [made, skipped]), [2, 0]);
     assert.deepEqual([...Deno.readDirSync(paths.views)].map((e) => e.name).sort(), ["000.png", "001.png", "transforms.json"]);
+  });
+});
+
+Deno.test("prepareDataset() makes training views with the mesh beside them, and leaves those that are complete alone", async () => {
+  await withFolder({ "in/cube.obj": CUBE_OBJ }, async (folder) => {
+    const options = { ...SMALL, views: 0, renders: 17, renderSize: 24, input: join(folder, "in"), output: join(folder, "out") };
+    assert.equal((await prepareDataset(options)).made, 1);
+    const [row] = readMetadata(options.output).values(), { renders } = assetPaths(options.output, row.sha256);
+    assert.deepEqual([row.rendered, row.cond_rendered ?? ""], ["True", ""]);
+    const { frames, aabb } = JSON.parse(Deno.readTextFileSync(renders.transforms)), cameras = frames.map(cameraOf) as Camera[];
+    assert.deepEqual([frames.length, aabb], [17, [[-0.5, -0.5, -0.5], [0.5, 0.5, 0.5]]]);
+    for (const { fov, cameraToWorld: m } of cameras) {
+      assertClose("camera", [fov, Math.hypot(m[0][3], m[1][3], m[2][3])], [40 * Math.PI / 180, 2], { rtol: 1e-6 });
+    }
+    assert.ok(cameras.filter(({ cameraToWorld: m }) => m[2][3] > 0).length >= 12, "three quarters are seen from above");
+    cameras.forEach((camera, i) => {
+      const { width, channels, data } = readImage(renders.view(i)), { u, v } = projectPoint(camera, [0, 0, 0]);
+      assert.deepEqual([width, channels, data[(Math.floor(v * 24) * 24 + Math.floor(u * 24)) * 4 + 3]], [24, 4, 255]);
+    });
+    const { vertex, face } = readPly(renders.mesh).elements;
+    assert.deepEqual([vertex.count, face.count, Math.max(...vertex.columns.z)], [8, 12, 0.5]);
+    const before = filesOf(options.output);
+    delete before[join(options.output, "metadata.csv")];
+    assert.equal((await prepareDataset(options)).skipped, 1);
+    const after = filesOf(options.output);
+    for (const [path, time] of Object.entries(before)) assert.equal(after[path], time, path);
+    assert.deepEqual(await prepareDataset({ ...options, renders: 3 }).then(({ made }) => made), 1);
+    assert.deepEqual([...Deno.readDirSync(renders.folder)].map(({ name }) => name).sort(), [
+      ...[0, 1, 2].map(viewName),
+      "mesh.ply",
+      "transforms.json",
+    ]);
   });
 });
 
