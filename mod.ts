@@ -123,6 +123,7 @@ export {
   inGroups,
   joinFloats,
   meanOf,
+  microBatches,
   normalizeChannels,
   readScalars,
   splitEvenly,
@@ -130,7 +131,15 @@ export {
   toBytes,
   trainingDtype,
 } from "./lib/train/batch.ts";
-export { openDeviceFrom, parseTraining, recipeCommand, runRecipe, trainingCommand, UserError } from "./lib/train/cli.ts";
+export {
+  openDeviceFrom,
+  openTrainingDevice,
+  parseTraining,
+  recipeCommand,
+  runRecipe,
+  trainingCommand,
+  UserError,
+} from "./lib/train/cli.ts";
 export type { RunFlags } from "./lib/train/cli.ts";
 export { dropTokens, encodeDrawn, latentHead, openCondition } from "./lib/train/condition.ts";
 export type { Condition, ConditionConfig } from "./lib/train/condition.ts";

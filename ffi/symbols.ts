@@ -4,6 +4,14 @@ export const OPS = {
   k_cast_fwd: { parameters: ["u64", "u64", "i64", "i32", "i32", "u64"], result: "i32" },
   k_accumulate_fwd: { parameters: ["u64", "u64", "u64", "i64", "i32", "i32", "u64"], result: "i32" },
   k_fill_fwd: { parameters: ["u64", "i64", "f32", "i32", "u64"], result: "i32" },
+  k_collective_listen: { parameters: ["buffer", "u64", "i32", "i32", "u64", "f64"], result: "i32", optional: true },
+  k_collective_accept: { parameters: ["u64"], result: "i32", optional: true },
+  k_collective_connect: { parameters: ["buffer", "u64", "i32", "i32", "i32", "u64", "f64"], result: "i32", optional: true },
+  k_collective_close: { parameters: ["u64"], result: "i32", optional: true },
+  k_all_reduce_fwd: { parameters: ["u64", "u64", "u64", "i64", "i32", "i32", "u64"], result: "i32", optional: true },
+  k_reduce_scatter_fwd: { parameters: ["u64", "u64", "u64", "i64", "i32", "i32", "u64"], result: "i32", optional: true },
+  k_all_gather_fwd: { parameters: ["u64", "u64", "u64", "i64", "i32", "u64"], result: "i32", optional: true },
+  k_broadcast_fwd: { parameters: ["u64", "u64", "u64", "i64", "i32", "i32", "u64"], result: "i32", optional: true },
   k_conv3d_fwd_workspace: { parameters: ["buffer", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32"], result: "i32" },
   k_conv3d_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
   k_conv3d_bwd_input_workspace: { parameters: ["buffer", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32"], result: "i32" },
@@ -57,6 +65,14 @@ export interface OpsKernels {
   k_cast_fwd(y: bigint, x: bigint, n: bigint, y_dtype: number, x_dtype: number, stream: bigint): void;
   k_accumulate_fwd(y: bigint, a: bigint, b: bigint, n: bigint, dtype_a: number, dtype_b: number, stream: bigint): void;
   k_fill_fwd(y: bigint, n: bigint, value: number, dtype: number, stream: bigint): void;
+  k_collective_listen(out: BigUint64Array<ArrayBuffer>, host: bigint, port: number, world: number, token: bigint, timeout: number): void;
+  k_collective_accept(comm: bigint): void;
+  k_collective_connect(out: BigUint64Array<ArrayBuffer>, host: bigint, port: number, rank: number, world: number, token: bigint, timeout: number): void;
+  k_collective_close(comm: bigint): void;
+  k_all_reduce_fwd(y: bigint, x: bigint, comm: bigint, n: bigint, op: number, dtype: number, stream: bigint): void;
+  k_reduce_scatter_fwd(y: bigint, x: bigint, comm: bigint, n: bigint, op: number, dtype: number, stream: bigint): void;
+  k_all_gather_fwd(y: bigint, x: bigint, comm: bigint, n: bigint, dtype: number, stream: bigint): void;
+  k_broadcast_fwd(y: bigint, x: bigint, comm: bigint, n: bigint, root: number, dtype: number, stream: bigint): void;
   k_conv3d_fwd_workspace(bytes: BigUint64Array<ArrayBuffer>, B: number, X: number, Y: number, Z: number, Cin: number, Cout: number, kernel: number, stride: number, padding: number, dtype: number): void;
   k_conv3d_fwd(y: bigint, x: bigint, w: bigint, bias: bigint, scratch: bigint, B: number, X: number, Y: number, Z: number, Cin: number, Cout: number, kernel: number, stride: number, padding: number, dtype: number, weight_dtype: number, bias_dtype: number, stream: bigint): void;
   k_conv3d_bwd_input_workspace(bytes: BigUint64Array<ArrayBuffer>, B: number, X: number, Y: number, Z: number, Cin: number, Cout: number, kernel: number, stride: number, padding: number, dtype: number): void;
@@ -103,6 +119,12 @@ export interface OpsKernels {
   k_ssim_fwd(map: bigint, partials: bigint, x: bigint, y: bigint, B: number, H: number, W: number, C: number, stream: bigint): void;
   k_ssim_bwd(dx: bigint, dmap: bigint, partials: bigint, x: bigint, y: bigint, B: number, H: number, W: number, C: number, stream: bigint): void;
 }
+
+export const K_REDUCE_SUM = 0;
+
+export const K_REDUCE_MAX = 1;
+
+export const K_REDUCE_MIN = 2;
 
 export const FLASH_ATTN = {
   k_attention_workspace: { parameters: ["buffer", "buffer"], result: "i32" },

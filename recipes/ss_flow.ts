@@ -167,8 +167,8 @@ function encodeLatents(encoder: e.SsEncoder, voxels: Int32Array[], R: number): F
 /** Trains, evaluates on held-out pictures, and exports a pipeline to `<output>/models`. */
 export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile }: e.RunFlags): SsFlowResult {
   const { resolution: R } = c.data, r = c.model.resolution, S = c.condition.image_size, C = c.model.in_channels;
-  const require = ["voxelized", "cond_rendered"],
-    { items } = e.openDataset(c.data.root, { require, minAestheticScore: c.data.minAestheticScore ?? undefined });
+  const require = ["voxelized", "cond_rendered"], minAestheticScore = c.data.minAestheticScore ?? undefined;
+  const { items } = e.openDataset(c.data.root, { require, minAestheticScore });
   const { train, heldOut } = c.data.holdOut ? e.holdOut(items, c.data.holdOut) : { train: items, heldOut: [] };
   const vae = e.loadSsVae(c.vae, c.precision), voxels = train.map((item) => e.voxelsAbove(e.loadVoxels(item, R), R));
   const latents = encodeLatents(vae.encoder, voxels, R), { mean, std } = e.channelStatistics(latents, C);
@@ -251,13 +251,14 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile 
     );
 
   for (let i = run.first; i < c.steps; i++) {
-    const host = e.createRandom(c.seed, i), terms: Record<string, number>[] = [];
-    for (const [part, indices] of e.splitEvenly(sampler.next(c.batch.size), c.batch.split).entries()) {
+    const terms: Record<string, number>[] = [];
+    for (const { stream, list: indices } of e.microBatches(sampler.next(c.batch.size), c.batch.split, i)) {
+      const host = e.createRandom(c.seed, stream);
       const B = indices.length, times = e.drawTimes(c.flow.schedule, B, host);
       const drawn = e.drawConditions(pictures, indices, { pUncond: c.flow.pUncond, augment: c.augment, random: host });
       const pass = () =>
         e.step(() => {
-          const random = e.stepGenerator(c.seed, i * c.batch.split + part), scale = optimizer.lossScale() * B / c.batch.size;
+          const random = e.stepGenerator(c.seed, stream), scale = optimizer.lossScale() * B / c.batch.size;
           const data = e.tensor(e.joinFloats(indices.map((k, b) => (drawn.variations[b].mirror ? mirroredX0 : x0)[k])), [B, C, r, r, r]);
           const tokens = e.encodeDrawn(condition, drawn);
           const guess = head && e.mse(head.guess(optimizer.params.guess!, tokens), data);
@@ -272,10 +273,9 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile 
           return { loss: rows.reduce((a, b) => a + b, 0) / B, ...(guess && e.readScalars({ guess })), ...e.errorsByTime(times, rows) };
         });
       terms.push(pass());
-      run.expectFinite(i, terms[part], pass);
+      run.expectFinite(i, terms.at(-1)!, pass);
     }
-    const values = e.meanOf(terms);
-    const update = optimizer.step();
+    const values = e.meanOf(terms), update = optimizer.step();
     const held = tested.length && (i + 1) % c.log.every === 0 ? heldOutLosses() : {};
     run.log.step(i + 1, { ...values, ...update, ...held }, c.batch.size);
     if (run.sampleDue(i + 1)) {
@@ -292,7 +292,8 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile 
 
   const averaged = optimizer.averaged(), folder = `${output}/models`;
   const flow = { ...model, params: averaged.flow }, trained = condition.withParameters(averaged.image);
-  e.savePipeline(folder, { flow, decoder: vae.decoder, condition: trained, normalization, sampler: c.sampler, sigmaMin: c.flow.sigmaMin });
+  const pipeline = { flow, decoder: vae.decoder, condition: trained, normalization, sampler: c.sampler, sigmaMin: c.flow.sigmaMin };
+  if (run.writes) e.savePipeline(folder, pipeline);
   const iou = heldOut.length ? evaluate(heldOut, train, (list) => generate(flow, trained, list), { R, pictures }) : null;
   if (iou) {
     run.log.record(c.steps, { iou_generated: iou.generated, iou_nearest: iou.nearest });
@@ -344,7 +345,7 @@ if (import.meta.main) {
       .option("--vae <folder>", "the folder with the VAE's encoder and decoder (models/ of a train:ss-vae run)");
     const { flags, config } = e.parseTraining(command, Deno.args, SS_FLOW_SIZES);
     const c = ssFlowConfig(config);
-    e.openDeviceFrom(flags);
+    e.openTrainingDevice(flags);
     trainSsFlow(c, flags);
     return Promise.resolve();
   });

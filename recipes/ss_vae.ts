@@ -162,12 +162,13 @@ export function trainSsVae(c: SsVaeConfig, { output, ckpt = "latest", profile }:
   );
 
   for (let i = run.first; i < c.steps; i++) {
-    const host = e.createRandom(c.seed, i), terms: Record<string, number>[] = [];
-    for (const [part, indices] of e.splitEvenly(sampler.next(c.batch.size), c.batch.split).entries()) {
+    const terms: Record<string, number>[] = [];
+    for (const { stream, list: indices } of e.microBatches(sampler.next(c.batch.size), c.batch.split, i)) {
+      const host = e.createRandom(c.seed, stream);
       const grid = e.occupancyBatch(indices.map(voxelsOf), R, c.data.augment ? host : undefined);
       const pass = () =>
         e.step(() => {
-          const random = e.stepGenerator(c.seed, i * c.batch.split + part);
+          const random = e.stepGenerator(c.seed, stream);
           const x = e.tensor(grid, [indices.length, 1, R, R, R]), posterior = e.ssEncode(encoder, x);
           const logits = e.ssDecode(decoder, e.samplePosterior(posterior, random));
           const rec = reconstructionLoss(c.loss.type, logits, x), kl = e.klDivergence(posterior.mean, posterior.logvar);
@@ -176,7 +177,7 @@ export function trainSsVae(c: SsVaeConfig, { output, ckpt = "latest", profile }:
           return e.readScalars({ loss, rec, kl });
         });
       terms.push(pass());
-      run.expectFinite(i, terms[part], pass);
+      run.expectFinite(i, terms.at(-1)!, pass);
     }
     const values = e.meanOf(terms);
     const update = optimizer.step();
@@ -190,9 +191,11 @@ export function trainSsVae(c: SsVaeConfig, { output, ckpt = "latest", profile }:
   }
 
   const folder = `${output}/models`, averaged = optimizer.averaged(), { encoder: encoderParams, decoder: decoderParams } = averaged;
-  Deno.mkdirSync(folder, { recursive: true });
-  e.savePretrained(`${folder}/encoder`, { name: "SparseStructureEncoder", args: { ...c.encoder } }, encoderParams);
-  e.savePretrained(`${folder}/decoder`, { name: "SparseStructureDecoder", args: { ...c.decoder } }, decoderParams);
+  if (run.writes) {
+    Deno.mkdirSync(folder, { recursive: true });
+    e.savePretrained(`${folder}/encoder`, { name: "SparseStructureEncoder", args: { ...c.encoder } }, encoderParams);
+    e.savePretrained(`${folder}/decoder`, { name: "SparseStructureDecoder", args: { ...c.decoder } }, decoderParams);
+  }
   const tested = heldOut.map((item) => e.voxelsAbove(e.loadVoxels(item, R), R));
   const made = reconstruct({ ...encoder, params: encoderParams }, { ...decoder, params: decoderParams }, tested, R);
   const iou = tested.reduce((sum, v, k) => sum + e.voxelIou(v, made[k], R), 0) / tested.length;
@@ -211,7 +214,7 @@ if (import.meta.main) {
     const command = e.trainingCommand("train:ss-vae", "Trains the sparse-structure VAE on a prepared dataset.", SS_VAE_SIZES);
     const { flags, config } = e.parseTraining(command, Deno.args, SS_VAE_SIZES);
     const c = ssVaeConfig(config);
-    e.openDeviceFrom(flags);
+    e.openTrainingDevice(flags);
     trainSsVae(c, flags);
     return Promise.resolve();
   });

@@ -8,7 +8,7 @@ const LAYERS: string[][] = [
   ["lib/ops"],
   ["lib/sparse"],
   ["lib/nn"],
-  ["lib/models", "lib/flow", "lib/mesh", "lib/render", "lib/optim", "lib/io", "lib/data", "lib/train"],
+  ["lib/models", "lib/flow", "lib/mesh", "lib/render", "lib/optim", "lib/io", "lib/data", "lib/dist", "lib/train"],
   ["mod.ts"],
   ["recipes"],
   ["tests", "bench", "scripts"],
@@ -18,11 +18,24 @@ const LAYERS: string[][] = [
 const BESIDE: Record<string, string[]> = {
   "lib/mesh": ["lib/render", "lib/io"],
   "lib/data": ["lib/io", "lib/render"],
-  "lib/train": ["lib/io", "lib/optim", "lib/models", "lib/flow", "lib/mesh", "lib/render"],
+  "lib/optim": ["lib/dist"],
+  "lib/train": ["lib/io", "lib/optim", "lib/dist", "lib/models", "lib/flow", "lib/mesh", "lib/render"],
 };
 
 /** Folders that may open libraries' tables: where an op, an update or a file mapping is defined. */
-const NEAR_FFI = ["ffi", "lib/tensor", "lib/ops", "lib/optim", "lib/render", "lib/io", "lib/train", "tests", "bench", "scripts"];
+const NEAR_FFI = [
+  "ffi",
+  "lib/tensor",
+  "lib/ops",
+  "lib/optim",
+  "lib/render",
+  "lib/io",
+  "lib/dist",
+  "lib/train",
+  "tests",
+  "bench",
+  "scripts",
+];
 
 const ORDERED = LAYERS.flat().sort((a, b) => b.length - a.length);
 const layerOf = (path: string): string | undefined => ORDERED.find((l) => path === l || path.startsWith(`${l}/`));

@@ -1,5 +1,7 @@
 /** The optimizer of a training recipe: flat parameters, AdamW, clipping, loss scaling, means and the learning rate, stepped together. */
-import type { Parameters } from "../nn/parameters.ts";
+import { communicator } from "../dist/communicator.ts";
+import { shareGradients } from "../dist/gradients.ts";
+import { leaves, type Parameters } from "../nn/parameters.ts";
 import { sizeOf, type Tensor } from "../tensor/tensor.ts";
 import { type Adamw, adamwStep, makeAdamw, readStats } from "./adamw.ts";
 import { type Ema, makeEmas } from "./ema.ts";
@@ -84,12 +86,18 @@ export interface Optimizer<P> {
   restore(state: OptimizerState): void;
 }
 
-/** Makes the optimizer of `params`, a tree as `specs` describes; the tensors given are freed. */
+/**
+ * Makes the optimizer of `params`, a tree as `specs` describes; the tensors given are freed. Where several processes train, gradients are the sums
+ * over all of them, and all take the same step.
+ */
 export function createOptimizer<S>(specs: S, params: Parameters<S>, config: OptimizerConfig): Optimizer<Parameters<S>> {
   const flattened = flattenParameters(specs, params), flat: FlatParameters = flattened.flat;
   const adamw: Adamw = makeAdamw(flat), emas: Ema[] = makeEmas(flat, config.emaRates);
   const clip = makeGradClip({ maxNorm: config.clip.maxNorm ?? undefined, percentile: config.clip.percentile });
   const scale = makeLossScale({ growth: config.scaleGrowth }), scaled = flat.copy?.dtype === "f16";
+  const tensors = new Map(leaves<Tensor>(flattened.params));
+  const shared = flat.entries.map(({ name, offset }) => ({ name, offset, tensor: tensors.get(name)! }));
+  const sharing = shareGradients(flat.grad, shared, communicator());
   let steps = 0, skipped = 0;
   return {
     params: flattened.params,
@@ -102,6 +110,7 @@ export function createOptimizer<S>(specs: S, params: Parameters<S>, config: Opti
     },
     lossScale: () => scaled ? lossScale(scale) : 1,
     step() {
+      sharing.finish();
       const lr = learningRate(steps++, { lr: config.lr, warmupSteps: config.warmup });
       adamwStep(flat, adamw, {
         lr,
@@ -126,6 +135,7 @@ export function createOptimizer<S>(specs: S, params: Parameters<S>, config: Opti
     averaged: () => parametersFrom(flat, flattened.params, emas[0].values),
     state: () => ({ steps, applied: adamw.applied, clip: gradClipState(clip), logScale: scale.logScale, skipped }),
     free() {
+      sharing.free();
       freeParameters(flat, flattened.params);
       for (const t of [adamw.m, adamw.v, adamw.stats, ...emas.map((ema) => ema.values)]) t.free();
     },

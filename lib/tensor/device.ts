@@ -16,6 +16,8 @@ export interface OpenDevice {
 export interface DeviceOptions {
   /** The most device memory to use, in bytes; by default all that is free less a reserve of 512 MiB (CPU: all of the machine's memory). */
   memoryLimit?: number;
+  /** Which of the visible GPUs, from 0; a process that sees one alone takes that one. */
+  ordinal?: number;
 }
 
 let current: OpenDevice | undefined;
@@ -50,15 +52,21 @@ function openCpu({ memoryLimit }: DeviceOptions): OpenDevice {
   return { name: "cpu", kernels: openKernels("cpu"), memory: hostMemory(memoryLimit ?? Deno.systemMemoryInfo().total), stream: 0n };
 }
 
-function openCuda({ memoryLimit }: DeviceOptions): OpenDevice {
+function openCuda({ memoryLimit, ordinal = 0 }: DeviceOptions): OpenDevice {
   const cuda = openCudart(), out = new BigUint64Array(1), free = new BigUint64Array(1), total = new BigUint64Array(1);
-  cuda.cudaSetDevice(0);
+  const count = new Int32Array(1);
+  cuda.cudaGetDeviceCount(count);
+  if (count[0] === 1) ordinal = 0;
+  if (ordinal >= count[0]) {
+    throw new RangeError(`Cannot use the GPU ${ordinal}: ${count[0]} are visible, there must be one for each process of a machine`);
+  }
+  cuda.cudaSetDevice(ordinal);
   const NON_BLOCKING = 1;
   cuda.cudaStreamCreateWithFlags(out, NON_BLOCKING);
   const stream = out[0];
   cuda.cudaMemGetInfo(free, total);
   const limit = Math.min(memoryLimit ?? Infinity, Number(free[0]) - 512 * 2 ** 20);
-  return { name: "cuda", kernels: openKernels("cuda"), memory: cudaMemory(0, stream, limit), stream };
+  return { name: "cuda", kernels: openKernels("cuda"), memory: cudaMemory(ordinal, stream, limit), stream };
 }
 
 /** The open device; opens `DEVICE` (by default "auto") on first use. */

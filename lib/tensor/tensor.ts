@@ -24,6 +24,8 @@ export class Tensor {
   grad: Tensor | null = null;
   /** Whether backward passes add to `grad` in place; see {@linkcode parameter}. */
   accumulates = false;
+  /** Called after a backward pass added to `grad`, for a {@linkcode parameter} whose gradient is shared with other processes. */
+  arrived: (() => void) | null = null;
   /** The op that made this tensor, where a gradient can flow through it. */
   node: Node | null = null;
   /** Whether the op that made this tensor was recorded and is known no more: a backward pass ran through it, or its step ended. */

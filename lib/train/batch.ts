@@ -1,4 +1,5 @@
 /** Small host-side pieces of a training loop: micro-batches, joined arrays, scalars, channel statistics. */
+import { communicator } from "../dist/communicator.ts";
 import { cast } from "../ops/cast.ts";
 import { add, mul } from "../ops/elementwise.ts";
 import { device } from "../tensor/device.ts";
@@ -11,12 +12,30 @@ import { type Tensor, tensor, tensorFromBytes } from "../tensor/tensor.ts";
 /** A list in `parts` runs of nearly equal length; none is empty. */
 export function splitEvenly<T>(list: readonly T[], parts: number): T[][] {
   if (parts > list.length) {
-    throw new RangeError(`Cannot split a batch: batch.split is ${parts}, it must be at most batch.size, ${list.length}`);
+    throw new RangeError(
+      `Cannot split a batch: batch.split times the processes is ${parts}, it must be at most batch.size, ${list.length}`,
+    );
   }
   return Array.from(
     { length: parts },
     (_, i) => list.slice(Math.floor(i * list.length / parts), Math.floor((i + 1) * list.length / parts)),
   );
+}
+
+/** What a process computes at a time: a part of a step's batch. */
+export interface MicroBatch<T> {
+  /** A number that no other part of any step has: what its random draws start from. */
+  stream: number;
+  list: T[];
+}
+
+/**
+ * The parts of step `step`'s batch that fall to this process: the batch is cut into `split` parts for each rank. A run of n processes draws the numbers
+ * of one process with n times the split.
+ */
+export function microBatches<T>(batch: readonly T[], split: number, step: number): MicroBatch<T>[] {
+  const { rank, world } = communicator(), all = splitEvenly(batch, split * world);
+  return all.slice(rank * split, (rank + 1) * split).map((list, k) => ({ stream: step * all.length + rank * split + k, list }));
 }
 
 /** How many samples {@linkcode inGroups} takes at a time. */

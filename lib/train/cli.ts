@@ -2,6 +2,8 @@
 import { Command } from "commander";
 import { KernelError } from "../../ffi/kernels.ts";
 import { CudaError } from "../../ffi/cudart.ts";
+import { openCommunicator } from "../dist/communicator.ts";
+import { findPlace } from "../dist/place.ts";
 import { openDevice } from "../tensor/device.ts";
 import { OutOfMemoryError, parseBytes } from "../tensor/memory.ts";
 import { ConfigError, describeConfig, type Json } from "./config.ts";
@@ -20,12 +22,20 @@ export function recipeCommand(name: string, description: string): Command {
     .showHelpAfterError("(--help lists the options)");
 }
 
-/** Opens the device that the flags name. */
+/** Opens the device that the flags name: of several GPUs the one of this process's place on its machine. */
 export function openDeviceFrom(options: { device?: string; memoryLimit?: string }): void {
-  openDevice(
-    options.device ?? (Deno.env.get("DEVICE") || "auto"),
-    options.memoryLimit ? { memoryLimit: parseBytes(options.memoryLimit) } : {},
-  );
+  openDevice(options.device ?? (Deno.env.get("DEVICE") || "auto"), {
+    ordinal: findPlace().localRank,
+    ...(options.memoryLimit ? { memoryLimit: parseBytes(options.memoryLimit) } : {}),
+  });
+}
+
+/** Opens the device that the flags name, and joins the other processes of a launch. */
+export function openTrainingDevice(flags: TrainingFlags): void {
+  const timeout = Number(flags.rankTimeout);
+  if (!(timeout > 0)) throw new UserError(`Cannot start: --rank-timeout is "${flags.rankTimeout}", it must be seconds above 0`);
+  openDeviceFrom(flags);
+  openCommunicator({ timeout });
 }
 
 /**
@@ -59,6 +69,8 @@ export interface TrainingFlags {
   device?: string;
   memoryLimit?: string;
   profile?: boolean;
+  /** Seconds that a process waits for the others. */
+  rankTimeout?: string;
 }
 
 /** What of it a recipe's loop needs; ckpt is "latest" by default. */
@@ -73,7 +85,8 @@ export function trainingCommand(name: string, description: string, sizes: Record
     .option("--config <file>", "a JSON file laid over them: ours (config.json of a run) or TRELLIS's")
     .option("--ckpt <which>", "the checkpoint to go on from: latest, none or a step", "latest")
     .option("--keep <count>", "how many checkpoints to keep (log.keep); log.milestoneEvery keeps more of them for good")
-    .option("--profile", "time every kernel in some of the first steps: profile.txt, and profile.json for chrome://tracing");
+    .option("--profile", "time every kernel in some of the first steps: profile.txt, and profile.json for chrome://tracing")
+    .option("--rank-timeout <seconds>", "how long a process of several waits for the others before it gives up", "60");
 }
 
 /** Parses a training command line into its flags and where its config comes from. */

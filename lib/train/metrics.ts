@@ -1,8 +1,10 @@
 /** What a run writes down: metrics.jsonl, TensorBoard events, sample grids, and the live line. */
 import { writeFileAtomic } from "../io/atomic.ts";
 import { encodePng, type Image, writePng } from "../io/image.ts";
+import { type Communicator, communicator } from "../dist/communicator.ts";
 import { device } from "../tensor/device.ts";
 import { formatBytes } from "../tensor/memory.ts";
+import { meanOf } from "./batch.ts";
 import { startProgress } from "./progress.ts";
 import { openEventWriter } from "./tensorboard.ts";
 
@@ -22,6 +24,24 @@ export interface RunLog {
 
 /** Sums and counts by name since the last record. */
 export type LogState = Record<string, [sum: number, count: number]>;
+
+/** JSON knows no NaN: it comes as null. */
+function withNaN(values: Record<string, number | null>): Record<string, number> {
+  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, value ?? NaN]));
+}
+
+/** The log of a process that is not the first of several: steps are told to the first, all else is left to it. */
+export function secondaryLog(ranks: Communicator): RunLog {
+  const nothing = (): void => {};
+  return {
+    step: (_step, values) => void ranks.exchange(values),
+    record: nothing,
+    image: nothing,
+    say: nothing,
+    state: () => ({}),
+    close: nothing,
+  };
+}
 
 /** Options of {@linkcode openRunLog}. */
 export interface RunLogOptions {
@@ -52,7 +72,8 @@ export function openRunLog(folder: string, { steps, first, every, label, state }
     events.scalars(step, values);
   };
   return {
-    step(step, values, count) {
+    step(step, own, count) {
+      const values = meanOf(communicator().exchange(own).map(withNaN));
       for (const [name, value] of Object.entries(values)) {
         if (!Number.isFinite(value)) continue; // that step was passed over
         const entry = sums[name] ??= [0, 0];

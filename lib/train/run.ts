@@ -1,9 +1,10 @@
 /** The folder of a training run: its config and command, its log, its checkpoints, and stopping on a signal. */
 import { writeFileAtomic } from "../io/atomic.ts";
+import { communicator } from "../dist/communicator.ts";
 import { firstNonFinite } from "../tensor/tape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { checkpointPath, listCheckpoints, resume } from "./checkpoint.ts";
-import { type LogState, openRunLog, type RunLog } from "./metrics.ts";
+import { type LogState, openRunLog, type RunLog, secondaryLog } from "./metrics.ts";
 import { profileRun } from "./run_profile.ts";
 import { openSaver } from "./saver.ts";
 
@@ -42,12 +43,14 @@ export interface RunOptions {
 export interface Run {
   /** Steps that are done. */
   first: number;
+  /** Whether this process writes the run's files: the first of several. */
+  writes: boolean;
   log: RunLog;
   /** Whether a sample is due after `done` steps; the first step and the last one count. */
   sampleDue(done: number): boolean;
   /**
-   * Writes a checkpoint if one is due after `done` steps, beside the training that goes on. True where the run was asked to stop (SIGINT, SIGTERM or
-   * SIGUSR1): then one is on the disk, and the recipe ends with status 130. Throws where an earlier one could not be written.
+   * Writes a checkpoint if one is due after `done` steps, beside the training that goes on. True where the run, in any of its processes, was asked to stop
+   * (SIGINT, SIGTERM or SIGUSR1): then one is on the disk, and the recipe ends with status 130. Throws where an earlier one could not be written.
    */
   saveOrStop(done: number): boolean;
   /**
@@ -82,9 +85,11 @@ const MOST_NON_FINITE = 10;
 
 /** Opens or resumes the run in `folder`. */
 export function openRun(folder: string, options: RunOptions): Run {
+  const ranks = communicator(), writes = ranks.rank === 0;
   Deno.mkdirSync(folder, { recursive: true });
   const { tensors, config, steps, log: { every, sampleEvery, saveEvery, keep, milestoneEvery = 0 } } = options;
-  const say = (text: string): void => console.error(text), found = resume(folder, { ckpt: options.ckpt, tensors, say });
+  const say = (text: string): void => writes ? console.error(text) : undefined;
+  const found = resume(folder, { ckpt: options.ckpt, tensors, say });
   const first = found?.step ?? 0, state = found?.state as RunState | undefined;
   if (state) options.restore(state.recipe);
   const changed = found ? changedSettings(`${folder}/config.json`, config) : [];
@@ -94,24 +99,33 @@ export function openRun(folder: string, options: RunOptions): Run {
   }
   const later = listCheckpoints(folder).filter((step) => step > first);
   if (later.length) say(`starting after step ${first}: what ${folder} has of later steps (checkpoints of ${later.join(", ")}) is replaced`);
-  writeFileAtomic(`${folder}/config.json`, new TextEncoder().encode(JSON.stringify(config, null, 4) + "\n"));
-  writeFileAtomic(`${folder}/command.txt`, new TextEncoder().encode(`deno run ${Deno.mainModule} ${Deno.args.join(" ")}\n`));
-  const log = openRunLog(folder, { steps, first, every, label: options.label, state: state?.log });
-  const saver = openSaver(folder, { tensors, config, keep, milestoneEvery, say: log.say });
+  if (writes) {
+    writeFileAtomic(`${folder}/config.json`, new TextEncoder().encode(JSON.stringify(config, null, 4) + "\n"));
+    writeFileAtomic(`${folder}/command.txt`, new TextEncoder().encode(`deno run ${Deno.mainModule} ${Deno.args.join(" ")}\n`));
+  }
+  const log = writes ? openRunLog(folder, { steps, first, every, label: options.label, state: state?.log }) : secondaryLog(ranks);
+  const saver = writes ? openSaver(folder, { tensors, config, keep, milestoneEvery, say: log.say }) : undefined;
   const stop = new Int32Array(new SharedArrayBuffer(4)); // set to 1 by the listener, since this thread's event loop waits for the loop's end
   const listener = new Worker(new URL("./stop_worker.ts", import.meta.url), { type: "module" });
   listener.postMessage(stop);
-  const profile = options.profile ? profileRun(folder, (text) => log.say(text)) : undefined;
+  const profile = options.profile && writes ? profileRun(folder, (text) => log.say(text)) : undefined;
   let nonFinite = state?.nonFinite ?? 0;
+  const starts = ranks.exchange(first);
+  if (starts.some((step) => step !== first)) {
+    throw new Error(
+      `Cannot start ${folder}: the ranks go on from the steps ${starts.join(", ")}, they must be equal; all must see the same folder`,
+    );
+  }
   return {
     first,
+    writes,
     log,
     sampleDue: (done) => sampleEvery > 0 && (done % sampleEvery === 0 || done === steps || done === 1),
     saveOrStop(done) {
-      const asked = Atomics.load(stop, 0) === 1, wait = asked || done === steps;
-      saver.check();
+      const asked = ranks.exchange(Atomics.load(stop, 0) === 1).some((asked) => asked), wait = asked || done === steps;
+      saver?.check();
       if (wait || (saveEvery > 0 && done % saveEvery === 0)) {
-        saver.save(done, { recipe: options.state(), log: log.state(), nonFinite } satisfies RunState, { wait });
+        saver?.save(done, { recipe: options.state(), log: log.state(), nonFinite } satisfies RunState, { wait });
       }
       profile?.stepDone(done - first);
       if (asked) log.say(`stopped after step ${done}; the same command goes on from ${checkpointPath(folder, done)}`);
@@ -130,7 +144,7 @@ export function openRun(folder: string, options: RunOptions): Run {
           `${what}, it must be finite${where}; its gradients are passed over (${nonFinite} in a row, ${MOST_NON_FINITE} stop the run)`,
         );
       }
-      saver.finish();
+      saver?.finish();
       const [newest] = listCheckpoints(folder);
       const kept = newest === undefined
         ? "No checkpoint was written yet"
@@ -141,7 +155,7 @@ export function openRun(folder: string, options: RunOptions): Run {
     },
     close() {
       try {
-        saver.close();
+        saver?.close();
       } finally {
         listener.terminate();
         log.close();

@@ -42,6 +42,14 @@ function flowConfig(changes: Partial<SsFlowConfig> = {}): SsFlowConfig {
   };
 }
 
+function existing(path: string): boolean {
+  try {
+    return [...Deno.readDirSync(path)].length > 0;
+  } catch {
+    return false;
+  }
+}
+
 function losses(folder: string): number[] {
   const { step, value } = readMetrics(`${folder}/metrics.jsonl`).loss;
   assert.deepEqual(step, step.toSorted((a, b) => a - b));
@@ -102,6 +110,32 @@ Deno.test("the recipes train, evaluate and export on a dataset of four objects",
     await first.status;
     assert.ok((await run().status).success);
     assert.deepEqual(losses(output), losses(`${FOLDER}/vae`));
+  });
+  await t.step("two processes have the losses of one with twice the split, and start again where one was killed", async () => {
+    if (!ON_CPU) return; // two GPUs: tests/dist/nccl_test.ts
+    const log = { every: 1, sampleEvery: 0, saveEvery: 2, keep: 2 }, batch = { size: 4, split: 1 }, config = `${FOLDER}/ranks.json`;
+    trainSsVae(vaeConfig({ log, batch: { size: 4, split: 2 } }), { output: `${FOLDER}/vae_split` });
+    Deno.writeTextFileSync(config, JSON.stringify(vaeConfig({ log, batch })));
+    const output = `${FOLDER}/vae_ranks`, recipe = new URL("../../recipes/ss_vae.ts", import.meta.url).pathname;
+    const launch = new URL("../../scripts/launch.ts", import.meta.url).pathname;
+    const child = new Deno.Command(Deno.execPath(), {
+      args: [
+        ...["run", "-q", "-P=launch", "--no-check", launch, "--nproc", "2", "--max-restarts", "1"],
+        ...[recipe, "--config", config, "--output", output, "--device", "cpu"],
+      ],
+      stdout: "null",
+      stderr: "piped",
+    }).spawn();
+    const [first, all] = child.stderr.tee(), text = new Response(all).text(), ended = child.status.then(() => true);
+    const [, pid] = new TextDecoder().decode((await first.getReader().read()).value).match(/^ranks 0 to 1 are the processes \d+, (\d+)/)!;
+    while (!existing(`${output}/ckpts`) && !(await Promise.race([ended, new Promise((r) => setTimeout(() => r(false), 2))])));
+    try {
+      Deno.kill(Number(pid), "SIGKILL");
+    } catch { /* the run was quicker than the watch: nothing has to start again */ }
+    assert.ok((await child.status).success, await text);
+    const split = losses(`${FOLDER}/vae_split`), ranks = losses(output);
+    assert.equal(ranks.length, split.length);
+    ranks.forEach((v, i) => assert.ok(Math.abs(v - split[i]) <= 1e-5 * split[i], `step ${i + 1}: ${v} and ${split[i]}`));
   });
   await t.step("memory in use is the same after ten steps and after sixty, and all given back at the end", () => {
     const before = device().memory.use().used, log = { every: 10, sampleEvery: 0, saveEvery: 0, keep: 1 };

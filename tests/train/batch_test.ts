@@ -8,6 +8,7 @@ import {
   inGroups,
   joinFloats,
   meanOf,
+  microBatches,
   normalizeChannels,
   readScalars,
   splitEvenly,
@@ -23,7 +24,15 @@ import { assertClose, random } from "../check.ts";
 Deno.test("splitEvenly() keeps the order and leaves no part empty", () => {
   assert.deepEqual(splitEvenly([1, 2, 3, 4, 5], 2), [[1, 2], [3, 4, 5]]);
   assert.deepEqual(splitEvenly([1, 2, 3], 3), [[1], [2], [3]]);
-  assert.throws(() => splitEvenly([1, 2], 3), /^RangeError: Cannot split a batch: batch\.split is 3, it must be at most batch\.size, 2$/);
+  assert.throws(
+    () => splitEvenly([1, 2], 3),
+    /^RangeError: Cannot split a batch: batch\.split times the processes is 3, it must be at most batch\.size, 2$/,
+  );
+});
+
+Deno.test("microBatches() gives each part of each step a number of its own", () => {
+  assert.deepEqual(microBatches([5, 6, 7], 1, 4), [{ stream: 4, list: [5, 6, 7] }]);
+  assert.deepEqual(microBatches([5, 6, 7], 2, 4), [{ stream: 8, list: [5] }, { stream: 9, list: [6, 7] }]);
 });
 
 Deno.test("inGroups() gives each element its values, whatever the groups", () => {

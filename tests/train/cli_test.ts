@@ -34,7 +34,7 @@ Deno.test("splitOverrides() takes settings of the config out of the arguments", 
 Deno.test("parseTraining() parses flags, and makes settings of --data and of the config's own keys", () => {
   const parse = (...args: string[]) => parseTraining(trainingCommand("train:ss-vae", "Trains.", SIZES), args, SIZES);
   assert.deepEqual(parse(), {
-    flags: { output: "runs/ss_vae", size: "tiny", ckpt: "latest" },
+    flags: { output: "runs/ss_vae", size: "tiny", ckpt: "latest", rankTimeout: "60" },
     config: { size: "tiny", file: undefined, overrides: [] },
   });
   const { flags, config } = parse(

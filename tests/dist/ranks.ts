@@ -1,0 +1,30 @@
+/** Runs one program as the ranks of a job, and what each of them did. */
+import { program } from "../program.ts";
+
+/** What a rank did. */
+export interface RankOutcome {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** Runs `code` (see program.ts) as `world` ranks that meet through a file. In it `rank`, `world` and `ranks`, an open communicator, are there. */
+export async function runRanks(world: number, code: string, { timeout = 20 }: { timeout?: number } = {}): Promise<RankOutcome[]> {
+  const folder = Deno.makeTempDirSync(), decoder = new TextDecoder();
+  const head = `
+    import { openCommunicator } from("lib/dist/communicator.ts");
+    const ranks = openCommunicator({ timeout: ${timeout} }), { rank, world } = ranks;
+  `;
+  try {
+    return await Promise.all(Array.from({ length: world }, async (_, rank) => {
+      const env = {
+        ...{ DEVICE: "cpu", RANK: `${rank}`, WORLD_SIZE: `${world}`, LOCAL_RANK: `${rank}` },
+        ...{ TORCHELASTIC_RUN_ID: folder, ESPALIER_RENDEZVOUS: `${folder}/meet` },
+      };
+      const { code: status, stdout, stderr } = await program(head + code, { env }).output();
+      return { code: status, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
+    }));
+  } finally {
+    Deno.removeSync(folder, { recursive: true });
+  }
+}

@@ -1,0 +1,61 @@
+import assert from "node:assert/strict";
+const ROOT = new URL("../../", import.meta.url).pathname;
+
+/** Launches `code` as a recipe; what the launcher did. */
+async function launched(code: string, args: string[], kill?: (pid: number) => Promise<void>): Promise<{ code: number; text: string }> {
+  const folder = Deno.makeTempDirSync();
+  try {
+    Deno.writeTextFileSync(`${folder}/recipe.ts`, code.replaceAll("FOLDER", folder));
+    const child = new Deno.Command(Deno.execPath(), {
+      args: ["run", "-q", "-P=launch", "scripts/launch.ts", ...args, `${folder}/recipe.ts`, "--flag", "value"],
+      cwd: ROOT,
+      env: { NO_COLOR: "1" },
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    await kill?.(child.pid);
+    const { code: status, stdout, stderr } = await child.output(), decoder = new TextDecoder();
+    return { code: status, text: decoder.decode(stdout) + decoder.decode(stderr) };
+  } finally {
+    Deno.removeSync(folder, { recursive: true });
+  }
+}
+
+const SAY = `console.log(Deno.env.get("RANK"), Deno.env.get("WORLD_SIZE"), Deno.env.get("LOCAL_RANK"), Deno.args.join(" "));`;
+
+Deno.test("launch starts every rank under torchrun's names and shows what they say", async () => {
+  const { code, text } = await launched(SAY, ["--nproc", "3"]);
+  assert.equal(code, 0, text);
+  for (const line of ["0 3 0 --flag value", "[rank 1] 1 3 1 --flag value", "[rank 2] 2 3 2 --flag value"]) {
+    assert.ok(text.includes(line), text);
+  }
+});
+
+Deno.test("a rank that fails ends all, and all start again as often as allowed", async () => {
+  const code = `${SAY} const attempt = Number(Deno.env.get("TORCHELASTIC_RESTART_COUNT"));
+    if (Deno.env.get("RANK") === "1" && attempt < 2) Deno.exit(9);
+    if (attempt < 2) await new Promise((done) => setTimeout(done, 60_000));`;
+  const twice = await launched(code, ["--nproc", "2", "--max-restarts", "2"]);
+  assert.equal(twice.code, 0, twice.text);
+  assert.match(twice.text, /rank 1 of 2 ended with status 9; the others are stopped/);
+  assert.match(twice.text, /starting again from the newest checkpoint \(2 of 2 restarts\)/);
+  const once = await launched(code, ["--nproc", "2", "--max-restarts", "1"]);
+  assert.equal(once.code, 9, once.text);
+});
+
+Deno.test("a signal to the launcher reaches all ranks", async () => {
+  const code = `Deno.addSignalListener("SIGTERM", () => Deno.exit(130)); Deno.writeTextFileSync("FOLDER/up" + Deno.env.get("RANK"), "");
+    await new Promise((done) => setTimeout(done, 60_000));`;
+  const { code: status, text } = await launched(code, ["--nproc", "2", "--max-restarts", "3"], async (pid) => {
+    await new Promise((done) => setTimeout(done, 1500));
+    Deno.kill(pid, "SIGTERM");
+  });
+  assert.equal(status, 130, text);
+  assert.doesNotMatch(text, /starting again/);
+});
+
+Deno.test("launch refuses what it cannot run", async () => {
+  const { code, text } = await launched(SAY, ["--nproc", "0"]);
+  assert.notEqual(code, 0);
+  assert.match(text, /whole number of at least 1/);
+});
