@@ -1,8 +1,10 @@
 /**
  * Starts a recipe in several processes of this machine, one a GPU, under torchrun's variables. One that ends with an error ends all; they start again
- * from the newest checkpoint up to `--max-restarts` times.
+ * from the newest checkpoint up to `--max-restarts` times. On several machines it is started on each, with the number of machines, that of this one,
+ * and the address and port of the first.
  *
  *   deno task launch -- --nproc 2 [--max-restarts 3] recipes/ss_flow.ts --data DATASET ...
+ *   deno task launch -- --nproc 8 --nodes 2 --node-rank 0 --address node0 --port 29500 recipes/ss_flow.ts ...
  */
 import { Command } from "commander";
 
@@ -14,7 +16,11 @@ const GRACE_MS = 30_000, STOPPED = 130;
 export interface LaunchOptions {
   nproc: number;
   maxRestarts: number;
-  /** Where rank 0 listens; by default a free port. */
+  /** Machines, and which of them this one is. */
+  nodes: number;
+  nodeRank: number;
+  /** Where rank 0 listens; by default, on one machine, a free port of it. */
+  address: string;
   port?: number;
 }
 
@@ -37,29 +43,30 @@ async function relay(from: ReadableStream<Uint8Array>, rank: number): Promise<vo
 }
 
 /** Runs all ranks once; the status of the first that failed, or 0. */
-async function runAll(command: string[], attempt: number, { nproc, port = freePort() }: LaunchOptions): Promise<number> {
-  const run = crypto.randomUUID();
-  const children = Array.from({ length: nproc }, (_, rank) => {
+async function runAll(command: string[], attempt: number, options: LaunchOptions): Promise<number> {
+  const { nproc, nodes, nodeRank, address, port = freePort() } = options, first = nproc * nodeRank;
+  const children = Array.from({ length: nproc }, (_, local) => {
+    const rank = first + local, shown = local === 0;
     const child = new Deno.Command(Deno.execPath(), {
       args: ["run", "-q", "-P=train", "--config", `${ROOT}deno.json`, ...command],
       cwd: Deno.cwd(),
       env: {
         RANK: `${rank}`,
-        LOCAL_RANK: `${rank}`,
-        WORLD_SIZE: `${nproc}`,
+        LOCAL_RANK: `${local}`,
+        WORLD_SIZE: `${nproc * nodes}`,
         LOCAL_WORLD_SIZE: `${nproc}`,
-        MASTER_ADDR: "127.0.0.1",
+        MASTER_ADDR: address,
         MASTER_PORT: `${port}`,
-        TORCHELASTIC_RUN_ID: run,
+        TORCHELASTIC_RUN_ID: `${address}:${port}`,
         TORCHELASTIC_RESTART_COUNT: `${attempt}`,
       },
       stdin: "null",
-      stdout: rank === 0 ? "inherit" : "piped",
-      stderr: rank === 0 ? "inherit" : "piped",
+      stdout: shown ? "inherit" : "piped",
+      stderr: shown ? "inherit" : "piped",
     }).spawn();
-    return { rank, child, relayed: rank === 0 ? [] : [relay(child.stdout, rank), relay(child.stderr, rank)], ended: false };
+    return { rank, child, relayed: shown ? [] : [relay(child.stdout, rank), relay(child.stderr, rank)], ended: false };
   });
-  console.error(`ranks 0 to ${nproc - 1} are the processes ${children.map(({ child }) => child.pid).join(", ")}`);
+  console.error(`ranks ${first} to ${first + nproc - 1} are the processes ${children.map(({ child }) => child.pid).join(", ")}`);
   const signalAll = (signal: Deno.Signal): void => {
     for (const { child, ended } of children) {
       try {
@@ -75,7 +82,9 @@ async function runAll(command: string[], attempt: number, { nproc, port = freePo
     c.ended = true;
     if (code === 0 || failure) return;
     failure = code || 1;
-    if (code !== STOPPED) console.error(`rank ${c.rank} of ${nproc} ended with ${signal ?? `status ${code}`}; the others are stopped`);
+    if (code !== STOPPED) {
+      console.error(`rank ${c.rank} of ${nproc * nodes} ended with ${signal ?? `status ${code}`}; the others are stopped`);
+    }
     signalAll("SIGTERM");
     timer = setTimeout(() => signalAll("SIGKILL"), GRACE_MS);
   }));
@@ -106,11 +115,19 @@ if (import.meta.main) {
   const command = new Command("launch").description("Starts a recipe in several processes of this machine, one a GPU.")
     .requiredOption("--nproc <n>", "processes", wholeNumber(1))
     .option("--max-restarts <n>", "how often to start again after a failure", wholeNumber(0), 0)
-    .option("--port <n>", "where rank 0 listens (default: a free port)", wholeNumber(1))
+    .option("--nodes <n>", "machines", wholeNumber(1), 1)
+    .option("--node-rank <n>", "which of the machines this one is, from 0", wholeNumber(0), 0)
+    .option("--address <host>", "the first machine", "127.0.0.1")
+    .option("--port <n>", "where rank 0 listens on it (default: a free port of this machine)", wholeNumber(1))
     .argument("<recipe...>", "a recipe and its arguments, such as recipes/ss_flow.ts --data DATASET")
     .passThroughOptions();
   const args = Deno.args[0] === "--" ? Deno.args.slice(1) : Deno.args;
   command.parse(args, { from: "user" });
   const [recipe, ...rest] = command.args, file = recipe.startsWith("/") || recipe.startsWith(".") ? recipe : `${ROOT}${recipe}`;
-  Deno.exit(await launch([file, ...rest], command.opts<LaunchOptions>()));
+  const options = command.opts<LaunchOptions>();
+  if (options.nodeRank >= options.nodes) {
+    command.error(`error: --node-rank is ${options.nodeRank}, it must be below --nodes, ${options.nodes}`);
+  }
+  if (options.nodes > 1 && !options.port) command.error("error: --port is missing, several machines must be told where rank 0 listens");
+  Deno.exit(await launch([file, ...rest], options));
 }

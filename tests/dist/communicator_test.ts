@@ -1,37 +1,53 @@
 import assert from "node:assert/strict";
 import { addressOf } from "../../ffi/host.ts";
+import { openCudart, probeCuda } from "../../ffi/cudart.ts";
 import { openKernels } from "../../ffi/kernels.ts";
 import { runRanks } from "./ranks.ts";
 
+function countGpus(): number {
+  if (!probeCuda().available) return 0;
+  const count = new Int32Array(1);
+  openCudart().cudaGetDeviceCount(count);
+  return count[0];
+}
+
 const TENSORS = `import { tensor, empty } from("lib/tensor/tensor.ts");`;
 
-Deno.test("collectives of four ranks on the CPU", async () => {
-  const outcomes = await runRanks(
-    4,
-    `${TENSORS}
-    const values = Array.from({ length: 8 }, (_, i) => 10 * rank + i + 0.5), sum = (i) => 60 + 4 * (i + 0.5), say = [];
-    const all = tensor(values, [8]);
-    ranks.allReduce(all);
-    say.push([...all.read()].every((v, i) => v === sum(i)));
-    const part = empty([2]);
-    ranks.reduceScatter(part, tensor(values, [4, 2]));
-    say.push([...part.read()].every((v, i) => v === sum(2 * rank + i)));
-    const gathered = empty([4, 8]);
-    ranks.allGather(gathered, tensor(values, [8]));
-    say.push([...gathered.read()].every((v, i) => v === 10 * Math.floor(i / 8) + i % 8 + 0.5));
-    const first = tensor(values, [8]);
-    ranks.broadcast(first);
-    say.push([...first.read()].every((v, i) => v === i + 0.5));
-    const none = empty([0]);
-    ranks.allReduce(none);
-    say.push(JSON.stringify(ranks.exchange({ rank, text: "x".repeat(rank) })) === JSON.stringify([0, 1, 2, 3].map((rank) => ({ rank, text: "x".repeat(rank) }))));
-    console.log(JSON.stringify(say));
-    ranks.close();`,
-  );
-  for (const { code, stdout, stderr } of outcomes) {
+/** What each rank says of every collective; `empty` tensors and those that lie in place too. */
+const COLLECTIVES = `${TENSORS}
+  const n = 2 * world, values = Array.from({ length: n }, (_, i) => 10 * rank + i + 0.5), say = [];
+  const sum = (i) => 5 * world * (world - 1) + world * (i + 0.5), check = (t, value) => say.push(t.read().every((v, i) => v === value(i)));
+  const all = tensor(values, [n]);
+  ranks.allReduce(all);
+  const part = empty([2]), scattered = tensor(values, [world, 2]), gathered = empty([world, n]), own = tensor(values, [n]), first = tensor(values, [n]);
+  ranks.reduceScatter(part, scattered);
+  ranks.allGather(gathered, own);
+  ranks.broadcast(first);
+  ranks.allReduce(empty([0]));
+  ranks.join();
+  check(all, sum);
+  check(part, (i) => sum(2 * rank + i));
+  check(gathered, (i) => 10 * Math.floor(i / n) + i % n + 0.5);
+  check(first, (i) => i + 0.5);
+  const wanted = Array.from({ length: world }, (_, rank) => ({ rank, text: "x".repeat(rank) }));
+  say.push(JSON.stringify(ranks.exchange({ rank, text: "x".repeat(rank) })) === JSON.stringify(wanted));
+  console.log(JSON.stringify(say));
+  ranks.close();`;
+
+async function expectCollectives(world: number, device: "cpu" | "cuda"): Promise<void> {
+  for (const { code, stdout, stderr } of await runRanks(world, COLLECTIVES, { device })) {
     assert.equal(code, 0, stderr);
     assert.deepEqual(JSON.parse(stdout), [true, true, true, true, true]);
   }
+}
+
+Deno.test("collectives of four ranks on the CPU", () => expectCollectives(4, "cpu"));
+
+const gpus = countGpus();
+Deno.test({
+  name: gpus > 1 ? `collectives of ${gpus} GPUs` : "collectives of several GPUs (skipped: fewer than two GPUs are here)",
+  ignore: gpus < 2,
+  fn: () => expectCollectives(gpus, "cuda"),
 });
 
 Deno.test("sums of large buffers are equal to the bit on all ranks, and those of one process in the order of ranks", async () => {

@@ -9,16 +9,23 @@ export interface RankOutcome {
 }
 
 /** Runs `code` (see program.ts) as `world` ranks that meet through a file. In it `rank`, `world` and `ranks`, an open communicator, are there. */
-export async function runRanks(world: number, code: string, { timeout = 20 }: { timeout?: number } = {}): Promise<RankOutcome[]> {
+export async function runRanks(
+  world: number,
+  code: string,
+  { timeout = 20, device = "cpu" }: { timeout?: number; device?: "cpu" | "cuda" } = {},
+): Promise<RankOutcome[]> {
   const folder = Deno.makeTempDirSync(), decoder = new TextDecoder();
   const head = `
     import { openCommunicator } from("lib/dist/communicator.ts");
+    import { findPlace } from("lib/dist/place.ts");
+    import { openDevice } from("lib/tensor/device.ts");
+    openDevice("${device}", { ordinal: findPlace().localRank });
     const ranks = openCommunicator({ timeout: ${timeout} }), { rank, world } = ranks;
   `;
   try {
     return await Promise.all(Array.from({ length: world }, async (_, rank) => {
       const env = {
-        ...{ DEVICE: "cpu", RANK: `${rank}`, WORLD_SIZE: `${world}`, LOCAL_RANK: `${rank}` },
+        ...{ RANK: `${rank}`, WORLD_SIZE: `${world}`, LOCAL_RANK: `${rank}` },
         ...{ TORCHELASTIC_RUN_ID: folder, ESPALIER_RENDEZVOUS: `${folder}/meet` },
       };
       const { code: status, stdout, stderr } = await program(head + code, { env }).output();

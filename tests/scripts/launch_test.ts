@@ -54,8 +54,17 @@ Deno.test("a signal to the launcher reaches all ranks", async () => {
   assert.doesNotMatch(text, /starting again/);
 });
 
+Deno.test("launch on two machines numbers the ranks through", async () => {
+  const say = `${SAY} console.log(Deno.env.get("MASTER_ADDR"), Deno.env.get("MASTER_PORT"));`;
+  const { code, text } = await launched(say, ["--nproc", "2", "--nodes", "2", "--node-rank", "1", "--address", "node0", "--port", "29500"]);
+  assert.equal(code, 0, text);
+  for (const line of ["2 4 0 --flag value", "[rank 3] 3 4 1 --flag value", "node0 29500"]) assert.ok(text.includes(line), text);
+});
+
 Deno.test("launch refuses what it cannot run", async () => {
   const { code, text } = await launched(SAY, ["--nproc", "0"]);
   assert.notEqual(code, 0);
   assert.match(text, /whole number of at least 1/);
+  assert.match((await launched(SAY, ["--nproc", "1", "--nodes", "2"])).text, /--port is missing/);
+  assert.match((await launched(SAY, ["--nproc", "1", "--node-rank", "1"])).text, /--node-rank is 1, it must be below --nodes, 1/);
 });
