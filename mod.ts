@@ -70,11 +70,17 @@ export { encodePng, imageGrid, readImage, resizeImage, writePng } from "./lib/io
 export type { Image } from "./lib/io/image.ts";
 export { loadParameters, readModelDescription, savePretrained } from "./lib/io/pretrained.ts";
 export { writeVoxels } from "./lib/io/ply.ts";
+export { readGaussians, writeGaussians } from "./lib/io/ply_gaussians.ts";
+export type { GaussianCloud, GaussianPlyOptions } from "./lib/io/ply_gaussians.ts";
 
 export { orbitCamera } from "./lib/render/camera.ts";
 export type { Camera, Direction } from "./lib/render/camera.ts";
+export { activateGaussians, readSplats, splatsOf } from "./lib/render/gaussians.ts";
+export type { GaussianActivation, RawGaussians, SplatArrays } from "./lib/render/gaussians.ts";
 export { renderMesh } from "./lib/render/render_mesh.ts";
 export { renderVoxels } from "./lib/render/render_voxels.ts";
+export { rasterize, renderSplats } from "./lib/render/splat.ts";
+export type { SplatOptions, SplatPictures, Splats } from "./lib/render/splat.ts";
 
 export { removeSmallParts, simplifyMesh, smoothMesh } from "./lib/mesh/clean.ts";
 export { projectColors } from "./lib/mesh/color.ts";

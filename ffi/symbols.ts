@@ -311,11 +311,83 @@ export const RENDER = {
   k_last_error: { parameters: [], result: "pointer" },
   k_render_mesh_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
   k_render_mesh_fwd_workspace: { parameters: ["buffer", "i32", "i32", "i32", "i32"], result: "i32" },
+  k_splat_sizes: { parameters: ["buffer", "buffer"], result: "i32" },
+  k_splat_project: { parameters: ["buffer", "u64"], result: "i32" },
+  k_splat_fwd: { parameters: ["buffer", "u64"], result: "i32" },
+  k_splat_bwd: { parameters: ["buffer", "u64"], result: "i32" },
   k_voxelize_fwd: { parameters: ["u64", "u64", "u64", "i32", "i32", "i32", "u64"], result: "i32" },
 } as const;
 
 export interface RenderKernels {
   k_render_mesh_fwd(rgba: bigint, depth: bigint, ids: bigint, positions: bigint, normals: bigint, uvs: bigint, colors: bigint, materials: bigint, texels: bigint, lights: bigint, cameras: bigint, triangles: bigint, material_of: bigint, images: bigint, workspace: bigint, views: number, V: number, T: number, M: number, L: number, S: number, samples: number, stream: bigint): void;
   k_render_mesh_fwd_workspace(bytes: BigUint64Array<ArrayBuffer>, views: number, V: number, S: number, samples: number): void;
+  k_splat_sizes(bytes: BigUint64Array<ArrayBuffer>, problem: BigUint64Array<ArrayBuffer>): void;
+  k_splat_project(problem: BigUint64Array<ArrayBuffer>, stream: bigint): void;
+  k_splat_fwd(problem: BigUint64Array<ArrayBuffer>, stream: bigint): void;
+  k_splat_bwd(problem: BigUint64Array<ArrayBuffer>, stream: bigint): void;
   k_voxelize_fwd(occupancy: bigint, positions: bigint, triangles: bigint, V: number, T: number, R: number, stream: bigint): void;
+}
+
+export const K_SPLAT = [
+  ["B", "i64"],
+  ["V", "i64"],
+  ["N", "i64"],
+  ["instances", "i64"],
+  ["height", "i64"],
+  ["width", "i64"],
+  ["coefficients", "i64"],
+  ["capacity", "i64"],
+  ["near", "f64"],
+  ["blur", "f64"],
+  ["scenes", "u64"],
+  ["cameras", "u64"],
+  ["backgrounds", "u64"],
+  ["means", "u64"],
+  ["colors", "u64"],
+  ["opacities", "u64"],
+  ["scales", "u64"],
+  ["rotations", "u64"],
+  ["y", "u64"],
+  ["status", "u64"],
+  ["projected", "u64"],
+  ["lists", "u64"],
+  ["scratch", "u64"],
+  ["d_y", "u64"],
+  ["d_means", "u64"],
+  ["d_colors", "u64"],
+  ["d_opacities", "u64"],
+  ["d_scales", "u64"],
+  ["d_rotations", "u64"],
+] as const;
+
+export interface KSplat {
+  B: number;
+  V: number;
+  N: number;
+  instances: number;
+  height: number;
+  width: number;
+  coefficients: number;
+  capacity: number;
+  near: number;
+  blur: number;
+  scenes: bigint;
+  cameras: bigint;
+  backgrounds: bigint;
+  means: bigint;
+  colors: bigint;
+  opacities: bigint;
+  scales: bigint;
+  rotations: bigint;
+  y: bigint;
+  status: bigint;
+  projected: bigint;
+  lists: bigint;
+  scratch: bigint;
+  d_y: bigint;
+  d_means: bigint;
+  d_colors: bigint;
+  d_opacities: bigint;
+  d_scales: bigint;
+  d_rotations: bigint;
 }
