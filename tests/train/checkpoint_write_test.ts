@@ -1,21 +1,9 @@
 /** Every file-system call of a save is counted, and at each of them the process dies or the disk fails. */
 import assert from "node:assert/strict";
-import { resume } from "../../lib/train/checkpoint.ts";
 import { listCheckpoints } from "../../lib/train/checkpoint_write.ts";
-import { tensor } from "../../lib/tensor/tensor.ts";
 import { withFolder } from "../io/corrupt.ts";
-import { crashStates, diskCalls, FAULTS, restoreFolder, saveOn, SIZE, withFault } from "./faulty_disk.ts";
+import { crashStates, diskCalls, FAULTS, newestStep, restoreFolder, saveOn, withFault } from "./faulty_disk.ts";
 import { killAt } from "./killed_save.ts";
-
-/** What the newest good checkpoint of a folder holds; every value of the tensor must be the state's. */
-function newest(folder: string): number {
-  const t = tensor(new Float32Array(SIZE), [SIZE]), found = resume(folder, { ckpt: "latest", tensors: { t }, say: () => {} });
-  const values = new Set(t.read());
-  t.free();
-  assert.ok(found && values.size === 1 && values.has(found.step), "a tensor and a state of two checkpoints");
-  assert.equal(found.state, found.step);
-  return found.step;
-}
 
 /** A folder with the checkpoints of steps 1 and 2; what is saved next, keeping two, is step 3. */
 function withRun(body: (folder: string) => void): void {
@@ -33,7 +21,7 @@ Deno.test("a save makes these calls, in this order", () => {
       ...["create", "write", "sync", "rename", "syncFolder"], // the manifest
       ...["remove", "remove"], // step 1
     ]);
-    assert.equal(newest(folder), 3);
+    assert.equal(newestStep(folder), 3);
     assert.deepEqual(listCheckpoints(folder), [3, 2]);
   });
 });
@@ -47,12 +35,12 @@ Deno.test("a save at whose n-th call the disk fails throws a clear error, and th
         const failed = withFault(folder, 3, fault, n);
         if (fault === "short") assert.equal(failed, null, "a short write is gone on with");
         else assert.match(failed?.message ?? "none", /^Cannot (write|remove) .*\/ckpts\/.*: /, `${fault} at call ${n}`);
-        assert.ok(newest(folder) >= 2, `${fault} at call ${n}`);
+        assert.ok(newestStep(folder) >= 2, `${fault} at call ${n}`);
         if (failed) { // the disk is well again: the same save works, and nothing of the failed one is left
           saveOn(folder, 3);
           assert.equal(Deno.readDirSync(`${folder}/ckpts`).toArray().length, 4);
         }
-        assert.equal(newest(folder), 3);
+        assert.equal(newestStep(folder), 3);
       }
     }
   });
@@ -65,7 +53,7 @@ Deno.test("whatever a power cut leaves of a save, a whole checkpoint loads", () 
     for (const { label, apply, least } of crashStates(folder, 3)) {
       whole();
       apply();
-      const step = newest(folder);
+      const step = newestStep(folder);
       assert.ok(step >= least, `${label}: step ${step}`);
       seen.add(step);
       states++;
@@ -82,7 +70,7 @@ Deno.test("a process killed at any call of a save leaves a whole checkpoint, and
       whole();
       killAt(folder, 3, n);
       const manifest = calls.slice(0, n).filter((c) => c.call === "rename").length === 2;
-      assert.equal(newest(folder), manifest ? 3 : 2, `killed at call ${n}`);
+      assert.equal(newestStep(folder), manifest ? 3 : 2, `killed at call ${n}`);
       saveOn(folder, 3);
       assert.equal(Deno.readDirSync(`${folder}/ckpts`).toArray().length, 4);
     }

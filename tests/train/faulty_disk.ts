@@ -1,6 +1,6 @@
 /** A disk whose calls are counted and fail or end the process where a test wants, and what a power cut may leave of a list of calls. */
 import { DISK, type Disk } from "../../lib/io/disk.ts";
-import { tensorSources } from "../../lib/train/checkpoint.ts";
+import { resume, tensorSources } from "../../lib/train/checkpoint.ts";
 import { writeCheckpoint } from "../../lib/train/checkpoint_write.ts";
 import { codeVersion } from "../../lib/train/version.ts";
 import { tensor } from "../../lib/tensor/tensor.ts";
@@ -9,8 +9,8 @@ import { tensor } from "../../lib/tensor/tensor.ts";
 export const SIZE = 300;
 
 /** Saves the checkpoint of `step`, whose tensor is filled with `step` and whose state is `step`; two are kept. */
-export function saveOn(folder: string, step: number, disk: Disk = DISK): void {
-  const t = tensor(new Float32Array(SIZE).fill(step), [SIZE]);
+export function saveOn(folder: string, step: number, { disk = DISK, size = SIZE }: { disk?: Disk; size?: number } = {}): void {
+  const t = tensor(new Float32Array(size).fill(step), [size]);
   try {
     const content = { folder, step, state: step, config: {}, version: codeVersion(), keep: 2, milestoneEvery: 0 };
     writeCheckpoint(content, tensorSources({ t }), disk);
@@ -60,7 +60,7 @@ export function watchedDisk(before: (call: DiskCall) => number | void): Disk {
 /** Saves `step` and returns the calls that it took. */
 export function diskCalls(folder: string, step: number): DiskCall[] {
   const calls: DiskCall[] = [];
-  saveOn(folder, step, watchedDisk((call) => void calls.push(call)));
+  saveOn(folder, step, { disk: watchedDisk((call) => void calls.push(call)) });
   return calls;
 }
 
@@ -71,15 +71,13 @@ export const FAULTS = ["ENOSPC", "EIO", "EROFS", "short"] as const;
 export function withFault(folder: string, step: number, fault: typeof FAULTS[number], n: number): Error | null {
   let at = 0;
   try {
-    saveOn(
-      folder,
-      step,
-      watchedDisk(({ bytes }) => {
+    saveOn(folder, step, {
+      disk: watchedDisk(({ bytes }) => {
         const now = at++;
         if (fault === "short") return bytes && now >= n ? Math.ceil(bytes.length / 2) : undefined;
         if (now === n || (fault === "EROFS" && now > n)) throw Object.assign(new Error(`${fault} at call ${n}`), { code: fault });
       }),
-    );
+    });
     return null;
   } catch (error) {
     return error as Error;
@@ -148,4 +146,66 @@ function replay(calls: DiskCall[], { data, names }: { data: "all" | "synced" | "
       length = data === "all" || whole.has(path) ? all.length : data === "half" ? all.length >> 1 : 0;
     Deno.writeFileSync(path, Uint8Array.from(all.slice(0, length)));
   }
+}
+
+/** What the newest good checkpoint of a folder holds. Throws unless every value of its tensor and its state are its step. */
+export function newestStep(folder: string): number {
+  const t = tensor(new Float32Array(SIZE), [SIZE]), found = resume(folder, { ckpt: "latest", tensors: { t }, say: () => {} });
+  const values = new Set(t.read());
+  t.free();
+  if (!found || values.size !== 1 || !values.has(found.step) || found.state !== found.step) {
+    throw new Error("a tensor and a state of two checkpoints");
+  }
+  return found.step;
+}
+
+/** What {@linkcode sweepDisk} tried. */
+export interface DiskCounts {
+  /** Calls of one save, in their order. */
+  calls: string[];
+  /** Faults tried: each kind at each call. */
+  faults: number;
+  /** Processes killed: one at each call. */
+  kills: number;
+  /** States of a power cut. */
+  crashes: number;
+  /** Cases after which the newest whole checkpoint was older than it may be, or a failure was silent: none may be. */
+  wrong: number;
+}
+
+/** Saves step 3 beside 2 with every fault at every call, killed at every call, and in every state that a power cut may leave. */
+export function sweepDisk(folder: string, killAt: (folder: string, step: number, n: number) => void): DiskCounts {
+  for (const step of [1, 2]) saveOn(folder, step);
+  const whole = restoreFolder(folder),
+    calls = diskCalls(folder, 3),
+    counts: DiskCounts = {
+      calls: calls.map((c) => c.call),
+      faults: 0,
+      kills: 0,
+      crashes: 0,
+      wrong: 0,
+    };
+  const check = (ok: boolean): void => {
+    if (!ok) counts.wrong++;
+  };
+  calls.forEach((_, n) => {
+    for (const fault of FAULTS) {
+      whole();
+      const failed = withFault(folder, 3, fault, n);
+      check((fault === "short") === (failed === null) && newestStep(folder) >= 2);
+      counts.faults++;
+    }
+    whole();
+    killAt(folder, 3, n);
+    check(newestStep(folder) === (calls.slice(0, n).filter((c) => c.call === "rename").length === 2 ? 3 : 2));
+    counts.kills++;
+  });
+  whole();
+  for (const { apply, least } of crashStates(folder, 3)) {
+    whole();
+    apply();
+    check(newestStep(folder) >= least);
+    counts.crashes++;
+  }
+  return counts;
 }

@@ -20,15 +20,13 @@ if (import.meta.main) {
     Deno.kill(Deno.pid, "SIGKILL");
     for (;;);
   };
-  saveOn(
-    folder,
-    Number(step),
-    watchedDisk(({ bytes }) => {
+  saveOn(folder, Number(step), {
+    disk: watchedDisk(({ bytes }) => {
       if (half) kill();
       if (n++ !== Number(at)) return;
       if (!bytes) kill();
       half = true;
       return bytes!.length >> 1 || 1;
     }),
-  );
+  });
 }

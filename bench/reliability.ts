@@ -1,0 +1,56 @@
+/**
+ * The long forms of the reliability tests, a section at a time, with their counts in bench/results/reliability.json.
+ *
+ *   deno run -P=test bench/reliability.ts damage | disk | kills [COUNT] | cuts [STEPS CUTS RECIPE]
+ */
+import { writeFileAtomic } from "../lib/io/atomic.ts";
+import { device } from "../lib/tensor/device.ts";
+import { compareCuts, drawCuts, tinyRuns } from "../tests/recipes/cut_runs.ts";
+import { killRuns } from "../tests/recipes/kills.ts";
+import { damageCheckpoint } from "../tests/train/damage.ts";
+import { sweepDisk } from "../tests/train/faulty_disk.ts";
+import { killAt } from "../tests/train/killed_save.ts";
+
+const FILE = new URL("results/reliability.json", import.meta.url).pathname;
+
+/** What a section counted, by name. */
+type Counts = Record<string, unknown>;
+
+const SECTIONS: Record<string, (folder: string, args: string[]) => Promise<Record<string, Counts>> | Record<string, Counts>> = {
+  damage: (folder) => ({ damage: { ...damageCheckpoint(folder, { elements: 300, flips: 10_000 }) } }),
+  disk: (folder) => ({ disk: { ...sweepDisk(folder, killAt) } }),
+  kills: async (folder, [count = "200"]) => ({ kills: { ...await killRuns(folder, Number(count), 1), interval: 10 } }),
+  cuts: async (folder, [steps = "1000", cuts = "20", only]) => {
+    const found: Record<string, Counts> = {};
+    for (const run of (await tinyRuns(folder)).filter(({ name }) => !only || name === only)) {
+      const at = drawCuts(Number(steps), Number(cuts), 2), { uncut, cut } = compareCuts(run, folder, Number(steps), at);
+      const { steps: done, applied } = JSON.parse(uncut.state).recipe.optimizer;
+      found[`cuts ${run.name} ${device().name}`] = {
+        steps: uncut.step,
+        cuts: at,
+        equal: JSON.stringify(uncut) === JSON.stringify(cut),
+        tensors_sha256: uncut.tensors,
+        skipped_steps: done - applied,
+      };
+    }
+    return found;
+  },
+};
+
+if (import.meta.main) {
+  const [section, ...args] = Deno.args, folder = Deno.makeTempDirSync({ prefix: "espalier-reliability-" }), began = performance.now();
+  if (!Object.hasOwn(SECTIONS, section)) {
+    console.error(`error: Cannot run ${section}: it must be one of ${Object.keys(SECTIONS).join(", ")}`);
+    Deno.exit(1);
+  }
+  const found = await SECTIONS[section](folder, args), seconds = Math.round((performance.now() - began) / 100) / 10;
+  Deno.removeSync(folder, { recursive: true });
+  let results: Record<string, unknown> = {};
+  try {
+    results = JSON.parse(Deno.readTextFileSync(FILE));
+  } catch { /* the first section */ }
+  const date = new Date().toISOString().slice(0, 10), command = `deno run -P=test bench/reliability.ts ${Deno.args.join(" ")}`;
+  for (const [name, counts] of Object.entries(found)) results[name] = { command, date, seconds, ...counts };
+  writeFileAtomic(FILE, new TextEncoder().encode(JSON.stringify(results, null, 2) + "\n"));
+  console.log(JSON.stringify(found, null, 2), `${seconds} s`);
+}
