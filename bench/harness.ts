@@ -89,14 +89,14 @@ export function fastest(peers: PeerTime[], name: string): { name: string; ms: nu
 }
 
 /** Registers a benchmark with `deno bench`: it measures once and writes bench/results/<name>.json. Ignored where there is no GPU. */
-export function benchmark(name: string, measure: () => Row[]): void {
+export function benchmark(name: string, measure: () => Row[] | Promise<Row[]>): void {
   let done = false;
   Deno.bench({
     name: hasCuda() ? name : `${name} (needs a CUDA GPU)`,
     ignore: !hasCuda(),
     n: 1,
     warmup: 0,
-    fn() {
+    async fn() {
       if (done) return;
       done = true;
       openDevice("cuda");
@@ -105,7 +105,7 @@ export function benchmark(name: string, measure: () => Row[]): void {
         date: new Date().toISOString().slice(0, 10),
         gpu: readDriver().gpus[0]?.name,
         command: `deno task bench bench/${name}_bench.ts`,
-        rows: measure(),
+        rows: await measure(),
       };
       const folder = new URL("results/", import.meta.url).pathname;
       Deno.mkdirSync(folder, { recursive: true });

@@ -1,15 +1,7 @@
 import assert from "node:assert/strict";
 import { addressOf } from "../../ffi/host.ts";
-import { openCudart, probeCuda } from "../../ffi/cudart.ts";
 import { openKernels } from "../../ffi/kernels.ts";
-import { runRanks } from "./ranks.ts";
-
-function countGpus(): number {
-  if (!probeCuda().available) return 0;
-  const count = new Int32Array(1);
-  openCudart().cudaGetDeviceCount(count);
-  return count[0];
-}
+import { countGpus, runRanks } from "./ranks.ts";
 
 const TENSORS = `import { tensor, empty } from("lib/tensor/tensor.ts");`;
 

@@ -1,5 +1,14 @@
 /** Runs one program as the ranks of a job, and what each of them did. */
+import { openCudart, probeCuda } from "../../ffi/cudart.ts";
 import { program } from "../program.ts";
+
+/** GPUs that this process sees. */
+export function countGpus(): number {
+  if (!probeCuda().available) return 0;
+  const count = new Int32Array(1);
+  openCudart().cudaGetDeviceCount(count);
+  return count[0];
+}
 
 /** What a rank did. */
 export interface RankOutcome {
