@@ -1,7 +1,7 @@
 /** Fails on a hand-written file over 400 lines and on a project over its budget of lines. */
 import { listFiles, report, ROOT } from "./files.ts";
 
-const MOST_LINES = 400, MOST_IN_ALL = 60_000;
+const MOST_LINES = 400, MOST_IN_ALL = 80_000;
 const GENERATED = ["ffi/symbols.ts"];
 
 let total = 0;
