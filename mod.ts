@@ -32,6 +32,7 @@ export type { Parameters, ParameterSpec } from "./lib/nn/parameters.ts";
 
 export { drawTimes, errorsByTime, flowPath } from "./lib/flow/path.ts";
 export type { TimeSchedule } from "./lib/flow/path.ts";
+export { meanBySample, repeatByRow } from "./lib/flow/ragged.ts";
 export { sampleEuler, timeGrid } from "./lib/flow/sampler.ts";
 export type { SamplerOptions } from "./lib/flow/sampler.ts";
 
@@ -42,6 +43,7 @@ export {
   PUBLISHED_SLAT_FLOW,
   PUBLISHED_SLAT_GAUSSIAN_DECODER,
   PUBLISHED_SLAT_MESH_DECODER,
+  PUBLISHED_SLAT_NORMALIZATION,
   PUBLISHED_SLAT_RADIANCE_DECODER,
   PUBLISHED_SS_DECODER,
   PUBLISHED_SS_ENCODER,
@@ -106,6 +108,7 @@ export { importMesh } from "./lib/data/import_mesh.ts";
 export { assetPaths } from "./lib/data/layout.ts";
 export {
   type LatentStatistics,
+  loadLatents,
   readFeatures,
   readLatents,
   readStatistics,
@@ -119,7 +122,7 @@ export { prepareDataset } from "./lib/data/prepare.ts";
 export type { PrepareOptions, PrepareSummary } from "./lib/data/prepare.ts";
 export { chance, createRandom, integer, uniform } from "./lib/data/random.ts";
 
-export { balancedGroups } from "./lib/train/balance.ts";
+export { balancedMicroBatches, groupByLoad } from "./lib/train/balance.ts";
 export {
   byteDistance,
   bytesTensor,
@@ -171,7 +174,7 @@ export { meshPictures } from "./lib/train/preview.ts";
 export { formatSeconds, startProgress } from "./lib/train/progress.ts";
 export { openRun } from "./lib/train/run.ts";
 export type { LogConfig, Run } from "./lib/train/run.ts";
-export { columnsOf, conditionPicture, voxelPicture } from "./lib/train/samples.ts";
+export { channelColors, columnsOf, conditionPicture, voxelPicture } from "./lib/train/samples.ts";
 export {
   COUNT,
   LOG_SCHEMA,
@@ -185,5 +188,7 @@ export {
   SS_FLOW_ARGS,
 } from "./lib/train/schemas.ts";
 export { loadSlatEncoder, loadSlatGaussianDecoder, loadSsDecoder, loadSsEncoder, loadSsVae } from "./lib/train/trained_models.ts";
+export { hasSlatStage, loadSlatStage, saveSlatStage } from "./lib/train/slat_stage.ts";
+export type { SlatStage, SlatStageToSave } from "./lib/train/slat_stage.ts";
 export { readTrellisConfig, trellisModel, trellisTrainer } from "./lib/train/trellis.ts";
 export { z } from "zod";

@@ -3,6 +3,8 @@ import { dirname, join } from "node:path";
 import { writeFileAtomic } from "../io/atomic.ts";
 import { assertFinite } from "../io/npy.ts";
 import { readNpz, writeNpz } from "../io/npz.ts";
+import type { DatasetItem } from "./dataset.ts";
+import { assetPaths } from "./layout.ts";
 
 /** Rows of values on the voxels of one object. */
 export interface VoxelRows {
@@ -73,6 +75,24 @@ export function readSsLatent(path: string): { mean: Float32Array<ArrayBuffer>; C
   const { mean } = readNpz(path, { want: { mean: { dtypes: ["f4"], shape: ["C", "r", "r", "r"] } } });
   assertFinite(path, mean.data);
   return { mean: mean.data, C: mean.shape[0] };
+}
+
+/**
+ * The latents `name` of an object, (z - mean) / std by channel. Throws where they have other channels than C, or voxels outside of a grid with R
+ * cells a side.
+ */
+export function loadLatents(
+  { root, sha256 }: DatasetItem,
+  name: string,
+  { C, R, normalization: { mean, std } }: { C: number; R: number; normalization: LatentStatistics },
+): VoxelRows {
+  const path = assetPaths(root, sha256).latents(name), { coords, feats } = readLatents(path), channels = 3 * feats.length / coords.length;
+  if (channels !== C || mean.length !== C || std.length !== C) {
+    throw new Error(`Cannot use ${path}: it has ${channels} channels, it must have the model's ${C}, and statistics as many`);
+  }
+  const outside = coords.find((x) => x >= R);
+  if (outside !== undefined) throw new Error(`Cannot use ${path}: a voxel index is ${outside}, it must be below the model's ${R}`);
+  return { coords, feats: feats.map((z, i) => (z - mean[i % C]) / std[i % C]) };
 }
 
 /** Gathers statistics object by object, each of which counts alike however many values it has. */

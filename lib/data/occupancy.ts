@@ -43,17 +43,24 @@ export function voxelIou(a: Int32Array, b: Int32Array, R: number): number {
   return union === 0 ? 1 : both / union;
 }
 
-/** `load` with its answers kept, up to `maxBytes` of them; past that, nothing more is kept. */
-export function remember<T extends ArrayBufferView>(load: (key: number) => T, maxBytes = 8 * 2 ** 30): (key: number) => T {
+/** `load` with its answers kept, up to `maxBytes` of them by the count of `bytesOf`; past that, nothing more is kept. */
+export function remember<T extends ArrayBufferView>(load: (key: number) => T, maxBytes?: number): (key: number) => T;
+/** The same for any other values. */
+export function remember<T>(load: (key: number) => T, maxBytes: number | undefined, bytesOf: (value: T) => number): (key: number) => T;
+export function remember<T>(
+  load: (key: number) => T,
+  maxBytes = 8 * 2 ** 30,
+  bytesOf: (value: T) => number = (value) => (value as ArrayBufferView).byteLength,
+): (key: number) => T {
   const known = new Map<number, T>();
   let bytes = 0;
   return (key) => {
     const found = known.get(key);
     if (found) return found;
-    const value = load(key);
-    if (bytes + value.byteLength <= maxBytes) {
+    const value = load(key), size = bytesOf(value);
+    if (bytes + size <= maxBytes) {
       known.set(key, value);
-      bytes += value.byteLength;
+      bytes += size;
     }
     return value;
   };

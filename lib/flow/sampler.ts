@@ -4,7 +4,7 @@ import { tidy } from "../tensor/scope.ts";
 import { noGrad } from "../tensor/tape.ts";
 import { type Tensor, tensor } from "../tensor/tensor.ts";
 
-/** The model as a sampler sees it: the velocity at x [B, ...] and times t [B] (times 1000), under a condition. */
+/** The model as a sampler sees it: the velocity at x [B, ...] or [N, ...] and times t [B] (times 1000), under a condition. */
 export type Velocity = (x: Tensor, t: Tensor, cond: Tensor) => Tensor;
 
 /** Options of {@linkcode sampleEuler}. */
@@ -19,6 +19,8 @@ export interface SamplerOptions {
   cfgInterval?: [low: number, high: number];
   /** The noise left at the data's end; enters the estimates of the data alone. */
   sigmaMin?: number;
+  /** How many samples there are, where that is not the first axis of the noise: rows of voxels. */
+  samples?: number;
   /** Called after each step with the state and the estimate of the data; they are freed after the call. */
   onStep?: (step: number, xt: Tensor, x0: Tensor) => void;
 }
@@ -31,7 +33,7 @@ export function timeGrid(steps: number, rescaleT = 1): number[] {
   });
 }
 
-/** Carries noise [B, ...] to a sample of the data. `negative` is the condition that guidance moves away from. */
+/** Carries noise [B, ...], or the rows [N, ...] of `samples` samples, to samples of the data. `negative` is the condition that guidance moves away from. */
 export function sampleEuler(
   velocity: Velocity,
   noise: Tensor,
@@ -39,9 +41,9 @@ export function sampleEuler(
   negative: Tensor | null,
   options: SamplerOptions = {},
 ): Tensor {
-  const { steps = 50, rescaleT = 1, cfgStrength = 3, cfgInterval = [0, 1], sigmaMin = 1e-5, onStep } = options;
+  const { steps = 50, rescaleT = 1, cfgStrength = 3, cfgInterval = [0, 1], sigmaMin = 1e-5, samples: B = noise.shape[0], onStep } = options;
   if (!Number.isInteger(steps) || steps < 1) throw new RangeError(`Cannot sample: steps is ${steps}, it must be a whole number from 1 up`);
-  const times = timeGrid(steps, rescaleT), B = noise.shape[0];
+  const times = timeGrid(steps, rescaleT);
   let x = noise;
   for (let i = 0; i < steps; i++) {
     const t = times[i], next = times[i + 1], before = x;

@@ -108,3 +108,15 @@ export const PUBLISHED_SLAT_FLOW: Record<string, SlatFlowArgs> = {
     io_block_channels: [256],
   },
 };
+
+/** Mean and deviation by channel of the published structured latents: their flow models work on (z - mean) / std. */
+export const PUBLISHED_SLAT_NORMALIZATION: { mean: number[]; std: number[] } = {
+  mean: [
+    ...[-2.1687545776367188, -0.004347046371549368, -0.13352349400520325, -0.08418072760105133],
+    ...[-0.5271206498146057, 0.7238689064979553, -1.1414450407028198, 1.2039363384246826],
+  ],
+  std: [
+    ...[2.377650737762451, 2.386378288269043, 2.124418020248413, 2.1748552322387695],
+    ...[2.663944721221924, 2.371192216873169, 2.6217446327209473, 2.684523105621338],
+  ],
+};

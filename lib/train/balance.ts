@@ -1,4 +1,6 @@
 /** Samples of unequal size in groups of nearly equal load. */
+import { communicator } from "../dist/communicator.ts";
+import type { MicroBatch } from "./batch.ts";
 
 /**
  * Indices of `loads` in `groups` lists: taken from the heaviest to the lightest, each goes to the group with the least load so far, the first of
@@ -17,4 +19,40 @@ export function balancedGroups(loads: readonly number[], groups: number, { equal
     if (equalSize && out[least].length === most) sums[least] = Infinity;
   }
   return out;
+}
+
+/**
+ * The parts of step `step`'s batch that fall to this process, each of about the same load: the batch is shared out among the processes, equally many
+ * samples each, then the share among `split` parts of any number. `weight` is what a part counts in the step's loss: all alike, however many voxels
+ * they have. Throws a RangeError where the samples do not go round.
+ */
+export function balancedMicroBatches<T>(
+  batch: readonly T[],
+  loadOf: (sample: T) => number,
+  split: number,
+  step: number,
+): (MicroBatch<T> & { weight: number })[] {
+  const { rank, world } = communicator();
+  if (batch.length % world) {
+    throw new RangeError(`Cannot balance a batch: batch.size is ${batch.length}, it must be a multiple of the ${world} processes`);
+  }
+  const own = balancedGroups(batch.map(loadOf), world, { equalSize: true })[rank].map((place) => batch[place]);
+  return balancedGroups(own.map(loadOf), split).map((places, k) => {
+    return { stream: (step * world + rank) * split + k, list: places.map((place) => own[place]), weight: 1 / (world * split) };
+  });
+}
+
+/** The indices of `loads`, in their order, in runs whose sum is at most `most`, or that have one element. */
+export function groupByLoad(loads: readonly number[], most: number): number[][] {
+  const groups: number[][] = [];
+  let sum = Infinity;
+  loads.forEach((load, i) => {
+    if (sum + load > most) {
+      groups.push([]);
+      sum = 0;
+    }
+    groups.at(-1)!.push(i);
+    sum += load;
+  });
+  return groups;
 }

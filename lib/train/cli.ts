@@ -100,10 +100,11 @@ export function parseTraining(
   const size = rest.find((a) => a.startsWith("--size="))?.slice("--size=".length) ?? (at < 0 ? "tiny" : rest[at + 1]);
   if (Object.hasOwn(sizes, size)) helpWithConfig(command, sizes[size] as Json);
   const flags = command.parse(rest, { from: "user" }).opts<
-    TrainingFlags & { size: string; config?: string; data?: string; vae?: string; keep?: string }
+    TrainingFlags & { size: string; config?: string; data?: string; vae?: string; latents?: string; keep?: string }
   >();
   if (flags.data) overrides.unshift(`data.root=${JSON.stringify(flags.data)}`);
   if (flags.keep) overrides.unshift(`log.keep=${flags.keep}`);
+  if (flags.latents) overrides.unshift(`data.latents=${JSON.stringify(flags.latents)}`);
   if (flags.vae) overrides.unshift(`vae=${JSON.stringify(flags.vae)}`);
   return { flags, config: { size: flags.size, file: flags.config, overrides } };
 }

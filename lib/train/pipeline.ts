@@ -4,20 +4,29 @@
  */
 import { join } from "node:path";
 import { z } from "zod";
-import type { SamplerOptions } from "../flow/sampler.ts";
 import { writeFileAtomic } from "../io/atomic.ts";
-import { loadParameters, readModelDescription, savePretrained } from "../io/pretrained.ts";
-import type { PatchEncoderArgs } from "../models/patch_encoder.ts";
+import { loadParameters, savePretrained } from "../io/pretrained.ts";
 import { type SsFlow, ssFlowSpec } from "../models/ss_flow.ts";
 import type { SsDecoder } from "../models/ss_vae.ts";
 import { type ChannelStatistics, trainingDtype } from "./batch.ts";
-import { type Condition, dinoEncoder, patchEncoder } from "./condition.ts";
-import { checkConfig, ConfigError, type Json, readJson } from "./config.ts";
-import { COUNT, PATCH_ENCODER_ARGS, SS_DECODER_ARGS, SS_FLOW_ARGS } from "./schemas.ts";
+import type { Condition } from "./condition.ts";
+import { checkConfig, ConfigError, readJson } from "./config.ts";
+import {
+  CONDITION_FILE,
+  describeCondition,
+  describeSampler,
+  loadCondition,
+  type LoadPipelineOptions,
+  NORMALIZATION_FILE,
+  pathIn,
+  type PipelineSampler,
+  readArgs,
+  readSampler,
+  SAMPLER_FILE,
+  saveCondition,
+} from "./pipeline_file.ts";
+import { SS_DECODER_ARGS, SS_FLOW_ARGS } from "./schemas.ts";
 import { loadSsDecoder } from "./trained_models.ts";
-
-/** How a pipeline samples unless the user says otherwise. */
-export type PipelineSampler = Required<Omit<SamplerOptions, "onStep">>;
 
 /** A pipeline's sparse-structure stage. */
 export interface Pipeline {
@@ -41,55 +50,25 @@ export interface PipelineToSave {
   normalization: ChannelStatistics;
 }
 
-/** Options of {@linkcode loadPipeline}. */
-export interface LoadPipelineOptions {
-  /** The weights of DINOv2 (safetensors, under their published names), for a pipeline that uses it. */
-  dino?: string;
-}
-
-/** Side in pixels of a published pipeline's pictures. */
-const DINO_SIDE = 518;
-
-const TIME = z.number().min(0).max(1), DECODER_ARGS = SS_DECODER_ARGS.extend({ out_channels: z.literal(1) });
-const SAMPLER = z.looseObject({
-  name: z.enum(["FlowEulerSampler", "FlowEulerCfgSampler", "FlowEulerGuidanceIntervalSampler"]),
-  args: z.looseObject({ sigma_min: TIME }),
-  params: z.looseObject({
-    steps: COUNT.optional(),
-    cfg_strength: z.number().optional(),
-    cfg_interval: z.tuple([TIME, TIME]).optional(),
-    rescale_t: z.number().positive().optional(),
-  }),
-});
-const CONDITION = z.union([
-  z.string(),
-  z.strictObject({ name: z.literal("PatchEncoder"), path: z.string() }),
-  z.strictObject({ name: z.literal("dinov2_vitl14_reg"), image_size: COUNT }),
-]);
+const DECODER_ARGS = SS_DECODER_ARGS.extend({ out_channels: z.literal(1) });
 const FILE = z.looseObject({
   name: z.literal("TrellisImageTo3DPipeline"),
   args: z.looseObject({
     models: z.looseObject({ sparse_structure_decoder: z.string(), sparse_structure_flow_model: z.string() }),
-    sparse_structure_sampler: SAMPLER,
-    image_cond_model: CONDITION,
-    sparse_structure_normalization: z.strictObject({ mean: z.array(z.number()), std: z.array(z.number().positive()) }).optional(),
+    sparse_structure_sampler: SAMPLER_FILE,
+    image_cond_model: CONDITION_FILE,
+    sparse_structure_normalization: NORMALIZATION_FILE.optional(),
   }),
 });
 
 /** `pipeline.json` of a pipeline. */
-function describe({ condition: { config }, sampler: s, sigmaMin, normalization }: PipelineToSave): z.infer<typeof FILE> {
-  const dino = "weights" in config &&
-    (config.image_size === DINO_SIDE ? config.encoder : { name: config.encoder, image_size: config.image_size });
+function describe({ condition, sampler, sigmaMin, normalization }: PipelineToSave): z.infer<typeof FILE> {
   return {
     name: "TrellisImageTo3DPipeline",
     args: {
       models: { sparse_structure_decoder: "decoder", sparse_structure_flow_model: "flow" },
-      sparse_structure_sampler: {
-        name: "FlowEulerGuidanceIntervalSampler",
-        args: { sigma_min: sigmaMin },
-        params: { steps: s.steps, cfg_strength: s.cfgStrength, cfg_interval: s.cfgInterval, rescale_t: s.rescaleT },
-      },
-      image_cond_model: dino || { name: "PatchEncoder", path: "image_encoder" },
+      sparse_structure_sampler: describeSampler(sampler, sigmaMin),
+      image_cond_model: describeCondition(condition),
       sparse_structure_normalization: { mean: normalization.mean, std: normalization.std },
     },
   };
@@ -97,63 +76,12 @@ function describe({ condition: { config }, sampler: s, sigmaMin, normalization }
 
 /** Writes a pipeline into `folder`, which is made if need be; `pipeline.json` comes last, so that it never names what is not there. */
 export function savePipeline(folder: string, pipeline: PipelineToSave): void {
-  const { flow, decoder, condition: { config, trained } } = pipeline;
+  const { flow, decoder, condition } = pipeline;
   Deno.mkdirSync(folder, { recursive: true });
   savePretrained(join(folder, "decoder"), { name: "SparseStructureDecoder", args: { ...decoder.args } }, decoder.params);
   savePretrained(join(folder, "flow"), { name: "SparseStructureFlowModel", args: { ...flow.args } }, flow.params);
-  if (config.encoder === "patch") {
-    const { encoder: _, ...args } = config;
-    savePretrained(join(folder, "image_encoder"), { name: "PatchEncoder", args }, trained);
-  }
+  saveCondition(folder, condition);
   writeFileAtomic(join(folder, "pipeline.json"), new TextEncoder().encode(JSON.stringify(describe(pipeline), null, 4) + "\n"));
-}
-
-/** Where a model of the pipeline lies; what leads out of the folder is refused. */
-function pathIn(folder: string, name: string): string {
-  if (/^$|^\/|^[A-Za-z]:|[\\\0]/.test(name) || name.split("/").includes("..")) {
-    throw new ConfigError(
-      `Cannot load the pipeline ${folder}: it names the model ${JSON.stringify(name)}, it must be a path inside the folder`,
-    );
-  }
-  return join(folder, name);
-}
-
-/** The constructor options in `<path>.json`, which must be of class `name`. */
-function readArgs<T>(path: string, name: string, schema: z.ZodType<T>, keys: string[]): T {
-  const found = readModelDescription(path), known = Object.fromEntries(keys.map((key) => [key, null]));
-  if (found.name !== name) throw new ConfigError(`Cannot load a model: ${path}.json describes a ${found.name}, it must describe a ${name}`);
-  return checkConfig(schema, found.args as Json, { known, source: `the args in ${path}.json` });
-}
-
-function loadCondition(folder: string, model: z.infer<typeof CONDITION>, dino?: string): Condition {
-  if (typeof model !== "string" && model.name === "PatchEncoder") {
-    const path = pathIn(folder, model.path);
-    const args: PatchEncoderArgs = readArgs(path, "PatchEncoder", PATCH_ENCODER_ARGS, Object.keys(PATCH_ENCODER_ARGS.shape));
-    const encoder = patchEncoder(args);
-    return encoder.withParameters(loadParameters(encoder.spec!, `${path}.safetensors`));
-  }
-  const { name, image_size } = typeof model === "string" ? { name: model, image_size: DINO_SIDE } : model;
-  if (name !== "dinov2_vitl14_reg") {
-    throw new ConfigError(
-      `Cannot load the pipeline ${folder}: image_cond_model is "${name}", it must be dinov2_vitl14_reg or a PatchEncoder`,
-    );
-  }
-  if (!dino) {
-    throw new ConfigError(
-      `Cannot load the pipeline ${folder}: its condition is ${name}, --dino must name the safetensors file with its weights`,
-    );
-  }
-  return dinoEncoder(dino, image_size);
-}
-
-function readSampler({ name, args, params }: z.infer<typeof SAMPLER>): PipelineSampler {
-  return {
-    steps: params.steps ?? 50,
-    rescaleT: params.rescale_t ?? 1,
-    cfgStrength: name === "FlowEulerSampler" ? 0 : params.cfg_strength ?? 3,
-    cfgInterval: name === "FlowEulerGuidanceIntervalSampler" ? params.cfg_interval ?? [0, 1] : [0, 1],
-    sigmaMin: args.sigma_min,
-  };
 }
 
 function expectFit(folder: string, { condition, flow: { args }, decoder, normalization: { mean, std } }: Pipeline): void {

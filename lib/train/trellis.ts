@@ -38,17 +38,17 @@ function expectKeys(value: Json | undefined, place: string, known: readonly stri
   if (unknown) throw new ConfigError(`Cannot use the TRELLIS config: ${place} has ${unknown}, it must be one of ${known.join(", ")}`);
 }
 
-/** Of the data sets that our recipes read; the last four say where TRELLIS finds latents and their decoder, which we are told by `--vae`. */
+/** Of the data sets that our recipes read; the last four say where TRELLIS finds latents and their decoder, which we are told in another way. */
 const DATASET_KEYS = ["resolution", "min_aesthetic_score", "image_size", "latent_model", "pretrained_ss_dec", "ss_dec_path", "ss_dec_ckpt"];
 
-/** Reads the blocks of a TRELLIS config. */
-export function readTrellisConfig(value: Json): TrellisConfig {
+/** Reads the blocks of a TRELLIS config. `more` are keys that its kind of data set has besides those of all. */
+export function readTrellisConfig(value: Json, more: readonly string[] = []): TrellisConfig {
   if (!isRecord(value) || !isRecord(value.models)) {
     throw new ConfigError("Cannot use the TRELLIS config: models is missing, it must be a record of models");
   }
   const models = Object.fromEntries(Object.entries(value.models).map(([name, m]) => [name, block(m, `models.${name}`)]));
   const dataset = block(value.dataset, "dataset");
-  expectKeys(dataset.args, "dataset.args", DATASET_KEYS);
+  expectKeys(dataset.args, "dataset.args", [...DATASET_KEYS, ...more]);
   return { models, dataset, trainer: block(value.trainer, "trainer") };
 }
 
@@ -91,13 +91,16 @@ const TRAINER_KEYS = [
   ],
 ];
 
-/** What the trainer block says, in the keys that our recipes share. Unknown keys are refused: TRELLIS swallows them. */
-export function trellisTrainer({ trainer }: TrellisConfig): { [key: string]: Json } {
+/**
+ * What the trainer block says, in the keys that our recipes share. Unknown keys are refused: TRELLIS swallows them. `elastic`, which bounds memory
+ * by computing blocks again, is taken where the recipe says that it has a way of its own to do so.
+ */
+export function trellisTrainer({ trainer }: TrellisConfig, { elastic = false } = {}): { [key: string]: Json } {
   const args = trainer.args;
   expectKeys(args, "trainer.args", TRAINER_KEYS);
   expectKeys(args.optimizer, "trainer.args.optimizer", ["name", "args"]);
   for (const key of ["lr_scheduler", "elastic", "finetune_ckpt"]) {
-    if (args[key]) {
+    if (args[key] && !(key === "elastic" && elastic)) {
       throw new ConfigError(
         `Cannot use the TRELLIS config: trainer.args.${key} is ${JSON.stringify(args[key])}, it must be absent for this recipe`,
       );

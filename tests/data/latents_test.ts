@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import {
+  loadLatents,
   readFeatures,
   readLatents,
   readSsLatent,
@@ -76,5 +77,17 @@ Deno.test("readStatistics() takes what writeStatistics() wrote, and nothing else
     assert.throws(() => readStatistics(root, "m", 3), /are not 3 finite numbers each/);
     writeStatistics(root, "m", { mean: [1, 2], std: [3, 0] });
     assert.throws(() => readStatistics(root, "m", 2), /the deviations above 0/);
+  });
+});
+
+Deno.test("loadLatents() normalises by channel and refuses what is not the model's", async () => {
+  await withFolder({}, (root) => {
+    const item = { root, sha256: "abc", name: "", numVoxels: 2, row: {} }, normalization = { mean: [0.5, 0, 2], std: [0.5, 1, 2] };
+    writeLatents(assetPaths(root, "abc").latents("m"), ROWS);
+    const { coords, feats } = loadLatents(item, "m", { C: 3, R: 256, normalization });
+    assert.deepEqual([coords, [...feats]], [ROWS.coords, [0, -1, 0, -0.5, 3, -3]]);
+    assert.throws(() => loadLatents(item, "m", { C: 2, R: 256, normalization }), /it has 3 channels, it must have the model's 2/);
+    assert.throws(() => loadLatents(item, "m", { C: 3, R: 64, normalization }), /a voxel index is 255, it must be below the model's 64/);
+    assert.throws(() => loadLatents(item, "other", { C: 3, R: 64, normalization }), /Cannot read .*other/);
   });
 });

@@ -102,3 +102,15 @@ Deno.test("sampleEuler() refuses a number of steps that is not whole", () => {
     });
   }
 });
+
+Deno.test("sampleEuler() carries the rows of samples of unequal size, each at its own sample's time", () => {
+  const y = step(() => {
+    const velocity: Velocity = (x, t, c) => {
+      assert.deepEqual([x.shape, t.shape, c.shape], [[5, 2], [3], [3, 1]]);
+      return x;
+    };
+    const noise = tensor(random(6, 10), [5, 2]), cond = tensor([1, 2, 3], [3, 1]);
+    return sampleEuler(velocity, noise, cond, null, { steps: 2, cfgStrength: 0, samples: 3 }).read();
+  });
+  assertClose("sample", y, Array.from(random(6, 10), (x) => x * 0.25));
+});

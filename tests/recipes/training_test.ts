@@ -6,9 +6,9 @@ import { prepareDataset } from "../../lib/data/prepare.ts";
 import { device } from "../../lib/tensor/device.ts";
 import { countGpus } from "../dist/ranks.ts";
 import { readMetrics } from "../../lib/train/metrics.ts";
+import { expectGolden } from "../golden.ts";
 
 const FOLDER = Deno.makeTempDirSync({ prefix: "espalier_training_" }), DATA = `${FOLDER}/data`;
-const ON_CPU = device().name === "cpu";
 
 function vaeConfig(changes: Partial<SsVaeConfig> = {}): SsVaeConfig {
   const { tiny } = SS_VAE_SIZES;
@@ -55,15 +55,6 @@ function losses(folder: string): number[] {
   const { step, value } = readMetrics(`${folder}/metrics.jsonl`).loss;
   assert.deepEqual(step, step.toSorted((a, b) => a - b));
   return value;
-}
-
-/** Compares with a committed curve, to the bit on the CPU; ESPALIER_GOLDEN=write writes it. */
-function expectGolden(name: string, curve: number[]): void {
-  const file = new URL(`../golden/${name}.txt`, import.meta.url);
-  if (Deno.env.get("ESPALIER_GOLDEN") === "write") return Deno.writeTextFileSync(file, curve.map((v) => `${v}\n`).join(""));
-  const want = Deno.readTextFileSync(file).trim().split("\n").map(Number);
-  if (ON_CPU) assert.deepEqual(curve, want);
-  else curve.forEach((v, i) => assert.ok(Math.abs(v - want[i]) <= 0.02 * Math.abs(want[i]), `step ${i + 1}: ${v}, on the CPU ${want[i]}`));
 }
 
 Deno.test("the recipes train, evaluate and export on a dataset of four objects", async (t) => {
@@ -113,7 +104,7 @@ Deno.test("the recipes train, evaluate and export on a dataset of four objects",
     assert.deepEqual(losses(output), losses(`${FOLDER}/vae`));
   });
   await t.step("two processes have the losses of one with twice the split, and start again where one was killed", async () => {
-    if (!ON_CPU && countGpus() < 2) return; // each rank needs a GPU of its own
+    if (device().name !== "cpu" && countGpus() < 2) return; // each rank needs a GPU of its own
     const log = { every: 1, sampleEvery: 0, saveEvery: 2, keep: 2 }, precision = "f32", config = `${FOLDER}/ranks.json`;
     trainSsVae(vaeConfig({ log, precision, batch: { size: 4, split: 2 } }), { output: `${FOLDER}/vae_split` });
     Deno.writeTextFileSync(config, JSON.stringify(vaeConfig({ log, precision, batch: { size: 4, split: 1 } })));

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import type { Image } from "../../lib/io/image.ts";
-import { columnsOf, conditionPicture, voxelPicture } from "../../lib/train/samples.ts";
+import { channelColors, columnsOf, conditionPicture, voxelPicture } from "../../lib/train/samples.ts";
 
 /** How many pixels of an RGB image are not white. */
 function inked({ data }: Image): number {
@@ -35,4 +35,9 @@ Deno.test("columnsOf() puts each list in a column", () => {
   const { width, height, data } = columnsOf([[grey(1), grey(2)], [grey(3), grey(4)], [grey(5), grey(6)]]);
   assert.deepEqual([width, height], [3, 2]);
   assert.deepEqual([...data].filter((_, i) => i % 3 === 0), [1, 3, 5, 2, 4, 6]);
+});
+
+Deno.test("channelColors() shows three channels, from dark to bright", () => {
+  assert.deepEqual([...channelColors(Float32Array.of(0, 100, -100, 7), 4)], [0.5, 1, 0].map((x) => Math.fround(x)));
+  assert.deepEqual([...channelColors(Float32Array.of(0, 100), 1)], [0.5, 0.5, 0.5, 1, 1, 1]);
 });

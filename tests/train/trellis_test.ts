@@ -119,6 +119,13 @@ Deno.test("trellisTrainer() refuses what it would have to ignore", () => {
   );
 });
 
+Deno.test("readTrellisConfig() and trellisTrainer() take what a recipe says that it knows besides", () => {
+  const elastic = withTrainer({ elastic: { name: "LinearMemoryController" } });
+  assert.equal(trellisTrainer(readTrellisConfig(elastic), { elastic: true }).steps, 1000000);
+  const config = { ...SS_FLOW, dataset: { name: "D", args: { max_num_voxels: 9 } } };
+  assert.equal(readTrellisConfig(config, ["max_num_voxels"]).dataset.args.max_num_voxels, 9);
+});
+
 Deno.test("readTrellisConfig() names the block that is wrong", () => {
   const refused = (config: Json, message: RegExp) => assert.throws(() => readTrellisConfig(config), { name: "ConfigError", message });
   refused({ ...SS_FLOW, models: null }, /models is missing, it must be a record of models$/);
