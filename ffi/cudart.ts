@@ -14,6 +14,7 @@ const SYMBOLS = {
   cudaMemPoolCreate: { parameters: ["buffer", "buffer"], result: "i32" },
   cudaMemPoolSetAttribute: { parameters: ["u64", "i32", "buffer"], result: "i32" },
   cudaMemPoolGetAttribute: { parameters: ["u64", "i32", "buffer"], result: "i32" },
+  cudaMemPoolTrimTo: { parameters: ["u64", "usize"], result: "i32" },
   cudaMallocFromPoolAsync: { parameters: ["buffer", "u64", "u64", "u64"], result: "i32" },
   cudaFreeAsync: { parameters: ["u64", "u64"], result: "i32" },
   cudaMemcpyAsync: { parameters: ["u64", "u64", "u64", "i32", "u64"], result: "i32" },

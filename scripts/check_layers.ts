@@ -8,7 +8,7 @@ const LAYERS: string[][] = [
   ["lib/ops"],
   ["lib/sparse"],
   ["lib/nn"],
-  ["lib/models", "lib/flow", "lib/mesh", "lib/render", "lib/optim", "lib/io", "lib/data", "lib/dist", "lib/train"],
+  ["lib/models", "lib/flow", "lib/mesh", "lib/render", "lib/optim", "lib/memory", "lib/io", "lib/data", "lib/dist", "lib/train"],
   ["mod.ts"],
   ["recipes"],
   ["tests", "bench", "scripts"],
@@ -19,7 +19,7 @@ const BESIDE: Record<string, string[]> = {
   "lib/mesh": ["lib/render", "lib/io"],
   "lib/data": ["lib/io", "lib/render"],
   "lib/optim": ["lib/dist"],
-  "lib/train": ["lib/io", "lib/optim", "lib/dist", "lib/models", "lib/flow", "lib/mesh", "lib/render"],
+  "lib/train": ["lib/io", "lib/memory", "lib/optim", "lib/dist", "lib/models", "lib/flow", "lib/mesh", "lib/render"],
 };
 
 /** Folders that may open libraries' tables: where an op, an update or a file mapping is defined. */
@@ -28,6 +28,7 @@ const NEAR_FFI = [
   "lib/tensor",
   "lib/ops",
   "lib/optim",
+  "lib/memory",
   "lib/render",
   "lib/io",
   "lib/dist",

@@ -9,6 +9,7 @@ import { split } from "../ops/movement.ts";
 import type { Voxels } from "../sparse/voxels.ts";
 import type { FloatDType } from "../tensor/dtype.ts";
 import { tidy } from "../tensor/scope.ts";
+import { inBlock } from "../tensor/storage.ts";
 import { checkpoint } from "../tensor/tape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import {
@@ -124,7 +125,7 @@ export function runBlocks<P>(
   run: (block: P, i: number, h: Tensor, ...others: Tensor[]) => Tensor,
 ): Tensor {
   blocks.forEach((block, i) => {
-    const pass = (h: Tensor, ...others: Tensor[]): Tensor => tidy(() => run(block, i, h, ...others)), before = h;
+    const pass = (h: Tensor, ...others: Tensor[]): Tensor => inBlock(i, () => tidy(() => run(block, i, h, ...others))), before = h;
     h = i < recompute ? checkpoint(pass, [h, ...others]) : pass(h, ...others);
     if (i > 0 || !h.requiresGrad) before.leave();
   });

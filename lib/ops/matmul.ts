@@ -1,6 +1,6 @@
 /** Dense products: cuBLASLt on CUDA, Eigen on the CPU. The only user of both. */
 import { matmul as cublasLtMatmul, type MatmulProblem, WORKSPACE_BYTES } from "../../ffi/cublaslt.ts";
-import { device } from "../tensor/device.ts";
+import { device, type OpenDevice } from "../tensor/device.ts";
 import { DTYPE, type FloatDType, isFloat } from "../tensor/dtype.ts";
 import { persist } from "../tensor/scope.ts";
 import { rebuildable, type Recipe } from "../tensor/storage.ts";
@@ -9,7 +9,7 @@ import { dim, empty, expectDtype, expectShape, kernels, sizeOf, stream, type Ten
 import { geluBackward, unaryForward } from "./elementwise.ts";
 import { sum } from "./reduce.ts";
 
-let workspace: Tensor | undefined;
+const workspaces = new Map<OpenDevice, Tensor>();
 
 /** One product as cuBLASLt and the CPU library take it, with tensors for addresses. */
 interface Product extends Pick<MatmulProblem, "batch" | "M" | "N" | "K" | "transposeA" | "transposeB" | "strideA" | "strideB"> {
@@ -22,11 +22,13 @@ interface Product extends Pick<MatmulProblem, "batch" | "M" | "N" | "K" | "trans
 
 /** Runs a product with an epilogue on cuBLASLt; false where there is none for it. */
 function runCublasLt(p: Product, epilogue: MatmulProblem["epilogue"]): boolean {
-  workspace ??= persist(() => empty([WORKSPACE_BYTES], "u8"));
+  const workspace = workspaces.get(device()) ?? persist(() => empty([WORKSPACE_BYTES], "u8"));
+  workspaces.set(device(), workspace);
   const { y, a, b, bias, aux, ...rest } = p;
   const addresses = { y: y.addr, a: a.addr, b: b.addr, bias: bias?.addr ?? 0n, aux: aux?.addr ?? 0n };
   const types = { type: a.dtype as FloatDType, outType: y.dtype as FloatDType };
-  return cublasLtMatmul({ ...rest, ...addresses, ...types, epilogue }, workspace.addr, stream());
+  const problem = { ...rest, ...addresses, ...types, epilogue };
+  return device().simulated?.matmul(problem) ?? cublasLtMatmul(problem, workspace.addr, stream());
 }
 
 /** y = op(a) op(b) + bias. */

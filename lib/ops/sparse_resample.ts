@@ -1,4 +1,5 @@
 /** Coarser and finer places, and the features of voxels between them. */
+import { device } from "../tensor/device.ts";
 import { DTYPE, isFloat } from "../tensor/dtype.ts";
 import { record } from "../tensor/tape.ts";
 import { dim, empty, expectDtype, expectShape, kernels, stream, type Tensor } from "../tensor/tensor.ts";
@@ -20,6 +21,7 @@ export interface StridedPlaces {
 export function stridedPlaces({ coords, B, side }: Places, { kernel, stride = 1, padding = 0 }: Window): StridedPlaces {
   expectDtype("stridedPlaces", "coords", coords, "i32");
   expectShape("stridedPlaces", "coords", coords, [coords.shape[0], 4]);
+  if (device().simulated) throw new Error("Cannot plan a pass: it makes voxels, they must be made before it, in the same step");
   const k = kernels(), N = coords.shape[0], bound = new BigUint64Array(1), sizes = [N, B, side, kernel, stride, padding] as const;
   k.k_sparse_strided_rows(bound, ...sizes);
   const out = empty([Number(bound[0]), 4], "i32"), count = empty([1], "i32"), parent = kernel === stride ? empty([N], "i32") : null;

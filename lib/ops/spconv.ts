@@ -1,5 +1,6 @@
 /** Sparse convolution: rows of features meet where a table says so. Submanifold, strided and inverse convolutions differ in their table alone. */
 import { DTYPE, isFloat } from "../tensor/dtype.ts";
+import { onDevice } from "../tensor/device.ts";
 import { beside, tidy } from "../tensor/scope.ts";
 import { record } from "../tensor/tape.ts";
 import { dim, empty, expectDtype, expectShape, kernels, stream, type Tensor } from "../tensor/tensor.ts";
@@ -107,7 +108,7 @@ export function spconvMap(table: Table, transposed?: () => SpconvMap): SpconvMap
   let pairs: Pairs | undefined;
   return {
     forward,
-    pairs: () => pairs ??= beside(table.entries, () => tidy(() => pairsOf(table))),
+    pairs: () => pairs ??= onDevice(table.entries.storage.device, () => beside(table.entries, () => tidy(() => pairsOf(table)))),
     backward: () => transposed ? { ...transposed().forward, mirror: false } : { ...forward, mirror: true },
   };
 }

@@ -1,4 +1,5 @@
 /** Sets of voxels: where the rows of a sparse tensor lie, and the maps between them, each built once and shared by all layers and passes. */
+import { onDevice } from "../tensor/device.ts";
 import { beside, tidy } from "../tensor/scope.ts";
 import { expectShape, type Tensor, tensor } from "../tensor/tensor.ts";
 
@@ -111,9 +112,9 @@ export function startsOf(coords: Int32Array, B: number): number[] {
   return starts;
 }
 
-/** The map `name` of `voxels`, built when it is first asked for; its tensors live as long as the coordinates. */
+/** The map `name` of `voxels`, built when it is first asked for, on their own device; its tensors live as long as the coordinates. */
 export function mapOf<T>(voxels: Voxels, name: string, build: () => T): T {
-  return (voxels.maps[name] ??= beside(voxels.coords, () => tidy(build))) as T;
+  return (voxels.maps[name] ??= onDevice(voxels.coords.storage.device, () => beside(voxels.coords, () => tidy(build)))) as T;
 }
 
 /** Throws unless `x` has a row of C features for each voxel. */

@@ -1,4 +1,5 @@
 /** The device that tensors live on: one a process, chosen before the first tensor is made. */
+import type { MatmulProblem } from "../../ffi/cublaslt.ts";
 import { openCudart, probeCuda } from "../../ffi/cudart.ts";
 import { type Device, type Kernels, openKernels } from "../../ffi/kernels.ts";
 import { cudaMemory, hostMemory, type Memory } from "./memory.ts";
@@ -10,6 +11,8 @@ export interface OpenDevice {
   readonly memory: Memory;
   /** The stream that all work is put on; 0 on the CPU. */
   readonly stream: bigint;
+  /** On a device that computes nothing (lib/memory/simulate.ts): what stands in for cuBLASLt. */
+  readonly simulated?: { matmul(problem: MatmulProblem): boolean };
 }
 
 /** Options of {@linkcode openDevice}. */
@@ -20,7 +23,7 @@ export interface DeviceOptions {
   ordinal?: number;
 }
 
-let current: OpenDevice | undefined;
+let current: OpenDevice | undefined, instead: OpenDevice | undefined;
 let probed: { available: boolean; reason: string } | undefined;
 
 /** Whether CUDA can be used here; the answer is kept. */
@@ -33,6 +36,7 @@ export function openDevice(choice: string = Deno.env.get("DEVICE") || "auto", op
   if (choice !== "cpu" && choice !== "cuda" && choice !== "auto") {
     throw new RangeError(`Cannot open a device: DEVICE (or --device) is "${choice}", it must be cpu, cuda or auto`);
   }
+  if (instead) return instead;
   const name = choice === "auto" ? (hasCuda() ? "cuda" : "cpu") : choice;
   if (current) {
     if (current.name !== name) throw new Error(`Cannot open the device ${name}: ${current.name} is open, a process must use one device`);
@@ -71,5 +75,16 @@ function openCuda({ memoryLimit, ordinal = 0 }: DeviceOptions): OpenDevice {
 
 /** The open device; opens `DEVICE` (by default "auto") on first use. */
 export function device(): OpenDevice {
-  return current ?? openDevice();
+  return instead ?? current ?? openDevice();
+}
+
+/** Runs `body` with `other` in the place of the open device. A tensor's memory belongs to the device that it was made on. */
+export function onDevice<T>(other: OpenDevice, body: () => T): T {
+  const before = instead;
+  instead = other;
+  try {
+    return body();
+  } finally {
+    instead = before;
+  }
 }

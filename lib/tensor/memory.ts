@@ -14,6 +14,8 @@ export interface MemoryUse {
 export interface Memory {
   /** The most bytes that may be in use. */
   readonly limit: number;
+  /** What an allocation of `bytes` adds to the bytes in use. */
+  granted(bytes: number): number;
   alloc(bytes: number): bigint;
   free(address: bigint, bytes: number): void;
   upload(to: bigint, from: ArrayBufferView<ArrayBuffer>): void;
@@ -28,6 +30,8 @@ export interface Memory {
   synchronize(): void;
   use(): MemoryUse;
   resetPeak(): void;
+  /** Gives what is kept for later allocations back to the system. */
+  trim(): void;
 }
 
 /** An allocation did not fit the device or the limit. */
@@ -74,6 +78,7 @@ export function hostMemory(limit: number): Memory {
   };
   return {
     limit,
+    granted: sizeClass,
     alloc(bytes) {
       const size = sizeClass(bytes);
       if (used + size > limit) throw outOfMemory(bytes, { used, peak }, limit);
@@ -106,6 +111,11 @@ export function hostMemory(limit: number): Memory {
     synchronize: () => {},
     use: () => ({ used, peak }),
     resetPeak: () => void (peak = used),
+    trim() {
+      for (const list of spare.values()) for (const address of list) libc.free(address);
+      spare.clear();
+      cached = 0;
+    },
   };
 }
 
@@ -129,6 +139,7 @@ export function cudaMemory(ordinal: number, stream: bigint, limit: number): Memo
   let allocated = 0;
   return {
     limit,
+    granted: (bytes) => bytes,
     alloc(bytes) {
       if (allocated + bytes > limit) throw outOfMemory(bytes, use(), limit);
       try {
@@ -165,5 +176,9 @@ export function cudaMemory(ordinal: number, stream: bigint, limit: number): Memo
     synchronize: () => cuda.cudaStreamSynchronize(stream),
     use,
     resetPeak: () => cuda.cudaMemPoolSetAttribute(pool, POOL_ATTRIBUTE.usedHigh, new BigUint64Array(1)),
+    trim() {
+      cuda.cudaStreamSynchronize(stream);
+      cuda.cudaMemPoolTrimTo(pool, 0n);
+    },
   };
 }

@@ -2,7 +2,7 @@
  * The memory behind tensors. What only recorded ops still know can be given up after the forward pass and made again when the backward pass
  * needs it: who computes a tensor says how ({@linkcode rebuildable}), a choice says whether ({@linkcode withChoice}).
  */
-import { device } from "./device.ts";
+import { device, type OpenDevice } from "./device.ts";
 import { tidy } from "./scope.ts";
 import { noGrad } from "./tape.ts";
 import { Tensor } from "./tensor.ts";
@@ -23,8 +23,8 @@ export interface Recipe {
 /** keep: until the backward pass has used it. drop: made again. */
 export type Choice = "keep" | "drop";
 
-/** Decides about a tensor that has a recipe. */
-export type Choose = (t: Tensor, recipe: Recipe) => Choice;
+/** Decides about a tensor that has a recipe; `block` is the number of the block that made it, where one did. */
+export type Choose = (t: Tensor, recipe: Recipe, block?: number) => Choice;
 
 /**
  * Norms and activations are made again, in a pass over memory that is kept anyway; nothing else is. Every plan makes them again, so that gradients
@@ -32,7 +32,7 @@ export type Choose = (t: Tensor, recipe: Recipe) => Choice;
  */
 export const chooseFree: Choose = (_, { kind }) => kind === "norm" || kind === "activation" ? "drop" : "keep";
 
-let choose = chooseFree;
+let choose = chooseFree, block: number | undefined;
 
 /** Runs `body` with another choice. */
 export function withChoice<T>(choice: Choose, body: () => T): T {
@@ -45,13 +45,29 @@ export function withChoice<T>(choice: Choose, body: () => T): T {
   }
 }
 
+/** Runs `body` as block `i` of several that are alike: a choice is told so. */
+export function inBlock<T>(i: number, body: () => T): T {
+  const before = block;
+  block = i;
+  try {
+    return body();
+  } finally {
+    block = before;
+  }
+}
+
 /** Says how a tensor that recorded ops may keep can be made again. `t` sees all of its memory. */
 export function rebuildable(t: Tensor, recipe: Recipe): void {
-  if (t.size && choose(t, recipe) === "drop") t.storage.giveUpLater(t, recipe);
+  if (t.size && choose(t, recipe, block) === "drop") t.storage.giveUpLater(t, recipe);
 }
 
 /** Memory that one or more tensors see; given back when the last of them is freed. */
 export class Storage {
+  /** The device that it belongs to. */
+  readonly device: OpenDevice = device();
+  /** Whether a recorded op ever needed it, and whether a time came when only such ops knew it. */
+  needed = false;
+  saved = false;
   #refs = 0;
   #waiting = 0;
   #address: bigint;
@@ -80,7 +96,7 @@ export class Storage {
   detach(waiting: boolean): void {
     if (waiting) this.#waiting--;
     if (--this.#refs > 0) return this.#settle();
-    if (!this.#away && this.bytes > 0) device().memory.free(this.#address, this.bytes);
+    if (!this.#away && this.bytes > 0) this.device.memory.free(this.#address, this.bytes);
     this.#forget();
   }
 
@@ -98,8 +114,10 @@ export class Storage {
   }
 
   #settle(): void {
-    if (!this.#recipe || this.#away || this.#waiting < this.#refs) return;
-    device().memory.free(this.#address, this.bytes);
+    if (this.#waiting < this.#refs) return;
+    this.saved = true;
+    if (!this.#recipe || this.#away) return;
+    this.device.memory.free(this.#address, this.bytes);
     this.#away = true;
   }
 
@@ -108,7 +126,7 @@ export class Storage {
     const recipe = this.#recipe;
     if (!recipe || !this.#away) return;
     for (const t of recipe.sources) t.storage.restore();
-    this.#address = device().memory.alloc(this.bytes);
+    this.#address = this.device.memory.alloc(this.bytes);
     this.#away = false;
     this.#recipe = null; // or freeing y would give it up again
     noGrad(() => tidy(() => recipe.fill(new Tensor(this, 0, recipe.shape, recipe.dtype))));

@@ -1,4 +1,5 @@
 /** The tape: which op made a tensor from which inputs, and the walk that runs it backward. */
+import { device } from "./device.ts";
 import { DTYPE, isFloat } from "./dtype.ts";
 import { tidy } from "./scope.ts";
 import { chooseFree, rebuildable, type Recipe, withChoice } from "./storage.ts";
@@ -119,9 +120,45 @@ function sum(a: Tensor, b: Tensor): Tensor {
   return y;
 }
 
+/** How often an attempt at a pass has added to the gradient of each parameter. */
+export class Ledger {
+  #before = new Map<Tensor, number>();
+  #now = new Map<Tensor, number>();
+
+  /** Books one addition to `leaf`; true where an earlier attempt has made it. */
+  book(leaf: Tensor): boolean {
+    const n = (this.#now.get(leaf) ?? 0) + 1;
+    this.#now.set(leaf, n);
+    return n <= (this.#before.get(leaf) ?? 0);
+  }
+
+  /** Starts another attempt. */
+  again(): void {
+    for (const [leaf, n] of this.#now) this.#before.set(leaf, Math.max(n, this.#before.get(leaf) ?? 0));
+    this.#now.clear();
+  }
+}
+
+let ledger: Ledger | undefined;
+
+/**
+ * Runs `body`, a pass that may fail half-way for want of memory, so that it can be run again: what an earlier attempt added to the gradients of
+ * parameters is not added again. Attempts add in one order, so gradients are those of a pass that did not fail, to the bit.
+ */
+export function booked<T>(book: Ledger, body: () => T): T {
+  const before = ledger;
+  ledger = book;
+  try {
+    return body();
+  } finally {
+    ledger = before;
+  }
+}
+
 /** Adds `dy` to a leaf's gradient: in place for a {@linkcode parameter}, whose gradient is nobody else's memory. */
 function accumulate(leaf: Tensor, dy: Tensor): void {
-  const g = leaf.grad;
+  const g = leaf.grad?.freed ? null : leaf.grad; // freed: with an attempt that failed
+  if (leaf.accumulates ? ledger?.book(leaf) : leaf.storage.device !== device()) return dy.free(); // added before, or in a simulation
   if (!g) {
     dy.hold(); // the leaf's claim: the gradient lives as long as the enclosing step
     leaf.grad = dy;

@@ -72,6 +72,7 @@ export class Tensor {
   /** A recorded op needs this tensor in its backward pass. */
   hold(): void {
     this.#holds++;
+    this.storage.needed = true;
   }
 
   /** A recorded op needs it no more: it is freed where this was the last one and nobody else knows it. */

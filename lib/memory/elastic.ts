@@ -1,0 +1,178 @@
+/**
+ * Training within a budget of memory. Each micro-batch is simulated before it runs; what it makes again in its backward pass is as much as the
+ * budget asks for, the cheapest bytes first.
+ */
+import { device } from "../tensor/device.ts";
+import { formatBytes, OutOfMemoryError } from "../tensor/memory.ts";
+import { withChoice } from "../tensor/storage.ts";
+import { booked, Ledger } from "../tensor/tape.ts";
+import { type Card, cardFor } from "./cards.ts";
+import { chooseLevel, type GivenUp, givenUp, type Ladder, simulateLevel, surveyPass } from "./plan.ts";
+
+/** What a model is told: how many blocks, from the first on, are whole checkpoints; undefined leaves it to the model's config. */
+export interface PassOptions {
+  recompute?: number;
+}
+
+/** What the last micro-batch took. */
+export interface MemoryReport {
+  /** Bytes: what was to be kept to, what was expected, what was measured. */
+  budget: number;
+  predicted: number;
+  peak: number;
+  /** Bytes made again, and about how many seconds that takes. */
+  remade: number;
+  seconds: number;
+  /** The part of all that could be made again. */
+  share: number;
+  /** Micro-batches of the run that ran out of memory all the same and were run again. */
+  retries: number;
+}
+
+/** Keeps passes to a budget of memory. */
+export interface ElasticMemory {
+  /**
+   * Runs a micro-batch's forward and backward pass. `pass` may be run several times, on a simulated device or again after a failure: it draws from
+   * generators of its own, makes what it frees, and adds to gradients of parameters alone. `sizes` are the tokens or voxels of its samples.
+   */
+  run<T>(pass: (options: PassOptions) => T, sizes: readonly number[]): T;
+  /** Of the last micro-batch. */
+  readonly report: MemoryReport;
+  /** In one line: what is made again. */
+  describe(): string;
+  /** For a checkpoint. */
+  state(): unknown;
+  restore(state: unknown): void;
+}
+
+/** Options of {@linkcode plannedMemory}. */
+export interface PlannedMemoryOptions {
+  /** Bytes; by default the open device's limit. */
+  budget?: number;
+  /** For estimates of time: by default an H100's. */
+  card?: Card;
+  /** Told of micro-batches that ran out of memory, in one line. */
+  say?: (text: string) => void;
+}
+
+/** The part of a budget that plans fill: allocations are known to the byte, the rest is for what the pool rounds up. */
+const FILLED = 0.99;
+/** A plan that uses this part of what it may is good enough to stop looking. */
+const ENOUGH = 0.98;
+const MOST_SIMULATIONS = 8;
+/** By how much the budget shrinks for good where a plan did not fit all the same. */
+const NOTCH = 0.02, MOST_SHRUNK = 0.5;
+/** A failed attempt's plan gives up so many times less than all. */
+const STEPS = 16;
+const EMPTY: Ladder = { classes: [], peaks: [0], levels: 0, tensors: -1 };
+
+/** What a saved run knows. */
+interface State {
+  shrunk: number;
+  retries: number;
+}
+
+/** The planned policy. */
+export function plannedMemory({ budget, card = cardFor(), say = () => {} }: PlannedMemoryOptions = {}): ElasticMemory {
+  let ladder = EMPTY,
+    surveyed = { size: 0, fixed: 0 },
+    plan = { key: "", fixed: 0, target: 0, level: 0, predicted: 0 },
+    state: State = { shrunk: 0, retries: 0 };
+  const report: MemoryReport = { budget: 0, predicted: 0, peak: 0, remade: 0, seconds: 0, share: 0, retries: 0 };
+
+  const survey = (pass: () => unknown, size: number): void => {
+    surveyed = { size, fixed: device().memory.use().used };
+    ladder = surveyPass(pass, card);
+  };
+
+  /** The peak that the surveyed pass has at a level: between classes by their number. */
+  const surveyedPeak = (level: number): number => {
+    for (const [i, { blocks }] of ladder.classes.entries()) {
+      const [before, after] = [ladder.peaks[i], ladder.peaks[i + 1]];
+      if (level <= blocks) return before + (after - before) * level / blocks;
+      level -= blocks;
+    }
+    return ladder.peaks.at(-1)!;
+  };
+
+  /** The lowest level whose simulated peak is within `target`, or the highest. */
+  const search = (pass: () => unknown, size: number, target: number): { level: number; predicted: number } => {
+    if (ladder.tensors < 0) survey(pass, size);
+    const fixed = device().memory.use().used;
+    let scale = size / surveyed.size || 1, tooLow = -1, best: { level: number; predicted: number } | undefined;
+    for (let i = 0; i < MOST_SIMULATIONS; i++) {
+      const expected = (level: number): number => fixed + (surveyedPeak(level) - surveyed.fixed) * scale;
+      let level = tooLow + 1;
+      const most = best ? best.level - 1 : ladder.levels;
+      while (level < most && expected(level) > target) level++;
+      const simulation = simulateLevel(pass, ladder, level, card);
+      if (!simulation) {
+        survey(pass, size);
+        [scale, tooLow, best] = [1, -1, undefined];
+        continue;
+      }
+      const { peak } = simulation;
+      scale *= (peak - fixed) / Math.max(1, expected(level) - fixed);
+      if (peak <= target || level === ladder.levels) best = { level, predicted: peak };
+      else tooLow = level;
+      if (best && (best.level <= tooLow + 1 || best.predicted >= ENOUGH * target)) break;
+    }
+    return best ?? { level: ladder.levels, predicted: simulateLevel(pass, ladder, ladder.levels, card)?.peak ?? 0 };
+  };
+
+  const describeTo = (report: MemoryReport, { limit, size }: { limit: number; size: number }): void => {
+    const made = givenUp(ladder, plan.level), scale = size / surveyed.size || 1;
+    const total = (of: (g: GivenUp) => number): number => scale * made.reduce((sum, g) => sum + of(g), 0);
+    Object.assign(report, {
+      ...{ budget: limit, predicted: plan.predicted, peak: device().memory.use().peak, share: ladder.levels && plan.level / ladder.levels },
+      ...{ remade: total((g) => g.bytes), seconds: total((g) => g.seconds), retries: state.retries },
+    });
+  };
+
+  return {
+    report,
+    run(pass, sizes) {
+      const { memory } = device(), limit = Math.min(budget ?? Infinity, memory.limit), plain = () => pass({}), book = new Ledger();
+      const key = sizes.join(), size = sizes.reduce((a, b) => a + b, 0);
+      let atLeast = 0, failedAtTop = false;
+      for (;;) {
+        const fixed = memory.use().used, target = limit * (FILLED - state.shrunk);
+        if (plan.key !== key || plan.fixed !== fixed || plan.target !== target) {
+          plan = { key, fixed, target, ...search(plain, size, target) };
+        }
+        const level = plan.level = Math.min(ladder.levels, Math.max(plan.level, atLeast)), choose = chooseLevel(ladder, level);
+        let tensors = 0;
+        memory.resetPeak();
+        try {
+          const result = booked(book, () => withChoice((...args) => (tensors++, choose(...args)), plain));
+          if (tensors !== ladder.tensors) plan.key = ""; // another pass than the one that the plan is for
+          describeTo(report, { limit, size });
+          return result;
+        } catch (error) {
+          if (!(error instanceof OutOfMemoryError) || failedAtTop) throw error;
+          memory.trim();
+          book.again();
+          say(
+            `out of memory where ${formatBytes(plan.predicted)} of ${
+              formatBytes(limit)
+            } were planned: the micro-batch runs again, with less kept`,
+          );
+          atLeast = Math.min(ladder.levels, level + Math.max(1, Math.ceil(ladder.levels / STEPS)));
+          failedAtTop = level === ladder.levels;
+          state = { shrunk: Math.min(MOST_SHRUNK, state.shrunk + NOTCH), retries: state.retries + 1 };
+        }
+      }
+    },
+    describe() {
+      const made = givenUp(ladder, plan.level);
+      const list = made.map(({ kind, blocks, bytes }) => `${kind} ${blocks === 1 ? "" : `of ${blocks} blocks `}(${formatBytes(bytes)})`);
+      return `${formatBytes(report.predicted)} of ${formatBytes(report.budget)}; made again: ${
+        list.length ? list.join(", ") : "norms and activations alone"
+      }`;
+    },
+    state: () => state,
+    restore(saved) {
+      state = saved as State;
+    },
+  };
+}

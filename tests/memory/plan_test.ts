@@ -1,0 +1,58 @@
+import assert from "node:assert/strict";
+import { namer } from "../../lib/memory/classes.ts";
+import { chooseLevel, givenUp, simulateLevel, surveyPass } from "../../lib/memory/plan.ts";
+import { device } from "../../lib/tensor/device.ts";
+import { type Recipe, withChoice } from "../../lib/tensor/storage.ts";
+import { MODELS } from "./passes.ts";
+
+for (const [name, make] of Object.entries(MODELS)) {
+  Deno.test(`every level of a ${name} model's ladder has its simulated peak and the same gradients to the bit`, () => {
+    const model = make(), sizes = [120, 200], { memory } = device();
+    model.run(sizes, (pass) => pass());
+    model.takeGradients();
+    model.run(sizes, (pass) => pass({ recompute: 6 }));
+    const want = model.takeGradients();
+    model.run(sizes, (pass) => {
+      const ladder = surveyPass(pass);
+      assert.ok(ladder.classes.length >= 6 && ladder.peaks.length === ladder.classes.length + 1);
+      assert.equal(ladder.levels, ladder.classes.reduce((n, c) => n + c.blocks, 0));
+      let before = Infinity;
+      for (let level = 0; level <= ladder.levels; level += 3) {
+        const { peak } = simulateLevel(pass, ladder, level)!;
+        memory.resetPeak();
+        withChoice(chooseLevel(ladder, level), pass);
+        const measured = memory.use().peak;
+        assert.ok(
+          Math.abs(measured - peak) / peak <= (device().name === "cpu" ? 0 : 0.002),
+          `level ${level}: ${peak} predicted, ${measured} measured`,
+        );
+        assert.deepEqual(model.takeGradients(), want, `level ${level}`);
+        if (level) assert.ok(givenUp(ladder, level).reduce((n, g) => n + g.blocks, 0) === level);
+        assert.ok(peak <= before * 1.01);
+        before = peak;
+      }
+      assert.ok(ladder.peaks.at(-1)! < 0.75 * ladder.peaks[0], `${ladder.peaks}`);
+      return 0;
+    });
+    model.free();
+  });
+}
+
+Deno.test("a ladder is of one kind of pass: another has no such simulation", () => {
+  const [dense, sparse] = Object.values(MODELS).map((make) => make());
+  const ladder = dense.run([1], (pass) => surveyPass(pass) as unknown as number) as unknown as ReturnType<typeof surveyPass>;
+  assert.ok(dense.run([1, 1], (pass) => simulateLevel(pass, ladder, 1)!.peak) > 0);
+  sparse.run([30], (pass) => {
+    assert.equal(simulateLevel(pass, ladder, 1), null);
+    return 0;
+  });
+  dense.free(), sparse.free();
+});
+
+Deno.test("namer() numbers tensors by stack, block and place", () => {
+  const name = namer(), recipe = (kind: Recipe["kind"]): Recipe => ({ kind, from: [], fill: () => {} });
+  const names = [[undefined, "linear"], [0, "norm"], [0, "linear"], [1, "norm"], [undefined, "norm"], [0, "norm"], [1, "norm"]] as const;
+  assert.deepEqual(names.map(([block, kind]) => name(recipe(kind), block)), [
+    ...["-/0 linear", "1/0 norm", "1/1 linear", "1/0 norm", "-/1 norm", "2/0 norm", "2/0 norm"],
+  ]);
+});
