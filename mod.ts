@@ -67,6 +67,9 @@ export type { SsDecoder, SsDecoderArgs, SsEncoder, SsEncoderArgs } from "./lib/m
 export { createOptimizer, OPTIMIZER_DEFAULTS } from "./lib/optim/optimizer.ts";
 export type { Optimizer, OptimizerConfig, OptimizerState } from "./lib/optim/optimizer.ts";
 
+export { plannedMemory } from "./lib/memory/elastic.ts";
+export type { ElasticMemory, MemoryReport, PassOptions } from "./lib/memory/elastic.ts";
+
 export { writeFileAtomic } from "./lib/io/atomic.ts";
 export { encodePng, imageGrid, readImage, resizeImage, writePng } from "./lib/io/image.ts";
 export type { Image } from "./lib/io/image.ts";

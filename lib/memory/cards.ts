@@ -61,6 +61,7 @@ export const CARDS: Record<string, Card> = {
 
 /** The sheet for a card's own name, such as "NVIDIA H100 80GB HBM3"; that of the H100 where there is none. */
 export function cardFor(name = ""): Card {
-  const plain = name.toUpperCase(), known = Object.keys(CARDS).filter((key) => plain.includes(key.split("-")[0].replace("RTX", "4090")));
-  return CARDS[known.at(-1) ?? "H100"];
+  const key = ["H200", "H100", "4090", "A100"].find((part) => name.includes(part)) ?? "H100";
+  if (key === "A100") return CARDS[name.includes("80") ? "A100-80" : "A100-40"];
+  return CARDS[key === "4090" ? "RTX-4090" : key];
 }

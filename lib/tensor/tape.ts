@@ -165,7 +165,7 @@ function accumulate(leaf: Tensor, dy: Tensor): void {
   } else if (leaf.accumulates) {
     kernels().k_accumulate_fwd(g.addr, g.addr, dy.addr, BigInt(g.size), DTYPE[g.dtype], DTYPE[dy.dtype], stream());
     dy.free();
-    if (!watching) leaf.arrived?.();
+    if (!watching && !device().simulated) leaf.arrived?.();
   } else {
     leaf.grad = sum(g, dy);
     leaf.grad.hold();

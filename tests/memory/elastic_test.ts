@@ -24,7 +24,7 @@ function failing<T>(fails: (n: number) => boolean, body: () => T): T {
 function plainPeak(model: Trained, sizes: number[]): { peak: number; least: number } {
   let peak = 0, least = 0;
   model.run(sizes, (pass) => {
-    peak = simulate(pass).peak;
+    peak = simulate(() => pass()).peak;
     least = simulate(() => pass({ recompute: 6 })).peak;
     return 0;
   });
