@@ -7,7 +7,7 @@ import { attentionWork, kernelTime, matmulTime } from "../../lib/memory/estimate
 const H200 = CARDS.H200;
 
 function attention(values: Partial<KAttention>): BigUint64Array {
-  const none = Object.fromEntries(K_ATTENTION.map(([name, kind]) => [name, kind === "u64" ? 0n : 0])) as KAttention;
+  const none = Object.fromEntries(K_ATTENTION.map(([name, kind]) => [name, kind === "u64" ? 0n : 0])) as unknown as KAttention;
   return pack(K_ATTENTION, { ...none, ...values });
 }
 
