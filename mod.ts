@@ -13,8 +13,9 @@ export { backward, checkpoint, noGrad } from "./lib/tensor/tape.ts";
 export { empty, Tensor, tensor, zeros } from "./lib/tensor/tensor.ts";
 
 export { cast, full } from "./lib/ops/cast.ts";
-export { add, div, exp, gelu, mul, relu, sigmoid, silu, sub } from "./lib/ops/elementwise.ts";
-export { bceWithLogits, dice, klDivergence, l1, mse, mseRows } from "./lib/ops/loss.ts";
+export { add, affine, div, exp, gelu, minimum, mul, relu, sigmoid, silu, sub } from "./lib/ops/elementwise.ts";
+export { bceWithLogits, dice, klDivergence, l1, mse, mseRows, opacityRegularizer, volumeRegularizer } from "./lib/ops/loss.ts";
+export { ssim, ssimMap } from "./lib/ops/ssim.ts";
 export { linear, matmul } from "./lib/ops/matmul.ts";
 export { broadcastTo, concat, permute, reshape, slice, split } from "./lib/ops/movement.ts";
 export { mean, sum } from "./lib/ops/reduce.ts";
@@ -36,6 +37,8 @@ export { meanBySample, repeatByRow } from "./lib/flow/ragged.ts";
 export { sampleEuler, timeGrid } from "./lib/flow/sampler.ts";
 export type { SamplerOptions } from "./lib/flow/sampler.ts";
 
+export { lpips, LPIPS_VGG, lpipsSpec } from "./lib/models/lpips.ts";
+export type { Lpips, LpipsArgs } from "./lib/models/lpips.ts";
 export { patchCondition, patchEncoderSpec } from "./lib/models/patch_encoder.ts";
 export type { PatchEncoderArgs } from "./lib/models/patch_encoder.ts";
 export {
@@ -104,6 +107,9 @@ export type { ConditionPictures, DrawnConditions, PictureVariation } from "./lib
 export { prepareImage } from "./lib/data/condition_image.ts";
 export { clearestView, countViews, holdOut, loadCondition, loadVoxels, markObjects, openDataset } from "./lib/data/dataset.ts";
 export type { DatasetItem } from "./lib/data/dataset.ts";
+export { openObjects } from "./lib/data/loaded_objects.ts";
+export type { LoadedObject, LoadedObjectOptions } from "./lib/data/loaded_objects.ts";
+export { fourSides, loadRender, renderCamerasOf } from "./lib/data/renders.ts";
 export { createEpochSampler } from "./lib/data/epoch_sampler.ts";
 export type { SamplerState } from "./lib/data/epoch_sampler.ts";
 export { mirrorVoxels, occupancyBatch, remember, voxelIou, voxelsAbove } from "./lib/data/occupancy.ts";
@@ -190,7 +196,14 @@ export {
   SS_ENCODER_ARGS,
   SS_FLOW_ARGS,
 } from "./lib/train/schemas.ts";
-export { loadSlatEncoder, loadSlatGaussianDecoder, loadSsDecoder, loadSsEncoder, loadSsVae } from "./lib/train/trained_models.ts";
+export {
+  loadLpips,
+  loadSlatEncoder,
+  loadSlatGaussianDecoder,
+  loadSsDecoder,
+  loadSsEncoder,
+  loadSsVae,
+} from "./lib/train/trained_models.ts";
 export { hasSlatStage, loadSlatStage, saveSlatStage } from "./lib/train/slat_stage.ts";
 export type { SlatStage, SlatStageToSave } from "./lib/train/slat_stage.ts";
 export { readTrellisConfig, trellisModel, trellisTrainer } from "./lib/train/trellis.ts";

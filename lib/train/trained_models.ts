@@ -1,6 +1,7 @@
 /** Trained models by the folders that recipes write them to. */
 import { loadParameters, readModelDescription } from "../io/pretrained.ts";
 import { type SsDecoder, type SsDecoderArgs, ssDecoderSpec, type SsEncoder, type SsEncoderArgs, ssEncoderSpec } from "../models/ss_vae.ts";
+import { type Lpips, LPIPS_VGG, lpipsSpec } from "../models/lpips.ts";
 import { type SlatGaussianDecoder, type SlatGaussianDecoderArgs, slatGaussianDecoderSpec } from "../models/slat_decoder_gaussian.ts";
 import { type SlatEncoder, type SlatEncoderArgs, slatEncoderSpec } from "../models/slat_encoder.ts";
 import type { FloatDType } from "../tensor/dtype.ts";
@@ -59,4 +60,23 @@ export function loadSsVae(folder: string, precision: "auto" | FloatDType = "auto
     throw new Error(`Cannot load the VAE: ${folder} has no encoder.json, it must be the models folder of a train:ss-vae run`);
   }
   return { encoder: loadSsEncoder(`${folder}/encoder`, precision), decoder: loadSsDecoder(`${folder}/decoder`, precision) };
+}
+
+/** How to get the weights of LPIPS. */
+const LPIPS_RECIPE = `python -c 'import lpips; from safetensors.torch import save_file; d = lpips.LPIPS(net="vgg").state_dict(); ` +
+  `save_file({k: v.contiguous() for k, v in d.items() if k.startswith("net.") or k[:3] == "lin" and k[3] != "s"}, "lpips_vgg.safetensors")'`;
+
+/**
+ * Loads LPIPS with VGG-16 from a safetensors file under the names of {@linkcode LpipsSpec}; `dtype` is that of its convolutions. Throws an Error that
+ * says how to make the file where none is named or it cannot be used.
+ */
+export function loadLpips(path: string | null, dtype: FloatDType = "f32"): Lpips {
+  const advice =
+    `loss.lpipsWeights must name the weights of lpips.LPIPS(net="vgg") as safetensors, or loss.lpips must be 0. To make the file: ${LPIPS_RECIPE}`;
+  if (path === null) throw new Error(`Cannot use LPIPS: no weights are named, ${advice}`);
+  try {
+    return { args: LPIPS_VGG, dtype, params: loadParameters(lpipsSpec(LPIPS_VGG, dtype), path) };
+  } catch (error) {
+    throw new Error(`Cannot use LPIPS: ${(error as Error).message}; ${advice}`, { cause: error });
+  }
 }

@@ -87,6 +87,9 @@ const TRAINER_KEYS = [
     "i_ddpcheck",
     "loss_type",
     "lambda_kl",
+    "lambda_ssim",
+    "lambda_lpips",
+    "regularizations",
     ...MIXIN_TRAINER_KEYS,
   ],
 ];

@@ -1,0 +1,173 @@
+/** The SLat-VAE's recipe, small: golden losses, exact resumption, no leaks, TRELLIS's config. */
+import assert from "node:assert/strict";
+import { SLAT_VAE_SIZES, type SlatVaeConfig, slatVaeConfig, trainSlatVae } from "../../recipes/slat_vae.ts";
+import { prepareDataset } from "../../lib/data/prepare.ts";
+import { readImage } from "../../lib/io/image.ts";
+import { savePretrained } from "../../lib/io/pretrained.ts";
+import { LPIPS_VGG, lpipsSpec } from "../../lib/models/lpips.ts";
+import { freeLeaves, initialize } from "../../lib/nn/parameters.ts";
+import { device } from "../../lib/tensor/device.ts";
+import { Generator } from "../../lib/tensor/random.ts";
+import { readMetrics } from "../../lib/train/metrics.ts";
+import { loadSlatEncoder, loadSlatGaussianDecoder } from "../../lib/train/trained_models.ts";
+
+const FOLDER = Deno.makeTempDirSync({ prefix: "espalier_slat_vae_" }), DATA = `${FOLDER}/data`;
+const ON_CPU = device().name === "cpu";
+
+function config(changes: Partial<SlatVaeConfig> = {}): SlatVaeConfig {
+  const { tiny } = SLAT_VAE_SIZES, shape = { resolution: 16, model_channels: 24, num_blocks: 2, num_heads: 2 };
+  return {
+    ...tiny,
+    data: { ...tiny.data, root: DATA, imageSize: 24 },
+    encoder: { ...tiny.encoder, ...shape },
+    decoder: { ...tiny.decoder, ...shape },
+    steps: 8,
+    batch: { size: 3, views: 2, split: 2 },
+    log: { every: 1, sampleEvery: 8, saveEvery: 4, keep: 2 },
+    ...changes,
+  };
+}
+
+function losses(folder: string, name = "loss"): number[] {
+  const { step, value } = readMetrics(`${folder}/metrics.jsonl`)[name];
+  assert.deepEqual(step, step.toSorted((a, b) => a - b));
+  return value;
+}
+
+/** Compares with a committed curve, to the bit on the CPU; ESPALIER_GOLDEN=write writes it. */
+function expectGolden(name: string, curve: number[]): void {
+  const file = new URL(`../golden/${name}.txt`, import.meta.url);
+  if (Deno.env.get("ESPALIER_GOLDEN") === "write") return Deno.writeTextFileSync(file, curve.map((v) => `${v}\n`).join(""));
+  const want = Deno.readTextFileSync(file).trim().split("\n").map(Number);
+  if (ON_CPU) assert.deepEqual(curve, want);
+  else curve.forEach((v, i) => assert.ok(Math.abs(v - want[i]) <= 0.02 * Math.abs(want[i]), `step ${i + 1}: ${v}, on the CPU ${want[i]}`));
+}
+
+/** Weights for LPIPS that mean nothing. */
+function writeLpips(path: string): void {
+  const params = initialize(lpipsSpec(LPIPS_VGG), new Generator(1));
+  savePretrained(path, { name: "LPIPS", args: {} }, params);
+  freeLeaves(params);
+}
+
+Deno.test("trainSlatVae() trains, evaluates and exports on a dataset of four objects", async (t) => {
+  const features = ["appearance"] as const, renders = { renders: 6, renderSize: 24 };
+  await prepareDataset({ output: DATA, objects: 4, views: 0, ...renders, resolution: 16, features, workers: 0, device: "cpu" });
+  await t.step("it repeats its golden losses, and writes models and pictures", () => {
+    const { psnr, ssim, objects, folder } = trainSlatVae(config(), { output: `${FOLDER}/run` });
+    assert.ok(psnr > 5 && psnr < 60 && ssim > -1 && ssim <= 1 && objects === 4);
+    expectGolden("slat_vae_tiny", losses(`${FOLDER}/run`));
+    const encoder = loadSlatEncoder(`${folder}/encoder`), decoder = loadSlatGaussianDecoder(`${folder}/decoder`);
+    assert.deepEqual([encoder.args.in_channels, decoder.args.representation_config.num_gaussians], [9, 4]);
+    freeLeaves(encoder.params), freeLeaves(decoder.params);
+    const { width, height } = readImage(`${FOLDER}/run/contact_sheet.png`);
+    assert.ok(width >= 8 * 24 && height >= 4 * 24);
+  });
+  await t.step("a run that stops after four steps and goes on has the losses of an uncut one, to the bit", () => {
+    trainSlatVae(config({ steps: 4 }), { output: `${FOLDER}/cut` });
+    trainSlatVae(config(), { output: `${FOLDER}/cut` });
+    assert.deepEqual(losses(`${FOLDER}/cut`), losses(`${FOLDER}/run`));
+  });
+  await t.step("blocks that are computed again change nothing, to the bit", () => {
+    trainSlatVae(config({ recompute: 2 }), { output: `${FOLDER}/again` });
+    assert.deepEqual(losses(`${FOLDER}/again`), losses(`${FOLDER}/run`));
+  });
+  await t.step("eighty steps lower the loss, memory in use stays the same, and all is given back at the end", () => {
+    const before = device().memory.use().used, log = { every: 10, sampleEvery: 0, saveEvery: 0, keep: 1 };
+    trainSlatVae(config({ steps: 80, log }), { output: `${FOLDER}/long` });
+    const curve = losses(`${FOLDER}/long`), used = losses(`${FOLDER}/long`, "memory_used");
+    assert.ok(curve.at(-1)! < 0.75 * curve[0], `${curve}`);
+    assert.equal(new Set(used).size, 1);
+    assert.equal(device().memory.use().used, before);
+  });
+  await t.step("LPIPS and L2 are losses that are asked for; without weights it says how to get them", () => {
+    const { loss } = config(), one = { steps: 1, batch: { size: 1, views: 1, split: 1 } };
+    writeLpips(`${FOLDER}/lpips`);
+    const perceptual = { ...loss, type: "l2", lpips: 0.2, lpipsWeights: `${FOLDER}/lpips.safetensors` } as const;
+    trainSlatVae(config({ ...one, loss: perceptual }), { output: `${FOLDER}/lpips_run` });
+    const [rec, l2, ssim, lpips] = ["rec", "l2", "ssim", "lpips"].map((name) => losses(`${FOLDER}/lpips_run`, name)[0]);
+    assert.ok(lpips > 0 && Math.abs(rec - (l2 + 0.2 * ssim + 0.2 * lpips)) < 1e-5);
+    assert.throws(() => trainSlatVae(config({ ...one, loss: { ...loss, lpips: 0.2 } }), { output: `${FOLDER}/none` }), {
+      message: /^Cannot use LPIPS: no weights are named, loss\.lpipsWeights must name .* To make the file: python -c/,
+    });
+    const other = { ...loss, lpips: 0.2, lpipsWeights: `${FOLDER}/run/models/encoder.safetensors` };
+    assert.throws(
+      () => trainSlatVae(config({ ...one, loss: other }), { output: `${FOLDER}/none` }),
+      /Cannot use LPIPS: .*missing net\.slice1\.0\.weight/,
+    );
+  });
+  await t.step("networks that do not fit each other or the dataset are refused before anything is written", () => {
+    const { encoder } = config(), output = `${FOLDER}/refused`;
+    assert.throws(() => trainSlatVae(config({ encoder: { ...encoder, latent_channels: 3 } }), { output }), /the encoder's latent_channels/);
+    assert.throws(() => trainSlatVae(config({ data: { ...config().data, maxVoxels: 1 } }), { output }), /no object has at most 1 voxels/);
+    assert.throws(() => trainSlatVae(config({ data: { ...config().data, features: "dinov2" } }), { output }), /no object is left/);
+    assert.throws(() => Deno.statSync(output));
+  });
+  Deno.removeSync(FOLDER, { recursive: true });
+});
+
+const NETWORK = {
+  ...{ resolution: 64, model_channels: 768, latent_channels: 8, num_blocks: 12, num_heads: 12, mlp_ratio: 4 },
+  ...{ attn_mode: "swin", window_size: 8, use_fp16: true },
+};
+
+/** A config like slat_vae_enc_dec_gs_swin8_B_64l8_fp16. */
+const TRELLIS = {
+  models: {
+    encoder: { name: "ElasticSLatEncoder", args: { ...NETWORK, in_channels: 1024 } },
+    decoder: {
+      name: "ElasticSLatGaussianDecoder",
+      args: { ...NETWORK, representation_config: SLAT_VAE_SIZES.published.decoder.representation_config },
+    },
+  },
+  dataset: {
+    name: "SparseFeat2Render",
+    args: { image_size: 512, model: "dinov2_vitl14_reg", resolution: 64, min_aesthetic_score: 4.5, max_num_voxels: 32768 },
+  },
+  trainer: {
+    name: "SLatVaeGaussianTrainer",
+    args: {
+      ...{
+        max_steps: 1000000,
+        batch_size_per_gpu: 4,
+        batch_split: 2,
+        ema_rate: [0.9999],
+        fp16_mode: "inflat_all",
+        fp16_scale_growth: 0.001,
+      },
+      optimizer: { name: "AdamW", args: { lr: 1e-4, weight_decay: 0.0 } },
+      elastic: { name: "LinearMemoryController", args: { target_ratio: 0.75, max_mem_ratio_start: 0.5 } },
+      grad_clip: { name: "AdaptiveGradClipper", args: { max_norm: 1.0, clip_percentile: 95 } },
+      ...{ i_log: 500, i_sample: 10000, i_save: 10000 },
+      ...{ loss_type: "l1", lambda_ssim: 0.2, lambda_lpips: 0.2, lambda_kl: 1e-6 },
+      regularizations: { lambda_vol: 10000.0, lambda_opacity: 0.001 },
+    },
+  },
+};
+
+Deno.test("slatVaeConfig() takes TRELLIS's config, which is the published size", () => {
+  const file = Deno.makeTempFileSync({ suffix: ".json" }),
+    read = (json: unknown) => {
+      Deno.writeTextFileSync(file, JSON.stringify(json));
+      return slatVaeConfig({ size: "tiny", file, overrides: [] });
+    };
+  const { published } = SLAT_VAE_SIZES;
+  assert.deepEqual(read(TRELLIS), { ...published, recompute: 7 });
+  assert.deepEqual([published.loss.volume, published.loss.opacity, published.loss.kl, published.batch], [1e4, 1e-3, 1e-6, {
+    size: 4,
+    views: 1,
+    split: 2,
+  }]);
+  const { args } = TRELLIS.trainer,
+    trainer = (changes: object, name = "SLatVaeGaussianTrainer") => ({ ...TRELLIS, trainer: { name, args: { ...args, ...changes } } });
+  assert.deepEqual(read(trainer({ regularizations: {}, elastic: null })), {
+    ...published,
+    loss: { ...published.loss, volume: 0, opacity: 0 },
+  });
+  assert.throws(() => read(trainer({ regularizations: { lambda_area: 1 } })), /regularizations has lambda_area/);
+  assert.throws(
+    () => read(trainer({}, "SLatVaeMeshDecoderTrainer")),
+    /its trainer is SLatVaeMeshDecoderTrainer, it must be SLatVaeGaussianTrainer/,
+  );
+  Deno.removeSync(file);
+});
