@@ -74,6 +74,7 @@ export { plannedMemory } from "./lib/memory/elastic.ts";
 export type { ElasticMemory, MemoryReport, PassOptions } from "./lib/memory/elastic.ts";
 
 export { writeFileAtomic } from "./lib/io/atomic.ts";
+export { convertTorchFile } from "./lib/io/convert.ts";
 export { encodePng, imageGrid, readImage, resizeImage, writePng } from "./lib/io/image.ts";
 export type { Image } from "./lib/io/image.ts";
 export { loadParameters, readModelDescription, savePretrained } from "./lib/io/pretrained.ts";
@@ -153,6 +154,7 @@ export {
   openDeviceFrom,
   openTrainingDevice,
   parseTraining,
+  plainCommand,
   recipeCommand,
   runRecipe,
   trainingCommand,
@@ -161,7 +163,7 @@ export {
 export type { RunFlags } from "./lib/train/cli.ts";
 export { dropTokens, encodeDrawn, latentHead, openCondition } from "./lib/train/condition.ts";
 export type { Condition, ConditionConfig } from "./lib/train/condition.ts";
-export { ConfigError, overlay } from "./lib/train/config.ts";
+export { ConfigError, overlay, readJson } from "./lib/train/config.ts";
 export type { Json } from "./lib/train/config.ts";
 export {
   BATCH_SCHEMA,

@@ -5,7 +5,8 @@ import { persist } from "../tensor/scope.ts";
 import { type Tensor, tensor, tensorFromBytes } from "../tensor/tensor.ts";
 import { writeFileAtomic } from "./atomic.ts";
 import { bytesToF32, type FloatDtype } from "./half.ts";
-import { openSafetensors, type StoredTensor, type TensorToWrite, writeSafetensors } from "./safetensors.ts";
+import { openSafetensors, type SafetensorsContent, type StoredTensor, type TensorToWrite, writeSafetensors } from "./safetensors.ts";
+import { openTorchFile } from "./torch_file.ts";
 
 /** Our dtypes by their names in a file, and back. */
 const FILE_DTYPE: Record<FloatDType, FloatDtype> = { f32: "F32", f16: "F16", bf16: "BF16" };
@@ -92,9 +93,17 @@ function toTensor(source: string, name: string, spec: ParameterSpec, stored: Sto
   return tensor(values, spec.shape, { dtype: spec.dtype });
 }
 
-/** Tensors of a checkpoint as a model's parameters, cast to its dtypes. `prefix` selects and strips a part of the names. */
+/** Opens a file of weights: `.pt` and `.pth` as PyTorch writes them (read without running anything), all else as safetensors. */
+export function openWeights(path: string): Pick<SafetensorsContent, "tensors"> & Disposable {
+  return /\.pth?$/.test(path) ? openTorchFile(path) : openSafetensors(path);
+}
+
+/**
+ * Tensors of a checkpoint (safetensors, or PyTorch's `.pt`) as a model's parameters, cast to its dtypes. `prefix` selects and strips a part of the
+ * names.
+ */
 export function loadParameters<S>(spec: S, path: string, { prefix = "" }: { prefix?: string } = {}): Parameters<S> {
-  using file = openSafetensors(path);
+  using file = openWeights(path);
   const stored = new Map([...file.tensors].filter(([name]) => name.startsWith(prefix)).map(([name, t]) => [name.slice(prefix.length), t]));
   expectSame(path, new Map(leaves<ParameterSpec>(spec)), stored);
   return persist(() => mapLeaves(spec, (leaf, name) => toTensor(path, name, leaf as ParameterSpec, stored.get(name)!)));

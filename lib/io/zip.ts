@@ -1,4 +1,4 @@
-/** Reading zip archives that strangers may have made: stored and deflated entries, below 4 GiB. */
+/** Reading zip archives that strangers may have made: stored and deflated entries, of any size (zip64). */
 import { constants, crc32, inflateRawSync } from "node:zlib";
 import { quote } from "./read.ts";
 
@@ -15,7 +15,12 @@ export interface ZipEntry {
 const END_MAGIC = 0x06054b50;
 const CENTRAL_MAGIC = 0x02014b50;
 const LOCAL_MAGIC = 0x04034b50;
+const END64_MAGIC = 0x06064b50;
+const LOCATOR_MAGIC = 0x07064b50;
 const END_BYTES = 22;
+const END64_BYTES = 56;
+const LOCATOR_BYTES = 20;
+const FULL = 0xffffffff; // the value is in a zip64 record
 const CENTRAL_BYTES = 46;
 const LOCAL_BYTES = 30;
 const KNOWN_FLAGS = 0x080e; // how hard the packer tried, sizes that follow the data, names in UTF-8
@@ -29,12 +34,7 @@ const PEEK_BYTES = 4096;
 export function readZip(bytes: Uint8Array, name: string): ZipEntry[] {
   const fault = (what: string): Error => new Error(`Cannot read ${name}: ${what}`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  const end = findEnd(view);
-  if (end < 0) throw fault("it has no zip directory at its end; is it cut off?");
-  const count = view.getUint16(end + 10, true), size = view.getUint32(end + 12, true), start = view.getUint32(end + 16, true);
-  if (count === 0xffff || size === 0xffffffff || start === 0xffffffff) throw fault("it is a zip64 archive, it must be below 4 GiB");
-  if (view.getUint32(end + 4, true) !== 0 || view.getUint16(end + 8, true) !== count) throw fault("it is one part of a split archive");
-  if (start + size !== end) throw fault(`its directory ends at byte ${start + size}, it must end at ${end}`);
+  const { start, end, count } = findDirectory(view, fault);
 
   const entries: ZipEntry[] = [], names = new Set<string>(), spans: [number, number][] = [];
   let at = start;
@@ -50,10 +50,10 @@ export function readZip(bytes: Uint8Array, name: string): ZipEntry[] {
     names.add(entryName);
 
     const flags = view.getUint16(at + 8, true), method = view.getUint16(at + 10, true);
-    const packedBytes = view.getUint32(at + 20, true), unpacked = view.getUint32(at + 24, true), local = view.getUint32(at + 42, true);
+    const wide = wideValues(view, at, fault), local = wide.at(view.getUint32(at + 42, true), 2);
+    const unpacked = wide.at(view.getUint32(at + 24, true), 0), packedBytes = wide.at(view.getUint32(at + 20, true), 1);
     if (flags & ~KNOWN_FLAGS) throw fault(`${of} is encrypted or uses another extension, its flags are ${flags}`);
     if (method !== 0 && method !== 8) throw fault(`${of} is packed by method ${method}, it must be stored (0) or deflated (8)`);
-    if (packedBytes === 0xffffffff || unpacked === 0xffffffff) throw fault(`${of} needs zip64, it must be below 4 GiB`);
     if (method === 0 ? unpacked !== packedBytes : unpacked > packedBytes * MAX_RATIO) {
       throw fault(`${of} declares ${unpacked} bytes, its ${packedBytes} packed bytes cannot hold that`);
     }
@@ -68,6 +68,54 @@ export function readZip(bytes: Uint8Array, name: string): ZipEntry[] {
   spans.sort((a, b) => a[0] - b[0]);
   if (spans.some(([from], i) => i > 0 && from < spans[i - 1][1])) throw fault("two of its entries overlap");
   return entries;
+}
+
+/** Where the directory lies, and how many entries it has: from the end record, or from the zip64 one before it. */
+function findDirectory(view: DataView, fault: (what: string) => Error): { start: number; end: number; count: number } {
+  const end = findEnd(view);
+  if (end < 0) throw fault("it has no zip directory at its end; is it cut off?");
+  const count = view.getUint16(end + 10, true), size = view.getUint32(end + 12, true), start = view.getUint32(end + 16, true);
+  const split = (): Error => fault("it is one part of a split archive");
+  if (view.getUint32(end + 4, true) !== 0 || view.getUint16(end + 8, true) !== count) throw split();
+  const found = { start, size, count, end }, locator = end - LOCATOR_BYTES;
+  if (locator >= 0 && view.getUint32(locator, true) === LOCATOR_MAGIC) {
+    const at = Number(view.getBigUint64(locator + 8, true));
+    if (
+      at + END64_BYTES > locator || view.getUint32(at, true) !== END64_MAGIC ||
+      at + 12 + Number(view.getBigUint64(at + 4, true)) !== locator
+    ) {
+      throw fault("its zip64 record is damaged");
+    }
+    const value = (offset: number): number => Number(view.getBigUint64(at + offset, true));
+    if (view.getUint32(locator + 4, true) !== 0 || view.getBigUint64(at + 16, true) !== 0n || value(24) !== value(32)) throw split();
+    Object.assign(found, { count: value(32), size: value(40), start: value(48), end: at });
+  } else if (count === 0xffff || size === FULL || start === FULL) {
+    throw fault("its zip64 record is missing, an archive above 4 GiB must have one");
+  }
+  if (found.start + found.size !== found.end) {
+    throw fault(`its directory ends at byte ${found.start + found.size}, it must end at ${found.end}`);
+  }
+  if (found.count * CENTRAL_BYTES > found.size) throw fault(`its directory has ${found.size} bytes, its ${found.count} entries take more`);
+  return found;
+}
+
+/** The values of a directory entry that do not fit 32 bits: they stand in a record of their own, in the order unpacked, packed, local. */
+function wideValues(view: DataView, at: number, fault: (what: string) => Error): { at(value: number, place: 0 | 1 | 2): number } {
+  const full = [24, 20, 42].map((offset) => view.getUint32(at + offset, true) === FULL);
+  return {
+    at(value, place) {
+      if (!full[place]) return value;
+      let from = at + CENTRAL_BYTES + view.getUint16(at + 28, true);
+      const end = from + view.getUint16(at + 30, true), skip = 8 * full.slice(0, place).filter(Boolean).length;
+      for (let size = 0; from + 4 <= end; from += 4 + size) {
+        size = view.getUint16(from + 2, true);
+        if (view.getUint16(from, true) === 1 && skip + 8 <= size && from + 4 + size <= end) {
+          return Number(view.getBigUint64(from + 4 + skip, true));
+        }
+      }
+      throw fault("an entry's zip64 record is missing, what is above 4 GiB must have one");
+    },
+  };
 }
 
 /** Where the end record is: the last place where its comment reaches just to the end of the archive; or -1. */

@@ -14,12 +14,16 @@ export class UserError extends Error {
   override name = "UserError";
 }
 
+/** A command that needs no device. */
+export function plainCommand(name: string, description: string): Command {
+  return new Command(name).description(description).showHelpAfterError("(--help lists the options)");
+}
+
 /** A recipe's command with `--device` and `--memory-limit`, which {@linkcode openDeviceFrom} reads. */
 export function recipeCommand(name: string, description: string): Command {
-  return new Command(name).description(description)
+  return plainCommand(name, description)
     .option("--device <device>", "cpu, cuda or auto (default: DEVICE, else auto)")
-    .option("--memory-limit <size>", "the most device memory to use, such as 24GiB")
-    .showHelpAfterError("(--help lists the options)");
+    .option("--memory-limit <size>", "the most device memory to use, such as 24GiB");
 }
 
 /** Opens the device that the flags name: of several GPUs the one of this process's place on its machine. */

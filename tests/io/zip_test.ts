@@ -79,7 +79,8 @@ Deno.test("readZip() refuses archives that lie", () => {
     [patched(0, 42, 0xfffffff0, 4), 'entry "a.txt" does not lie in the archive'],
     [patched(0, 20, 400, 4), 'entry "a.txt" does not lie in the archive'],
     [patched(0, 20, 100, 4), "two of its entries overlap"],
-    [patched(-1, 10, 0xffff, 2), "zip64"],
+    [patched(-1, 10, 0xffff, 2), "split"],
+    [patched(-1, 16, 0xffffffff, 4), "its zip64 record is missing"],
     [patched(-1, 10, 2, 2), "split"],
     [patched(-1, 16, 0, 4), "its directory ends at byte"],
     [patched(-1, 4, 1, 2), "split"],
@@ -91,6 +92,31 @@ Deno.test("readZip() refuses archives that lie", () => {
   const twins = new Uint8Array(zipSync({ aa: TEXT, ab: TEXT }));
   for (let at = 0; at + 1 < twins.length; at++) if (twins[at] === 0x61 && twins[at + 1] === 0x62) twins[at + 1] = 0x61;
   assertRefused(() => readZip(twins, "x.zip"), 'entry "aa" is given twice');
+});
+
+Deno.test("readZip() reads zip64 records, as PyTorch writes them", () => {
+  const end = ARCHIVE.length - 22, view = new DataView(ARCHIVE.buffer), start = view.getUint32(end + 16, true);
+  const wide = (patch: (view: DataView) => void = () => {}): Uint8Array<ArrayBuffer> => {
+    const record = new Uint8Array(56), locator = new Uint8Array(20), r = new DataView(record.buffer), l = new DataView(locator.buffer);
+    r.setUint32(0, 0x06064b50, true);
+    [[4, 44], [24, 3], [32, 3], [40, end - start], [48, start]].forEach(([at, value]) => r.setBigUint64(at, BigInt(value), true));
+    l.setUint32(0, 0x07064b50, true);
+    l.setBigUint64(8, BigInt(end), true);
+    l.setUint32(16, 1, true);
+    const out = concat(ARCHIVE.subarray(0, end), record, locator, ARCHIVE.subarray(end));
+    patch(new DataView(out.buffer));
+    return out;
+  };
+  assert.deepEqual(unpackAll(wide()), [TEXT, TEXT, new Uint8Array()]);
+  countAcceptedFlips(wide(), unpackAll);
+  const faults: [(view: DataView) => void, string][] = [
+    [(v) => v.setBigUint64(end + 32, 4n, true), "split"],
+    [(v) => [24, 32].forEach((at) => v.setBigUint64(end + at, 1n << 40n, true)), "its 1099511627776 entries take more"],
+    [(v) => v.setBigUint64(end + 48, 1n << 60n, true), "its directory ends at byte"],
+    [(v) => v.setBigUint64(end + 4, 1n << 60n, true), "its zip64 record is damaged"],
+    [(v) => v.setBigUint64(end + 56 + 8, 1n << 60n, true), "its zip64 record is damaged"],
+  ];
+  for (const [patch, says] of faults) assertRefused(() => readZip(wide(patch), "x.zip"), says);
 });
 
 Deno.test("unpackEntry() stops at the declared size", () => {
