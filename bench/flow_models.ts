@@ -1,4 +1,5 @@
 /** The half-billion-parameter flow models of the step benchmarks, on random data of full size. */
+import type { PassOptions } from "../lib/memory/elastic.ts";
 import { PUBLISHED_SLAT_FLOW, PUBLISHED_SS_FLOW } from "../lib/models/published.ts";
 import { slatFlow, slatFlowSpec } from "../lib/models/slat_flow.ts";
 import { ssFlow, ssFlowSpec } from "../lib/models/ss_flow.ts";
@@ -20,7 +21,7 @@ export interface Work {
   name: string;
   optimizer: Optimizer<unknown>;
   /** Queues forward and backward; the loss is left on the device, for the caller to free. */
-  pass(): Tensor;
+  pass(options?: PassOptions): Tensor;
   /** Floating-point operations of a forward and a backward pass. */
   flops: number;
   free(): void;
@@ -33,7 +34,7 @@ export interface WorkOptions {
 }
 
 /** What starts at zero starts at random instead: at zero, blocks would do nothing, and gradients of zeros cost less power. */
-function startAtRandom(specs: unknown): void {
+export function startAtRandom(specs: unknown): void {
   for (const [, spec] of leaves<ParameterSpec>(specs)) {
     if ("fill" in spec.init && spec.init.fill === 0 && spec.shape.length > 1) spec.init = { normal: 0.02 };
   }
@@ -44,7 +45,7 @@ function inTraining<S>(
   specs: S,
   flops: number,
   inputs: Tensor[],
-  velocity: (params: Parameters<S>) => Tensor,
+  velocity: (params: Parameters<S>, options?: PassOptions) => Tensor,
   target: Tensor,
 ): Work {
   startAtRandom(specs);
@@ -53,9 +54,9 @@ function inTraining<S>(
     name,
     optimizer,
     flops,
-    pass: () =>
+    pass: (options) =>
       step(() => {
-        const loss = mse(velocity(optimizer.params), target);
+        const loss = mse(velocity(optimizer.params, options), target);
         backward(loss);
         return loss;
       }),
@@ -78,7 +79,7 @@ export function ssFlowWork({ batch: B, dtype = "bf16" }: WorkOptions): Work {
   return persist(() => {
     const [x, target] = [1, 2].map(() => random.normal([B, C, R, R, R])), cond = random.normal([B, TOKENS, X]), t = times(B);
     const flops = 3 * B * args.num_blocks * blockFlops(R ** 3, TOKENS, args.model_channels), name = `SS-Flow image-L ${dtype} batch ${B}`;
-    return inTraining(name, specs, flops, [x, cond, t], (params) => ssFlow({ args, dtype, params }, x, t, cond), target);
+    return inTraining(name, specs, flops, [x, cond, t], (params, options) => ssFlow({ args, dtype, params }, x, t, cond, options), target);
   });
 }
 

@@ -25,6 +25,8 @@ export interface MemoryReport {
   seconds: number;
   /** The part of all that could be made again. */
   share: number;
+  /** Milliseconds of the host that planning took. */
+  planning: number;
   /** Micro-batches of the run that ran out of memory all the same and were run again. */
   retries: number;
 }
@@ -78,7 +80,7 @@ export function plannedMemory({ budget, card = cardFor(), say = () => {} }: Plan
     surveyed = { size: 0, fixed: 0 },
     plan = { key: "", fixed: 0, target: 0, level: 0, predicted: 0 },
     state: State = { shrunk: 0, retries: 0 };
-  const report: MemoryReport = { budget: 0, predicted: 0, peak: 0, remade: 0, seconds: 0, share: 0, retries: 0 };
+  const report: MemoryReport = { budget: 0, predicted: 0, peak: 0, remade: 0, seconds: 0, share: 0, planning: 0, retries: 0 };
 
   const survey = (pass: () => unknown, size: number): void => {
     surveyed = { size, fixed: device().memory.use().used };
@@ -136,12 +138,13 @@ export function plannedMemory({ budget, card = cardFor(), say = () => {} }: Plan
       const key = sizes.join(), size = sizes.reduce((a, b) => a + b, 0);
       let atLeast = 0, failedAtTop = false;
       for (;;) {
-        const fixed = memory.use().used, target = limit * (FILLED - state.shrunk);
+        const began = performance.now(), fixed = memory.use().used, target = limit * (FILLED - state.shrunk);
         if (plan.key !== key || plan.fixed !== fixed || plan.target !== target) {
           plan = { key, fixed, target, ...search(plain, size, target) };
         }
         const level = plan.level = Math.min(ladder.levels, Math.max(plan.level, atLeast)), choose = chooseLevel(ladder, level);
         let tensors = 0;
+        report.planning = performance.now() - began;
         memory.resetPeak();
         try {
           const result = booked(book, () => withChoice((...args) => (tensors++, choose(...args)), plain));
