@@ -88,8 +88,14 @@ export function fastest(peers: PeerTime[], name: string): { name: string; ms: nu
   return able.sort((a, b) => a.ms - b.ms)[0];
 }
 
+/** The rows of a benchmark, and what else it found. */
+export interface Findings {
+  rows: Row[];
+  [name: string]: unknown;
+}
+
 /** Registers a benchmark with `deno bench`: it measures once and writes bench/results/<name>.json. Ignored where there is no GPU. */
-export function benchmark(name: string, measure: () => Row[] | Promise<Row[]>): void {
+export function benchmark(name: string, measure: () => Row[] | Findings | Promise<Row[] | Findings>): void {
   let done = false;
   Deno.bench({
     name: hasCuda() ? name : `${name} (needs a CUDA GPU)`,
@@ -100,12 +106,13 @@ export function benchmark(name: string, measure: () => Row[] | Promise<Row[]>): 
       if (done) return;
       done = true;
       openDevice("cuda");
+      const found = await measure();
       const result = {
         bench: name,
         date: new Date().toISOString().slice(0, 10),
         gpu: readDriver().gpus[0]?.name,
         command: `deno task bench bench/${name}_bench.ts`,
-        rows: await measure(),
+        ...(Array.isArray(found) ? { rows: found } : found),
       };
       const folder = new URL("results/", import.meta.url).pathname;
       Deno.mkdirSync(folder, { recursive: true });
