@@ -1,0 +1,136 @@
+// What the passes of Gaussian splatting on CUDA share: a problem's arrays, and how a splat's alpha in a pixel is found, equal to the bit.
+#pragma once
+#include "../include/splat.h"
+#include "../include/splat_math.hpp"
+#include "device.cuh"
+
+#include "../include/splat_check.hpp"
+
+namespace splat {
+constexpr int CHANNELS = 5, BLOCK = 8;  // a warp draws 8 x 8 pixels, two a lane; four warps a tile
+constexpr int DRAW_THREADS = 128, DRAW_WARPS = 4;
+constexpr float LOG2_E = 1.4426950408889634f;
+
+struct Pair {
+  int32_t splat, slot;  // slot: where the pair's gradient goes; those of a splat lie together
+};
+static_assert(sizeof(Splat) == 48 && sizeof(Pair) == 8);
+
+inline uint64_t aligned(uint64_t bytes) { return (bytes + 15) / 16 * 16; }
+
+// A struct k_splat, opened.
+struct Problem {
+  int64_t I, V, H, W, N, capacity, pixels;
+  int across, down;
+  int64_t tiles;
+  float near, blur;
+  const int32_t* scenes;
+  const float *cameras, *backgrounds;
+  Gaussians gaussians;
+  int64_t* status;
+  Splat* splats;    // [I]
+  int32_t* slots;   // [I + 1]
+  int32_t* counts;  // [I]
+  uint32_t* keys;   // [I]: depths
+  Pair* pairs;      // [capacity]
+  int32_t* starts;  // [tiles + 1]
+  int32_t* last;    // [V, H, W]: how far into its tile's list a pixel goes
+  float* y;
+  const float* d_y;
+
+  explicit Problem(const k_splat& p)
+      : I(p.instances),
+        V(p.V),
+        H(p.height),
+        W(p.width),
+        N(p.N),
+        capacity(p.capacity),
+        pixels(p.V * p.height * p.width),
+        across(int(tiles_across(p))),
+        down(int(tiles_down(p))),
+        tiles(splat::tiles(p)),
+        near(float(p.near)),
+        blur(float(p.blur)),
+        scenes(at<const int32_t>(p.scenes)),
+        cameras(at<const float>(p.cameras)),
+        backgrounds(at<const float>(p.backgrounds)),
+        gaussians{at<const float>(p.means),     at<const float>(p.colors),    at<const float>(p.opacities),
+                  at<const float>(p.scales),    at<const float>(p.rotations), int(p.coefficients)},
+        status(at<int64_t>(p.status)),
+        splats(at<Splat>(p.projected)),
+        slots(reinterpret_cast<int32_t*>(splats + I)),
+        counts(slots + I + 1),
+        keys(reinterpret_cast<uint32_t*>(counts + I)),
+        pairs(at<Pair>(p.lists)),
+        starts(reinterpret_cast<int32_t*>(pairs + capacity)),
+        last(starts + tiles + 1),
+        y(at<float>(p.y)),
+        d_y(at<const float>(p.d_y)) {}
+
+  uint64_t projected_bytes() const { return aligned(I * sizeof(Splat) + (3 * I + 1) * 4); }
+  uint64_t lists_bytes() const { return aligned(capacity * sizeof(Pair) + (tiles + 1 + pixels) * 4); }
+
+  __device__ bool valid() const { return status[0] <= capacity && status[1] == 0; }
+  // The scene that has the `item`th Gaussian (column 0), view (1) or splat (2).
+  __device__ const int32_t* scene_of(int64_t item, int column) const {
+    const int32_t* scene = scenes;
+    while (scene[3 + column] <= item) scene += 3;
+    return scene;
+  }
+  // View and Gaussian of a splat.
+  __device__ int view_of(int64_t i, int64_t& gaussian) const {
+    const int32_t* scene = scene_of(i, 2);
+    const uint32_t count = scene[3] - scene[0], at = uint32_t(i - scene[2]), view = at / count;
+    gaussian = scene[0] + (at - view * count);
+    return scene[1] + int(view);
+  }
+  __device__ Camera camera(int64_t view) const {
+    Camera c;
+    c.load(cameras + 16 * view, int(W), int(H), near, blur);
+    return c;
+  }
+};
+
+// How many pairs there are, 0 where they are not drawn.
+struct PairCount {
+  const int64_t* status;
+  int64_t capacity;
+  __device__ int64_t get() const { return status[0] <= capacity && status[1] == 0 ? status[0] : 0; }
+};
+
+// A splat in shared memory.
+struct Staged {
+  float4 place;  // x, y, opacity, reach
+  float4 conic;  // of the exponent of 2: a, b, c; depth
+  float4 color;  // red, green, blue
+
+  __device__ void load(const Splat& s) {
+    const float4* from = reinterpret_cast<const float4*>(&s);
+    place = __ldg(from), conic = __ldg(from + 1), color = __ldg(from + 2);
+  }
+  __device__ void scale() {
+    conic.x = __fmul_rn(conic.x, -0.5f * LOG2_E), conic.y = __fmul_rn(conic.y, -LOG2_E), conic.z = __fmul_rn(conic.z, -0.5f * LOG2_E);
+  }
+  // Whether it may be seen in the 8 x 8 pixels from (left, top) on; after scale(). Its exponent is largest, of a box without its middle, on a
+  // side that faces the middle.
+  __device__ bool touches(float left, float top) const {
+    const float x0 = left - place.x, x1 = x0 + (BLOCK - 1), y0 = top - place.y, y1 = y0 + (BLOCK - 1);
+    const float ex = fmaxf(x0, fminf(x1, 0.0f)), ey = fmaxf(y0, fminf(y1, 0.0f));  // 0 within
+    const float dy = fmaxf(y0, fminf(y1, -0.5f * conic.y * ex / conic.z)), dx = fmaxf(x0, fminf(x1, -0.5f * conic.y * ey / conic.x));
+    const float by_x = conic.x * ex * ex + conic.y * ex * dy + conic.z * dy * dy;
+    const float by_y = conic.x * dx * dx + conic.y * dx * ey + conic.z * ey * ey;
+    const float most = ex == 0 && ey == 0 ? 0 : ex == 0 ? by_y : ey == 0 ? by_x : fmaxf(by_x, by_y);
+    return !(most < place.w * (-0.5f * LOG2_E * 1.0002f) - 0.002f);
+  }
+};
+
+// Alpha in the pixel (px, py), 0 where it is skipped. The same instructions in every pass: what is skipped in one is in the other.
+__device__ __forceinline__ float alpha_of(const float4& place, const float4& conic, float px, float py) {
+  const float dx = __fsub_rn(px, place.x), dy = __fsub_rn(py, place.y);
+  const float power = __fmaf_rn(dx, __fmaf_rn(conic.x, dx, __fmul_rn(conic.y, dy)), __fmul_rn(conic.z, __fmul_rn(dy, dy)));
+  float falloff;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(falloff) : "f"(power));
+  const float alpha = fminf(MAX_ALPHA, __fmul_rn(place.z, falloff));
+  return power <= 0 && alpha >= MIN_ALPHA ? alpha : 0;
+}
+}  // namespace splat
