@@ -1,11 +1,13 @@
 /**
  * The long forms of the reliability tests, a section at a time, with their counts in bench/results/reliability.json.
  *
- *   deno run -P=test bench/reliability.ts damage | disk | kills [COUNT] | cuts [STEPS CUTS RECIPE]
+ *   deno run -P=test bench/reliability.ts damage | disk | kills [COUNT] | cuts [STEPS CUTS RECIPE] | fuzz [COUNT TARGET]
  */
 import { writeFileAtomic } from "../lib/io/atomic.ts";
 import { device } from "../lib/tensor/device.ts";
 import { compareCuts, drawCuts, tinyRuns } from "../tests/recipes/cut_runs.ts";
+import { fuzzApart } from "../tests/fuzz/run.ts";
+import { TARGETS } from "../tests/fuzz/targets.ts";
 import { killRuns } from "../tests/recipes/kills.ts";
 import { damageCheckpoint } from "../tests/train/damage.ts";
 import { sweepDisk } from "../tests/train/faulty_disk.ts";
@@ -20,6 +22,27 @@ const SECTIONS: Record<string, (folder: string, args: string[]) => Promise<Recor
   damage: (folder) => ({ damage: { ...damageCheckpoint(folder, { elements: 300, flips: 10_000 }) } }),
   disk: (folder) => ({ disk: { ...sweepDisk(folder, killAt) } }),
   kills: async (folder, [count = "200"]) => ({ kills: { ...await killRuns(folder, Number(count), 1), interval: 10 } }),
+  fuzz: async (_, [count = "1000000", only]) => {
+    const chunk = 50_000, found: Record<string, Counts> = {};
+    for (const target of Object.keys(TARGETS).filter((name) => !only || only.split(",").includes(name))) {
+      const sum = { executions: 0, accepted: 0, refused: 0, crashes: [] as unknown[], slowestMs: 0, peakMiB: 0, hangs: [] as string[] };
+      const began = performance.now();
+      for (let first = 0; first < Number(count); first += chunk) {
+        try {
+          const [part] = await fuzzApart(target, { count: Math.min(chunk, Number(count) - first), seed: 3, first, timeoutMs: 300_000 });
+          for (const key of ["executions", "accepted", "refused"] as const) sum[key] += part[key];
+          sum.crashes.push(...part.crashes);
+          sum.slowestMs = Math.max(sum.slowestMs, part.slowestMs);
+          sum.peakMiB = Math.max(sum.peakMiB, part.peakMiB);
+        } catch (error) {
+          sum.hangs.push((error as Error).message);
+        }
+      }
+      found[`fuzz ${target}`] = { ...sum, target_seconds: Math.round((performance.now() - began) / 1000) };
+      console.error(target, JSON.stringify(found[`fuzz ${target}`]).slice(0, 2000));
+    }
+    return found;
+  },
   cuts: async (folder, [steps = "1000", cuts = "20", only]) => {
     const found: Record<string, Counts> = {};
     for (const run of (await tinyRuns(folder)).filter(({ name }) => !only || name === only)) {

@@ -69,10 +69,15 @@ export function formatManifest(manifest: Manifest): string {
 
 /** Reads a manifest and checks it to the bit. */
 export function readManifest(path: string): Manifest {
+  return parseManifest(readBytes(path, MAX_MANIFEST), path);
+}
+
+/** What `bytes`, a whole manifest, say; `path` is what messages call it. */
+export function parseManifest(bytes: Uint8Array, path: string): Manifest {
   const fault = (what: string): Error => new Error(`Cannot read ${path}: ${what}; the checkpoint is damaged`);
   let text: string;
   try {
-    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(readBytes(path, MAX_MANIFEST));
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch (cause) {
     if (cause instanceof TypeError) throw fault("it is not UTF-8");
     throw cause;
