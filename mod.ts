@@ -37,6 +37,8 @@ export { meanBySample, repeatByRow } from "./lib/flow/ragged.ts";
 export { sampleEuler, timeGrid } from "./lib/flow/sampler.ts";
 export type { SamplerOptions } from "./lib/flow/sampler.ts";
 
+export { dinoPatches } from "./lib/models/image_encoder.ts";
+export type { Dino } from "./lib/models/image_encoder.ts";
 export { lpips, LPIPS_VGG, lpipsSpec } from "./lib/models/lpips.ts";
 export type { Lpips, LpipsArgs } from "./lib/models/lpips.ts";
 export { patchCondition, patchEncoderSpec } from "./lib/models/patch_encoder.ts";
@@ -111,6 +113,8 @@ export type { DatasetItem } from "./lib/data/dataset.ts";
 export { openObjects } from "./lib/data/loaded_objects.ts";
 export type { LoadedObject, LoadedObjectOptions } from "./lib/data/loaded_objects.ts";
 export { fourSides, loadRender, renderCamerasOf } from "./lib/data/renders.ts";
+export { DINO_FEATURES, extractViewFeatures } from "./lib/data/view_features.ts";
+export type { ViewEncoder, ViewFeatureOptions } from "./lib/data/view_features.ts";
 export { createEpochSampler } from "./lib/data/epoch_sampler.ts";
 export type { SamplerState } from "./lib/data/epoch_sampler.ts";
 export { mirrorVoxels, occupancyBatch, remember, voxelIou, voxelsAbove } from "./lib/data/occupancy.ts";
@@ -161,7 +165,7 @@ export {
   UserError,
 } from "./lib/train/cli.ts";
 export type { RunFlags } from "./lib/train/cli.ts";
-export { dropTokens, encodeDrawn, latentHead, openCondition } from "./lib/train/condition.ts";
+export { dropTokens, encodeDrawn, latentHead, loadDino, openCondition } from "./lib/train/condition.ts";
 export type { Condition, ConditionConfig } from "./lib/train/condition.ts";
 export { ConfigError, overlay, readJson } from "./lib/train/config.ts";
 export type { Json } from "./lib/train/config.ts";

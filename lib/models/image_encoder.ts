@@ -145,3 +145,11 @@ export function dinoNorm({ params: p }: Dino, tokens: Tensor): Tensor {
 export function dinoCondition(model: Dino, image: Tensor): Tensor {
   return tidy(() => layerNorm(dinoTokens(model, normalizeImage(image)), { eps: 1e-5 }));
 }
+
+/** The tokens of the patches before the final norm: image [B, 3, S, S] in [0, 1] gives [B, (S / patch_size)², C], row by row. */
+export function dinoPatches(model: Dino, image: Tensor): Tensor {
+  return tidy(() => {
+    const tokens = dinoTokens(model, normalizeImage(image));
+    return slice(tokens, 1, 1 + model.args.num_register_tokens, tokens.shape[1]);
+  });
+}

@@ -55,9 +55,14 @@ export function patchEncoder(
   };
 }
 
-/** DINOv2 ViT-L/14 with registers, frozen, from a safetensors file with the names of its published checkpoint. */
+/** DINOv2 ViT-L/14 with registers from a safetensors file with the names of its published checkpoint. */
+export function loadDino(weights: string): Dino {
+  return { args: DINOV2_VITL14_REG, params: loadParameters(dinoSpec(DINOV2_VITL14_REG), weights) };
+}
+
+/** {@linkcode loadDino}, frozen. */
 export function dinoEncoder(weights: string, imageSize: number): Condition {
-  const model: Dino = { args: DINOV2_VITL14_REG, params: loadParameters(dinoSpec(DINOV2_VITL14_REG), weights) };
+  const model = loadDino(weights);
   const condition: Condition = {
     config: { encoder: "dinov2_vitl14_reg", weights, image_size: imageSize },
     channels: DINOV2_VITL14_REG.embed_dim,

@@ -50,6 +50,14 @@ Deno.test("recipes/prepare.ts ends with one line where it cannot go on", async (
         [["--output", join(folder, "file/out"), "--objects", "2"], /^error: Cannot write the dataset .*\n$/],
         [["--output", join(folder, "out"), "--input", join(folder, "none")], /^error: Cannot prepare .*none: .*\n$/],
         [["--output", join(folder, "out"), "--views", "many"], /^error: Cannot prepare a dataset: views is NaN.*\n$/],
+        [
+          ["--output", join(folder, "out"), "--features", "appearance,dinov2_vitl14_reg"],
+          /^error: Cannot make dinov2_vitl14_reg features: --dino is missing.*\n$/,
+        ],
+        [
+          ["--output", join(folder, "out"), "--features", "dinov2_vitl14_reg", "--dino", "x"],
+          /^error: Cannot make .*: there are 0 training views.*\n$/,
+        ],
         [["--output", join(folder, "out"), "--device", "tpu"], /^error: Cannot prepare a dataset: --device is tpu.*\n$/],
         [[], /^error: required option '--output <folder>' not specified\n/],
       ] as const
