@@ -7,6 +7,7 @@ import { cublasLtVersion } from "../ffi/cublaslt.ts";
 import { type Driver, readDriver } from "../ffi/cuda_driver.ts";
 import { openCudart, probeCuda } from "../ffi/cudart.ts";
 import { addressOf, glibcVersion, missingInstructions } from "../ffi/host.ts";
+import { ncclVersion } from "../ffi/nccl.ts";
 import { ABI_VERSION, type Device, kernelFolder, openKernels } from "../ffi/kernels.ts";
 import { DTYPE } from "../lib/tensor/dtype.ts";
 import { formatBytes } from "../lib/tensor/memory.ts";
@@ -122,7 +123,10 @@ function examineCuda(): Finding[] {
       finding("NVIDIA driver", "none", false, note("only for a GPU: install the NVIDIA driver 580 or newer; the CPU path needs none")),
     ];
   }
-  const runtime = attempt(() => openCudart().cudaRuntimeGetVersion(version)), probe = probeCuda(), lt = attempt(cublasLtVersion);
+  const runtime = attempt(() => openCudart().cudaRuntimeGetVersion(version)),
+    probe = probeCuda(),
+    lt = attempt(cublasLtVersion),
+    nccl = attempt(ncclVersion);
   return [
     finding(
       "NVIDIA driver",
@@ -144,6 +148,12 @@ function examineCuda(): Finding[] {
       note("is a GPU visible? See CUDA_VISIBLE_DEVICES and nvidia-smi"),
     ),
     finding("cuBLASLt", lt.said || `${lt.value}`, !lt.said, note("install libcublasLt (CUDA 12 or 13), or set CUDA_HOME")),
+    finding(
+      "NCCL",
+      nccl.said || `${nccl.value}`,
+      !nccl.said,
+      note("only for several GPUs: install libnccl 2 (libnccl2), or add its folder to LD_LIBRARY_PATH"),
+    ),
   ];
 }
 
