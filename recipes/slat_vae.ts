@@ -277,20 +277,15 @@ function openPerceptual({ lpips, lpipsWeights }: SlatVaeConfig["loss"], dtype: e
 
 /** Trains, evaluates on held-out objects (on training objects where none are held out), and exports to `<output>/models`. */
 export function trainSlatVae(c: SlatVaeConfig, { output, ckpt = "latest", profile }: e.RunFlags): SlatVaeResult {
-  const { imageSize: S, maxVoxels } = c.data, require = [`feature_${c.data.features}`, "rendered"];
+  const { root, features, imageSize: S, maxVoxels } = c.data, require = [`feature_${features}`, "rendered"];
   if (c.encoder.latent_channels !== c.decoder.latent_channels || c.encoder.resolution !== c.decoder.resolution) {
     throw new e.UserError("Cannot train: the encoder's latent_channels and resolution differ from the decoder's, they must be the same");
   }
-  const { items } = e.openDataset(c.data.root, { require, minAestheticScore: c.data.minAestheticScore ?? undefined });
-  const split = c.data.holdOut ? e.holdOut(items, c.data.holdOut) : { train: items, heldOut: items.slice(0, 8) };
-  const [train, heldOut] = [split.train, split.heldOut].map((list) =>
-    e.openObjects(list.filter((item) => item.numVoxels <= maxVoxels), {
-      features: c.data.features,
-      channels: c.encoder.in_channels,
-      size: S,
-    })
+  const { items } = e.openDataset(root, { require, minAestheticScore: c.data.minAestheticScore ?? undefined, maxVoxels });
+  const parts = c.data.holdOut ? e.holdOut(items, c.data.holdOut) : { train: items, heldOut: items.slice(0, 8) };
+  const [train, heldOut] = [parts.train, parts.heldOut].map((list) =>
+    e.openObjects(list, { features, channels: c.encoder.in_channels, size: S })
   );
-  if (train.length === 0) throw new e.UserError(`Cannot train: no object has at most ${maxVoxels} voxels, data.maxVoxels must be larger`);
   const dtype = e.trainingDtype(c.precision, c.encoder.use_fp16 ?? false), perceptual = openPerceptual(c.loss, dtype);
   const specs = { encoder: e.slatEncoderSpec(c.encoder, dtype), decoder: e.slatGaussianDecoderSpec(c.decoder, dtype) };
   for (const { input_layer: { weight: { init } } } of [specs.encoder, specs.decoder]) if ("uniform" in init) init.uniform *= c.inputGain;

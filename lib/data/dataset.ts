@@ -12,6 +12,8 @@ export interface DatasetItem {
   /** The column `file_identifier`. */
   name: string;
   numVoxels: number;
+  /** Where it stands in the order of names among all objects of the roots, those left out included: see {@linkcode holdOut}. */
+  place: number;
   /** All its columns. */
   row: MetadataRow;
 }
@@ -44,7 +46,7 @@ export function openDataset(roots: string, { require = [], minAestheticScore, ma
     ]);
   }
   if (maxVoxels !== undefined) filters.push([`voxels <= ${maxVoxels}`, (item) => item.numVoxels <= maxVoxels]);
-  const counts: Dataset["counts"] = [], items: DatasetItem[] = [];
+  const counts: Dataset["counts"] = [], items: DatasetItem[] = [], all: DatasetItem[] = [];
   for (const root of roots.split(",").map((part) => part.trim())) {
     const metadata = readMetadata(root);
     if (metadata.size === 0) {
@@ -55,8 +57,10 @@ export function openDataset(roots: string, { require = [], minAestheticScore, ma
       sha256: row.sha256,
       name: row.file_identifier ?? "",
       numVoxels: Number(row.num_voxels || 0),
+      place: 0,
       row,
     }));
+    for (const item of left) all.push(item);
     counts.push({ root, filter: "all", left: left.length });
     for (const [filter, keep] of filters) {
       left = left.filter(keep);
@@ -71,17 +75,26 @@ export function openDataset(roots: string, { require = [], minAestheticScore, ma
       }); \`deno task prepare\` makes what is missing`,
     );
   }
-  return { items: items.sort((a, b) => compare(a.name, b.name) || compare(a.sha256, b.sha256)), counts };
+  const byName = (a: DatasetItem, b: DatasetItem): number => compare(a.name, b.name) || compare(a.sha256, b.sha256);
+  all.sort(byName).forEach((item, place) => item.place = place);
+  return { items: items.sort(byName), counts };
 }
 
-/** Splits a list in name order: every `every`th item is held out. Throws a RangeError where either part would be empty. */
-export function holdOut<T>(items: readonly T[], every = 10): { train: T[]; heldOut: T[] } {
-  if (every < 2 || every > items.length) {
+/**
+ * Splits objects by their places among all of the dataset: every `every`th is held out, whatever else was filtered, so that recipes with different
+ * needs hold out the same objects. Throws a RangeError where either part would be empty.
+ */
+export function holdOut<T extends Pick<DatasetItem, "place">>(items: readonly T[], every = 10): { train: T[]; heldOut: T[] } {
+  const isOut = ({ place }: T): boolean => (place + 1) % every === 0,
+    heldOut = items.filter(isOut),
+    train = items.filter((item) => !isOut(item));
+  if (every < 2 || heldOut.length === 0 || train.length === 0) {
     throw new RangeError(
-      `Cannot hold out one object in ${every}: there are ${items.length}, data.holdOut must be from 2 to that, or 0 to hold out none`,
+      `Cannot hold out one object in ${every} of ${items.length}: ${train.length} would be left to train on and ${heldOut.length} to test on; ` +
+        "data.holdOut must be from 2 to the number of objects, or 0 to hold out none",
     );
   }
-  return { train: items.filter((_, i) => (i + 1) % every !== 0), heldOut: items.filter((_, i) => (i + 1) % every === 0) };
+  return { train, heldOut };
 }
 
 /** The occupancy [R, R, R] (x slowest, 1 or 0) of an object; R may be the resolution it was prepared at, or one that divides it. */

@@ -82,7 +82,8 @@ Deno.test("readStatistics() takes what writeStatistics() wrote, and nothing else
 
 Deno.test("loadLatents() normalises by channel and refuses what is not the model's", async () => {
   await withFolder({}, (root) => {
-    const item = { root, sha256: "abc", name: "", numVoxels: 2, row: {} }, normalization = { mean: [0.5, 0, 2], std: [0.5, 1, 2] };
+    const item = { root, sha256: "abc", name: "", numVoxels: 2, place: 0, row: {} },
+      normalization = { mean: [0.5, 0, 2], std: [0.5, 1, 2] };
     writeLatents(assetPaths(root, "abc").latents("m"), ROWS);
     const { coords, feats } = loadLatents(item, "m", { C: 3, R: 256, normalization });
     assert.deepEqual([coords, [...feats]], [ROWS.coords, [0, -1, 0, -0.5, 3, -3]]);

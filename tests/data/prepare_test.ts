@@ -211,7 +211,7 @@ Deno.test("openDataset() lists and filters objects in name order, loadVoxels() a
     const root = join(folder, "out");
     await prepareDataset({ ...SMALL, input: join(folder, "in"), output: root });
     const { items, counts } = openDataset(root, { require: ["voxelized", "cond_rendered"], minAestheticScore: 4.5 });
-    assert.deepEqual(items.map(({ name }) => name), ["cube.obj", "deep/er/square.glb"]);
+    assert.deepEqual(items.map(({ name, place }) => [name, place]), [["cube.obj", 1], ["deep/er/square.glb", 2]]);
     assert.deepEqual(counts.map(({ filter, left }) => [filter, left]), [["all", 3], ["voxelized", 2], ["cond_rendered", 2], [
       "aesthetic score >= 4.5",
       2,
@@ -236,12 +236,12 @@ Deno.test("openDataset() lists and filters objects in name order, loadVoxels() a
   });
 });
 
-Deno.test("holdOut() takes every tenth item", () => {
-  const { train, heldOut } = holdOut(Array.from({ length: 25 }, (_, i) => i));
-  assert.deepEqual(heldOut, [9, 19]);
-  assert.equal(train.length, 23);
-  assert.deepEqual(holdOut([5, 6], 2), { train: [5], heldOut: [6] });
-  for (const every of [1, 3]) assert.throws(() => holdOut([5, 6], every), /there are 2, data.holdOut must be from 2 to that, or 0/);
+Deno.test("holdOut() takes every tenth object of all, whatever was filtered", () => {
+  const all = Array.from({ length: 25 }, (_, place) => ({ place })), { train, heldOut } = holdOut(all);
+  assert.deepEqual([heldOut.map(({ place }) => place), train.length], [[9, 19], 23]);
+  const some = holdOut(all.filter(({ place }) => place % 3 === 0));
+  assert.deepEqual([some.heldOut.map(({ place }) => place), some.train.length], [[9], 8]);
+  for (const every of [1, 26]) assert.throws(() => holdOut(all, every), /Cannot hold out one object in .* data\.holdOut must be from 2 to/);
 });
 
 Deno.test("clearestView() is the one from nearest to 25 degrees above", () => {
@@ -252,6 +252,6 @@ Deno.test("clearestView() is the one from nearest to 25 degrees above", () => {
     };
   Deno.mkdirSync(`${root}/renders_cond/a`, { recursive: true });
   Deno.writeTextFileSync(`${root}/renders_cond/a/transforms.json`, JSON.stringify({ frames: [at(-89), at(60), at(20), at(-25)] }));
-  assert.equal(clearestView({ root, sha256: "a", name: "a", numVoxels: 0, row: { sha256: "a" } }), 2);
+  assert.equal(clearestView({ root, sha256: "a", name: "a", numVoxels: 0, place: 0, row: { sha256: "a" } }), 2);
   Deno.removeSync(root, { recursive: true });
 });
