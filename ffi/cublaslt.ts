@@ -35,7 +35,9 @@ const LAYOUT = { batchCount: 5, batchStride: 6 };
 const PREFERENCE = { workspaceBytes: 1, reductionScheme: 3, alignment: [5, 6, 7, 8] };
 /** Split products are summed in the workspace in f32, in a fixed order. */
 const REDUCE_IN_COMPUTE_TYPE = 2;
-const EPILOGUE = { none: 1, bias: 4, gelu: 164, rowSums: 512 } as const;
+const EPILOGUE = { none: 1, bias: 4, gelu: 164, geluBackward: 192, rowSums: 512 } as const;
+/** Epilogues that read or write `bias`, and `aux`. */
+const WITH_BIAS = ["bias", "gelu", "rowSums"], WITH_AUX = ["gelu", "geluBackward"];
 const NOT_SUPPORTED = [7, 15]; // CUBLAS_STATUS_INVALID_VALUE, CUBLAS_STATUS_NOT_SUPPORTED
 
 /** An element type of the products. */
@@ -43,8 +45,8 @@ export type MatmulType = keyof typeof CUDA_TYPE;
 
 /**
  * `y [batch, M, N] = op(a) op(b)`, row-major and contiguous, with op(a) [M, K] and op(b) [K, N]; sums in f32.
- * The epilogue: "bias" adds `bias [N]`; "gelu" adds it, writes the sum to `aux [M, N]` and its tanh-GELU to y; "rowSums" also writes the sums of
- * op(a)'s rows over K to `bias [M]`: the bias gradient, where a is dyᵀ.
+ * The epilogue: "bias" adds `bias [N]`; "gelu" adds it, writes the sum to `aux [M, N]` and its tanh-GELU to y; "geluBackward" multiplies by the
+ * derivative of tanh-GELU at `aux`; "rowSums" also writes the sums of op(a)'s rows over K to `bias [M]`: the bias gradient, where a is dyᵀ.
  */
 export interface MatmulProblem {
   y: bigint;
@@ -65,6 +67,8 @@ export interface MatmulProblem {
   type: MatmulType;
   outType: MatmulType;
   epilogue: keyof typeof EPILOGUE;
+  /** Whether the product is added to what y holds. */
+  adds: boolean;
 }
 
 interface Plan {
@@ -125,8 +129,8 @@ function makePlan(p: MatmulProblem, align: number): Plan | null {
   describe(DESC.transA, i32(p.transposeB ? 1 : 0));
   describe(DESC.transB, i32(p.transposeA ? 1 : 0));
   describe(DESC.epilogue, i32(EPILOGUE[p.epilogue]));
-  if (p.epilogue !== "none") describe(DESC.biasPointer, new BigInt64Array([BigInt.asIntN(64, p.bias)]));
-  if (p.epilogue === "gelu") {
+  if (WITH_BIAS.includes(p.epilogue)) describe(DESC.biasPointer, new BigInt64Array([BigInt.asIntN(64, p.bias)]));
+  if (WITH_AUX.includes(p.epilogue)) {
     describe(DESC.auxPointer, new BigInt64Array([BigInt.asIntN(64, p.aux)]));
     describe(DESC.auxLd, i64(p.N));
   }
@@ -168,7 +172,7 @@ function makePlan(p: MatmulProblem, align: number): Plan | null {
 export function matmul(p: MatmulProblem, workspace: bigint, stream: bigint): boolean {
   const lt = open(), align = alignment(p.y, p.a, p.b, p.bias, p.aux);
   const key =
-    `${p.batch},${p.M},${p.N},${p.K},${p.transposeA},${p.transposeB},${p.strideA},${p.strideB},${p.type},${p.outType},${p.epilogue},${align}`;
+    `${p.batch},${p.M},${p.N},${p.K},${p.transposeA},${p.transposeB},${p.strideA},${p.strideB},${p.type},${p.outType},${p.epilogue},${p.adds},${align}`;
   let plan = plans.get(key);
   if (plan === undefined) plans.set(key, plan = makePlan(p, align));
   if (!plan) return false;
@@ -177,12 +181,12 @@ export function matmul(p: MatmulProblem, workspace: bigint, stream: bigint): boo
       "cublasLtMatmulDescSetAttribute",
       lt.cublasLtMatmulDescSetAttribute(plan.description, attribute, new BigUint64Array([address]), 8n),
     );
-  if (p.epilogue !== "none") pointer(DESC.biasPointer, p.bias);
-  if (p.epilogue === "gelu") pointer(DESC.auxPointer, p.aux);
+  if (WITH_BIAS.includes(p.epilogue)) pointer(DESC.biasPointer, p.bias);
+  if (WITH_AUX.includes(p.epilogue)) pointer(DESC.auxPointer, p.aux);
   const [a, b, d] = plan.layouts, { description, algorithm } = plan;
   const run = (): void => {
     const status = lt.cublasLtMatmul(
-      ...[handle, description, ONE, p.b, a, p.a, b, ZERO, p.y, d, p.y, d] as const,
+      ...[handle, description, ONE, p.b, a, p.a, b, p.adds ? ONE : ZERO, p.y, d, p.y, d] as const,
       ...[algorithm, workspace, plan.workspace, stream] as const,
     );
     check("cublasLtMatmul", status);

@@ -23,24 +23,21 @@ export const OPS = {
   k_unary_fwd: { parameters: ["u64", "u64", "i64", "i32", "i32", "u64"], result: "i32" },
   k_unary_bwd: { parameters: ["u64", "u64", "u64", "i64", "i32", "i32", "u64"], result: "i32" },
   k_affine_fwd: { parameters: ["u64", "u64", "i64", "f32", "f32", "i32", "u64"], result: "i32" },
-  k_gate_add_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_gate_add_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i64", "i32", "u64"], result: "i32" },
   k_gate_add_bwd_workspace: { parameters: ["buffer", "i32", "i32", "i32"], result: "i32" },
-  k_gate_add_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_gate_add_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i64", "i32", "i32", "u64"], result: "i32" },
   k_group_norm_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "f32", "i32", "u64"], result: "i32" },
   k_group_norm_workspace: { parameters: ["buffer", "i32", "i32", "i32", "i32"], result: "i32" },
   k_group_norm_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
   k_abi_version: { parameters: [], result: "i32" },
   k_last_error: { parameters: [], result: "pointer" },
-  k_matmul_fwd: { parameters: ["u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "i32", "i64", "i64", "i32", "u64"], result: "i32", optional: true },
+  k_matmul_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "i32", "i64", "i64", "i32", "u64"], result: "i32", optional: true },
   k_copy_fwd: { parameters: ["u64", "u64", "buffer", "buffer", "buffer", "i32", "i32", "u64"], result: "i32" },
   k_gather_rows_fwd: { parameters: ["u64", "u64", "u64", "i64", "i64", "i64", "i32", "u64"], result: "i32" },
   k_gather_rows_bwd: { parameters: ["u64", "u64", "u64", "u64", "i64", "i64", "i32", "u64"], result: "i32" },
-  k_layer_norm_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "f32", "i32", "u64"], result: "i32" },
-  k_layer_norm_bwd_workspace: { parameters: ["buffer", "i32", "i32"], result: "i32" },
-  k_layer_norm_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "u64"], result: "i32" },
-  k_layer_norm_modulate_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "f32", "i32", "u64"], result: "i32" },
-  k_layer_norm_modulate_bwd_workspace: { parameters: ["buffer", "i32", "i32", "i32"], result: "i32" },
-  k_layer_norm_modulate_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_norm_fwd: { parameters: ["buffer", "u64"], result: "i32" },
+  k_norm_bwd_workspace: { parameters: ["buffer", "buffer"], result: "i32" },
+  k_norm_bwd: { parameters: ["buffer", "u64"], result: "i32" },
   k_grad_norm_workspace: { parameters: ["buffer", "i64"], result: "i32" },
   k_grad_norm_fwd: { parameters: ["u64", "u64", "u64", "i64", "f64", "u64"], result: "i32" },
   k_adamw_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "i64", "i64", "i64", "f64", "f64", "f64", "f64", "f64", "f64", "f64", "f64", "i32", "i32", "u64"], result: "i32" },
@@ -84,22 +81,19 @@ export interface OpsKernels {
   k_unary_fwd(y: bigint, x: bigint, n: bigint, op: number, dtype: number, stream: bigint): void;
   k_unary_bwd(dx: bigint, dy: bigint, x: bigint, n: bigint, op: number, dtype: number, stream: bigint): void;
   k_affine_fwd(y: bigint, x: bigint, n: bigint, scale: number, shift: number, dtype: number, stream: bigint): void;
-  k_gate_add_fwd(y: bigint, x: bigint, h: bigint, gate: bigint, offsets: bigint, N: number, B: number, C: number, dtype: number, stream: bigint): void;
+  k_gate_add_fwd(y: bigint, x: bigint, h: bigint, gate: bigint, offsets: bigint, N: number, B: number, C: number, gate_stride: bigint, dtype: number, stream: bigint): void;
   k_gate_add_bwd_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, B: number, C: number): void;
-  k_gate_add_bwd(dh: bigint, dgate: bigint, dy: bigint, h: bigint, gate: bigint, offsets: bigint, scratch: bigint, N: number, B: number, C: number, dtype: number, stream: bigint): void;
+  k_gate_add_bwd(dh: bigint, dgate: bigint, dy: bigint, h: bigint, gate: bigint, offsets: bigint, scratch: bigint, N: number, B: number, C: number, gate_stride: bigint, adds: number, dtype: number, stream: bigint): void;
   k_group_norm_fwd(y: bigint, mean: bigint, rstd: bigint, x: bigint, w: bigint, b: bigint, offsets: bigint, scratch: bigint, N: number, B: number, C: number, G: number, eps: number, dtype: number, stream: bigint): void;
   k_group_norm_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, B: number, C: number, G: number): void;
   k_group_norm_bwd(dx: bigint, dw: bigint, db: bigint, dy: bigint, x: bigint, w: bigint, mean: bigint, rstd: bigint, offsets: bigint, scratch: bigint, N: number, B: number, C: number, G: number, dtype: number, stream: bigint): void;
-  k_matmul_fwd(y: bigint, a: bigint, b: bigint, bias: bigint, batch: number, M: number, N: number, K: number, trans_a: number, trans_b: number, stride_a: bigint, stride_b: bigint, dtype: number, stream: bigint): void;
+  k_matmul_fwd(y: bigint, a: bigint, b: bigint, bias: bigint, c: bigint, batch: number, M: number, N: number, K: number, trans_a: number, trans_b: number, stride_a: bigint, stride_b: bigint, dtype: number, stream: bigint): void;
   k_copy_fwd(y: bigint, x: bigint, extents: BigUint64Array<ArrayBuffer>, y_strides: BigUint64Array<ArrayBuffer>, x_strides: BigUint64Array<ArrayBuffer>, rank: number, element_bytes: number, stream: bigint): void;
   k_gather_rows_fwd(y: bigint, x: bigint, index: bigint, M: bigint, N: bigint, C: bigint, element_bytes: number, stream: bigint): void;
   k_gather_rows_bwd(dx: bigint, dy: bigint, offsets: bigint, order: bigint, N: bigint, C: bigint, dtype: number, stream: bigint): void;
-  k_layer_norm_fwd(y: bigint, mean: bigint, rstd: bigint, x: bigint, w: bigint, b: bigint, N: number, C: number, eps: number, dtype: number, stream: bigint): void;
-  k_layer_norm_bwd_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, C: number): void;
-  k_layer_norm_bwd(dx: bigint, dw: bigint, db: bigint, dy: bigint, x: bigint, w: bigint, mean: bigint, rstd: bigint, scratch: bigint, N: number, C: number, dtype: number, stream: bigint): void;
-  k_layer_norm_modulate_fwd(y: bigint, mean: bigint, rstd: bigint, x: bigint, shift: bigint, scale: bigint, offsets: bigint, N: number, B: number, C: number, eps: number, dtype: number, stream: bigint): void;
-  k_layer_norm_modulate_bwd_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, B: number, C: number): void;
-  k_layer_norm_modulate_bwd(dx: bigint, dshift: bigint, dscale: bigint, dy: bigint, x: bigint, scale: bigint, mean: bigint, rstd: bigint, offsets: bigint, scratch: bigint, N: number, B: number, C: number, dtype: number, stream: bigint): void;
+  k_norm_fwd(problem: BigUint64Array<ArrayBuffer>, stream: bigint): void;
+  k_norm_bwd_workspace(bytes: BigUint64Array<ArrayBuffer>, problem: BigUint64Array<ArrayBuffer>): void;
+  k_norm_bwd(problem: BigUint64Array<ArrayBuffer>, stream: bigint): void;
   k_grad_norm_workspace(bytes: BigUint64Array<ArrayBuffer>, n: bigint): void;
   k_grad_norm_fwd(stats: bigint, grad: bigint, scratch: bigint, n: bigint, unscale: number, stream: bigint): void;
   k_adamw_fwd(p: bigint, m: bigint, v: bigint, ema: bigint, copy: bigint, grad: bigint, stats: bigint, n: bigint, n_copy: bigint, t: bigint, lr: number, beta1: number, beta2: number, eps: number, weight_decay: number, unscale: number, max_norm: number, ema_rate: number, zero_grad: number, copy_dtype: number, stream: bigint): void;
@@ -125,6 +119,74 @@ export const K_REDUCE_SUM = 0;
 export const K_REDUCE_MAX = 1;
 
 export const K_REDUCE_MIN = 2;
+
+export const K_NORM = [
+  ["dtype", "i64"],
+  ["N", "i64"],
+  ["B", "i64"],
+  ["C", "i64"],
+  ["eps", "f64"],
+  ["offsets", "u64"],
+  ["x", "u64"],
+  ["h", "u64"],
+  ["gate", "u64"],
+  ["w", "u64"],
+  ["b", "u64"],
+  ["scale", "u64"],
+  ["shift", "u64"],
+  ["gate_stride", "i64"],
+  ["stride", "i64"],
+  ["sum", "u64"],
+  ["y", "u64"],
+  ["mean", "u64"],
+  ["rstd", "u64"],
+  ["dy", "u64"],
+  ["dsum", "u64"],
+  ["dx", "u64"],
+  ["dh", "u64"],
+  ["dgate", "u64"],
+  ["dw", "u64"],
+  ["db", "u64"],
+  ["dscale", "u64"],
+  ["dshift", "u64"],
+  ["adds", "i64"],
+  ["workspace", "u64"],
+  ["workspace_bytes", "i64"],
+] as const;
+
+export interface KNorm {
+  dtype: number;
+  N: number;
+  B: number;
+  C: number;
+  eps: number;
+  offsets: bigint;
+  x: bigint;
+  h: bigint;
+  gate: bigint;
+  w: bigint;
+  b: bigint;
+  scale: bigint;
+  shift: bigint;
+  gate_stride: number;
+  stride: number;
+  sum: bigint;
+  y: bigint;
+  mean: bigint;
+  rstd: bigint;
+  dy: bigint;
+  dsum: bigint;
+  dx: bigint;
+  dh: bigint;
+  dgate: bigint;
+  dw: bigint;
+  db: bigint;
+  dscale: bigint;
+  dshift: bigint;
+  adds: number;
+  workspace: bigint;
+  workspace_bytes: number;
+}
 
 export const FLASH_ATTN = {
   k_attention_workspace: { parameters: ["buffer", "buffer"], result: "i32" },

@@ -13,7 +13,7 @@ using Block = Eigen::Map<Matrix, 0, Eigen::OuterStride<>>;
 using ConstBlock = Eigen::Map<const Matrix, 0, Eigen::OuterStride<>>;
 }  // namespace
 
-int32_t k_matmul_fwd(uint64_t y, uint64_t a, uint64_t b, uint64_t bias, int32_t batch, int32_t M, int32_t N, int32_t K, int32_t trans_a,
+int32_t k_matmul_fwd(uint64_t y, uint64_t a, uint64_t b, uint64_t bias, uint64_t c, int32_t batch, int32_t M, int32_t N, int32_t K, int32_t trans_a,
                      int32_t trans_b, int64_t stride_a, int64_t stride_b, int32_t dtype, uint64_t) {
   if (int32_t status = expect_f32("k_matmul_fwd", dtype)) return status;
   if (batch < 0 || M < 0 || N < 0 || K < 0) return fail(K_BAD_ARGUMENT, "k_matmul_fwd", "batch, M, N, K are %d, %d, %d, %d, they must be >= 0", batch, M, N, K);
@@ -24,7 +24,9 @@ int32_t k_matmul_fwd(uint64_t y, uint64_t a, uint64_t b, uint64_t bias, int32_t 
     const int64_t m = std::min<int64_t>(TILE_M, M - m0), n = std::min<int64_t>(TILE_N, N - n0);
     const float* az = at<const float>(a) + z * stride_a;
     const float* bz = at<const float>(b) + z * stride_b;
-    Block tile(at<float>(y) + (z * M + m0) * N + n0, m, n, Eigen::OuterStride<>(N));
+    const int64_t first = (z * M + m0) * N + n0;
+    Block to(at<float>(y) + first, m, n, Eigen::OuterStride<>(N));
+    Matrix tile(m, n);
     const auto b_tile = [&](auto&& op_a) {
       if (trans_b) {
         tile.noalias() = op_a * ConstBlock(bz + n0 * K, n, K, Eigen::OuterStride<>(K)).transpose();
@@ -40,6 +42,8 @@ int32_t k_matmul_fwd(uint64_t y, uint64_t a, uint64_t b, uint64_t bias, int32_t 
       b_tile(ConstBlock(az + m0 * K, m, K, Eigen::OuterStride<>(K)));
     }
     if (bias) tile.rowwise() += Eigen::Map<const Eigen::RowVectorXf>(at<const float>(bias) + n0, n);
+    if (c) tile += ConstBlock(at<const float>(c) + first, m, n, Eigen::OuterStride<>(N));
+    to = tile;
   }
   return K_OK;
 }

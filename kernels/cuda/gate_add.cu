@@ -9,10 +9,10 @@ constexpr int THREADS = 256;
 // A block is X threads along a row times THREADS / X rows; each thread takes every X-th pack of its row.
 template <class T, int V>
 __global__ void __launch_bounds__(THREADS) gate_add(T* __restrict__ y, const T* __restrict__ x, const T* __restrict__ h,
-                                                    const T* __restrict__ gate, Samples samples, int C, int X) {
+                                                    const T* __restrict__ gate, Samples samples, int C, int64_t gate_stride, int X) {
   const unsigned n = blockIdx.x * (THREADS / X) + threadIdx.x / X;
   if (n >= samples.N) return;
-  const int64_t row = int64_t(n) * C, gate_row = samples.of(n) * C;
+  const int64_t row = int64_t(n) * C, gate_row = samples.of(n) * gate_stride;
   for (int c = (threadIdx.x & (X - 1)) * V; c < C; c += X * V) {
     float a[V], b[V], g[V];
     load_lanes(a, x + row + c);
@@ -29,7 +29,7 @@ template <class T, int V>
 struct GateBackward {
   T* dh;
   const T *dy, *h, *gate;
-  int C;
+  int64_t gate_stride;
   struct Loaded {
     Pack<T, V> dy, h;
   };
@@ -39,7 +39,7 @@ struct GateBackward {
   }
   __device__ void add(float (&sums)[1][V], const Loaded& at, int64_t i, int b, int c) const {
     float g[V];
-    load_lanes(g, gate + int64_t(b) * C + c);
+    load_lanes(g, gate + int64_t(b) * gate_stride + c);
 #pragma unroll
     for (int j = 0; j < V; j++) {
       sums[0][j] += to_f32(at.dy.v[j]) * to_f32(at.h.v[j]);
@@ -50,8 +50,8 @@ struct GateBackward {
 };
 }  // namespace
 
-int32_t k_gate_add_fwd(uint64_t y, uint64_t x, uint64_t h, uint64_t gate, uint64_t offsets, int32_t N, int32_t B, int32_t C, int32_t dtype,
-                       uint64_t stream) {
+int32_t k_gate_add_fwd(uint64_t y, uint64_t x, uint64_t h, uint64_t gate, uint64_t offsets, int32_t N, int32_t B, int32_t C, int64_t gate_stride,
+                       int32_t dtype, uint64_t stream) {
   const char* where = "k_gate_add_fwd";
   Samples samples;
   if (const int32_t status = samples_of(samples, where, offsets, N, B, C)) return status;
@@ -59,11 +59,11 @@ int32_t k_gate_add_fwd(uint64_t y, uint64_t x, uint64_t h, uint64_t gate, uint64
   return with_float_type(where, dtype, [&](auto t) {
     using T = decltype(t);
     constexpr int V = 16 / sizeof(T);
-    const bool packed = C % V == 0 && aligned16(y, x, h, gate);
+    const bool packed = C % V == 0 && gate_stride % V == 0 && aligned16(y, x, h, gate);
     const int X = std::min(THREADS, power_of_two(packed ? C / V : C));
     const auto kernel = packed ? gate_add<T, V> : gate_add<T, 1>;
     kernel<<<unsigned(ceil_div(N, THREADS / X)), THREADS, 0, stream_of(stream)>>>(at<T>(y), at<const T>(x), at<const T>(h),
-                                                                                  at<const T>(gate), samples, C, X);
+                                                                                  at<const T>(gate), samples, C, gate_stride, X);
     return launched(where);
   });
 }
@@ -74,20 +74,20 @@ int32_t k_gate_add_bwd_workspace(uint64_t* bytes, int32_t N, int32_t B, int32_t 
 }
 
 int32_t k_gate_add_bwd(uint64_t dh, uint64_t dgate, uint64_t dy, uint64_t h, uint64_t gate, uint64_t offsets, uint64_t scratch, int32_t N,
-                       int32_t B, int32_t C, int32_t dtype, uint64_t stream) {
+                       int32_t B, int32_t C, int64_t gate_stride, int32_t adds, int32_t dtype, uint64_t stream) {
   const char* where = "k_gate_add_bwd";
   Samples samples;
   if (const int32_t status = samples_of(samples, where, offsets, N, B, C)) return status;
   return with_float_type(where, dtype, [&](auto t) {
     using T = decltype(t);
     const auto run = [&](auto v) {
-      const GateBackward<T, v> terms{at<T>(dh), at<const T>(dy), at<const T>(h), at<const T>(gate), C};
+      const GateBackward<T, v> terms{at<T>(dh), at<const T>(dy), at<const T>(h), at<const T>(gate), gate_stride};
       return launch_column_sums<1, v>(where, scratch, samples, C, stream, terms);
     };
     constexpr int V = 16 / sizeof(T);
-    const bool packed = C % V == 0 && aligned16(dh, dy, h, gate);
+    const bool packed = C % V == 0 && gate_stride % V == 0 && aligned16(dh, dy, h, gate);
     const int32_t status = packed ? run(std::integral_constant<int, V>{}) : run(std::integral_constant<int, 1>{});
     if (status || !dgate) return status;
-    return launch_sum_partials(where, Sums<T>{{at<T>(dgate)}}, scratch, B, Chunks(B, samples.mean()).S, C, 1, stream);
+    return launch_sum_partials(where, Sums<T>{{at<T>(dgate)}, {gate_stride}, adds != 0}, scratch, B, Chunks(B, samples.mean()).S, C, 1, stream);
   });
 }

@@ -6,10 +6,13 @@
 #include "vector.cuh"
 #include "../include/samples.hpp"
 
-// Where the sums go: column k * width + j of the partial sums to element j of to[k]; null where they are not wanted.
+// Where the sums go: column k * width + j of the partial sums to element j of to[k]; null where they are not wanted. From one b to the next
+// lie stride[k] elements, by default `width`. adds: rounded, to what is there.
 template <class T>
 struct Sums {
   T* to[3];
+  int64_t stride[3] = {};
+  bool adds = false;
 };
 
 constexpr int SUM_COLUMNS = 32, SUM_ROWS = 8;
@@ -19,7 +22,8 @@ template <class T>
 __global__ void sum_partials(Sums<T> sums, const float* partial, int S, int width, int M) {
   __shared__ float shared[SUM_ROWS][SUM_COLUMNS];
   const int tiles = (M + SUM_COLUMNS - 1) / SUM_COLUMNS, b = blockIdx.x / tiles, m = blockIdx.x % tiles * SUM_COLUMNS + threadIdx.x;
-  T* const to = m >= M ? nullptr : m < width ? sums.to[0] : m < 2 * width ? sums.to[1] : sums.to[2];
+  const int k = m < width ? 0 : m < 2 * width ? 1 : 2;
+  T* const to = m >= M ? nullptr : k == 0 ? sums.to[0] : k == 1 ? sums.to[1] : sums.to[2];
   float sum = 0;
   if (to) {
 #pragma unroll 8
@@ -29,7 +33,10 @@ __global__ void sum_partials(Sums<T> sums, const float* partial, int S, int widt
   __syncthreads();
   if (threadIdx.y || !to) return;
   for (int i = 1; i < SUM_ROWS; i++) sum += shared[i][threadIdx.x];
-  to[int64_t(b) * width + m % width] = from_f32<T>(sum);
+  const int64_t stride = k == 0 ? sums.stride[0] : k == 1 ? sums.stride[1] : sums.stride[2];
+  T& out = to[int64_t(b) * (stride ? stride : width) + m - k * width];
+  const T rounded = from_f32<T>(sum);
+  out = sums.adds ? from_f32<T>(to_f32(out) + to_f32(rounded)) : rounded;
 }
 
 // For `count` outputs of [B, width] each. With S = 0 they become 0.

@@ -1,34 +1,41 @@
 // library: ops
-// Layer norms over the last axis. Rows are independent; statistics and sums are f32. On CUDA, C is 1 to 8192.
-// xhat = (x - mean) * rstd with rstd = 1 / sqrt(var + eps), where var is not bias-corrected.
+// Layer norms over the last axis: plain, modulated, and of a residual sum that is made in the same pass. Rows are independent; statistics and
+// sums are f32. On CUDA, C is 1 to 8192.
 #pragma once
 #include "k.h"
 
-// y = xhat * w + b
-//   y, x: [N, C] dtype    mean, rstd: [N] f32, kept for the backward pass    w, b: [C] f32, or 0 for none
-K_API int32_t k_layer_norm_fwd(uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, uint64_t w, uint64_t b, int32_t N, int32_t C,
-                               float eps, int32_t dtype, uint64_t stream);
+// With the gate, scale and shift of the row's sample:
+//   sum = x + h * gate, rounded once (h 0: sum is x; gate 0: sum = x + h)
+//   xhat = (sum - mean) * rstd with rstd = 1 / sqrt(var + eps), where var is not bias-corrected
+//   y = xhat * (1 + scale) + shift, or xhat * w + b, rounded once; each of the four may be 0, scale and shift not beside w and b
+typedef struct k_norm {
+  int64_t struct_size;  // sizeof(k_norm): the version
+  int64_t dtype, N, B, C;
+  double eps;
+  uint64_t offsets;               // [B + 1] i32, from 0 to N: sample b has the rows from offsets[b] to offsets[b + 1]; or 0: each has N / B rows
+  uint64_t x, h, gate;            // x, h: [N, C] dtype    gate: [B, C] dtype, gate_stride elements from a sample's to the next one's
+  uint64_t w, b;                  // [C] f32
+  uint64_t scale, shift;          // [B, C] dtype, stride elements from a sample's to the next one's
+  int64_t gate_stride, stride;
+  uint64_t sum, y;                // [N, C] dtype; sum is not written where h is 0
+  uint64_t mean, rstd;            // [N] f32, kept for the backward pass
+  uint64_t dy, dsum;              // [N, C] dtype; dsum: the gradient that reaches sum by other ways, or 0
+  uint64_t dx, dh, dgate;         // as x, h, gate; dh and dgate need dx
+  uint64_t dw, db, dscale, dshift;
+  int64_t adds;                   // 1: dgate, dscale and dshift are rounded and added to what is there
+  uint64_t workspace;
+  int64_t workspace_bytes;
+} k_norm;
 
-// Bytes of scratch that k_layer_norm_bwd needs where dw or db is wanted.
-K_API int32_t k_layer_norm_bwd_workspace(uint64_t* bytes, int32_t N, int32_t C);
+// Reads x, or x, h and gate; w, b, scale, shift. Writes y, mean, rstd, and sum where there is h.
+K_API int32_t k_norm_fwd(const k_norm* problem, uint64_t stream);
 
-// With g = dy * w:  dx = rstd * (g - mean_C(g) - xhat * mean_C(g * xhat))    dw = sum_N(dy * xhat)    db = sum_N(dy)
-//   dx, dy, x: [N, C] dtype    dw, db: [C] f32; each of dx, dw, db is 0 where it is not wanted    w: [C] f32, or 0 for none
-K_API int32_t k_layer_norm_bwd(uint64_t dx, uint64_t dw, uint64_t db, uint64_t dy, uint64_t x, uint64_t w, uint64_t mean, uint64_t rstd,
-                               uint64_t scratch, int32_t N, int32_t C, int32_t dtype, uint64_t stream);
+// bytes [1]: the workspace of the backward pass where any of dgate, dw, db, dscale, dshift is wanted. Reads N, B, C and offsets.
+K_API int32_t k_norm_bwd_workspace(uint64_t* bytes, const k_norm* problem);
 
-// y = xhat * (1 + scale) + shift, rounded once, with the scale and shift of the row's sample
-//   y, x: [N, C] dtype    mean, rstd: [N] f32, kept for the backward pass    shift, scale: [B, C] dtype
-//   offsets: [B + 1] i32, from 0 to N: sample b has the rows from offsets[b] to offsets[b + 1]; or 0 where each has N / B rows
-K_API int32_t k_layer_norm_modulate_fwd(uint64_t y, uint64_t mean, uint64_t rstd, uint64_t x, uint64_t shift, uint64_t scale,
-                                        uint64_t offsets, int32_t N, int32_t B, int32_t C, float eps, int32_t dtype, uint64_t stream);
-
-// Bytes of scratch that k_layer_norm_modulate_bwd needs where dshift or dscale is wanted.
-K_API int32_t k_layer_norm_modulate_bwd_workspace(uint64_t* bytes, int32_t N, int32_t B, int32_t C);
-
-// With g = dy * (1 + scale):  dx = rstd * (g - mean_C(g) - xhat * mean_C(g * xhat))
-// and, summed over the rows of a sample:  dshift = sum(dy)    dscale = sum(dy * xhat)
-//   dx, dy, x: [N, C] dtype    dshift, dscale, scale: [B, C] dtype; each of dx, dshift, dscale is 0 where it is not wanted
-K_API int32_t k_layer_norm_modulate_bwd(uint64_t dx, uint64_t dshift, uint64_t dscale, uint64_t dy, uint64_t x, uint64_t scale,
-                                        uint64_t mean, uint64_t rstd, uint64_t offsets, uint64_t scratch, int32_t N, int32_t B, int32_t C,
-                                        int32_t dtype, uint64_t stream);
+// With g = dy * (1 + scale), or dy * w:
+//   dx = rstd * (g - mean_C(g) - xhat * mean_C(g * xhat)) + dsum    dh = dx * gate
+// and, summed over the rows of a sample:  dgate = sum(dx * h)    dscale = sum(dy * xhat)    dshift = sum(dy)
+// and over all rows:  dw = sum(dy * xhat)    db = sum(dy)
+// Reads sum, or x where h is 0; what is not wanted is 0. Without a gate the gradient of h is dx.
+K_API int32_t k_norm_bwd(const k_norm* problem, uint64_t stream);

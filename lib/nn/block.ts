@@ -5,7 +5,8 @@
 import { add, silu } from "../ops/elementwise.ts";
 import { layerNorm } from "../ops/layer_norm.ts";
 import { gateAdd, layerNormModulate } from "../ops/modulate.ts";
-import { split } from "../ops/movement.ts";
+import { modulationParts } from "../ops/norm.ts";
+import { residualNorm } from "../ops/residual_norm.ts";
 import type { Voxels } from "../sparse/voxels.ts";
 import type { FloatDType } from "../tensor/dtype.ts";
 import { tidy } from "../tensor/scope.ts";
@@ -82,12 +83,12 @@ export function modulatedCrossBlock(
 ): Tensor {
   const offsets = voxels?.offsets, at = { eps: EPS, offsets };
   const m = p.adaLN_modulation ? applyLinear(p.adaLN_modulation[1], silu(mod)) : mod; // [B, 6C]
-  const [shiftA, scaleA, gateA, shiftM, scaleM, gateM] = split(m, 1, 6); // each [B, C]
+  const [shiftA, scaleA, gateA, shiftM, scaleM, gateM] = modulationParts(m, 6); // each [B, C]
   let h = multiHeadSelfAttention(p.self_attn, layerNormModulate(x, shiftA, scaleA, at), H, { voxels });
-  x = gateAdd(x, h, gateA, { offsets });
-  x = add(x, multiHeadCrossAttention(p.cross_attn, layerNorm(x, { w: p.norm2.weight, b: p.norm2.bias, eps: EPS }), context, H, voxels));
-  h = feedForward(p.mlp, layerNormModulate(x, shiftM, scaleM, at));
-  return gateAdd(x, h, gateM, { offsets });
+  [x, h] = residualNorm(x, h, gateA, { w: p.norm2.weight, b: p.norm2.bias, ...at });
+  h = multiHeadCrossAttention(p.cross_attn, h, context, H, voxels);
+  [x, h] = residualNorm(x, h, null, { shift: shiftM, scale: scaleM, ...at });
+  return gateAdd(x, feedForward(p.mlp, h), gateM, { offsets });
 }
 
 /** Parameters of {@linkcode transformerBlock}; its norms have none. */
@@ -110,8 +111,9 @@ export function transformerBlockSpec({ C, hidden, H, qkRmsNorm, dtype }: Transfo
 
 /** x [B, L, C], or [N, C] of the voxels of `place`, gives the same shape. */
 export function transformerBlock(p: Parameters<TransformerBlockSpec>, x: Tensor, H: number, place: SelfAttentionPlace = {}): Tensor {
-  x = add(x, multiHeadSelfAttention(p.attn, layerNorm(x, { eps: EPS }), H, place));
-  return add(x, feedForward(p.mlp, layerNorm(x, { eps: EPS })));
+  const h = multiHeadSelfAttention(p.attn, layerNorm(x, { eps: EPS }), H, place), offsets = place.voxels?.offsets;
+  const [sum, normed] = residualNorm(x, h, null, { eps: EPS, offsets });
+  return add(sum, feedForward(p.mlp, normed));
 }
 
 /**

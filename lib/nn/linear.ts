@@ -1,5 +1,5 @@
 /** A dense layer and the MLP of the transformer blocks. */
-import { linear, type LinearOptions } from "../ops/matmul.ts";
+import { feedForward as feedForwardOp, linear, type LinearOptions } from "../ops/matmul.ts";
 import type { FloatDType } from "../tensor/dtype.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { type Init, type Parameters, type ParameterSpec, xavierBound } from "./parameters.ts";
@@ -32,5 +32,6 @@ export function feedForwardSpec(C: number, hidden: number, dtype: FloatDType): F
 
 /** Linear, tanh-GELU, linear: x [..., C] gives [..., C]. */
 export function feedForward(p: Parameters<FeedForwardSpec>, x: Tensor): Tensor {
-  return applyLinear(p.mlp[2], applyLinear(p.mlp[0], x, { activation: "gelu" }));
+  const { 0: up, 2: down } = p.mlp;
+  return feedForwardOp(x, [up.weight, up.bias], [down.weight, down.bias]);
 }

@@ -98,9 +98,8 @@ export function unaryForward(op: UnaryOp, y: Tensor, x: Tensor): void {
   kernels().k_unary_fwd(y.addr, x.addr, BigInt(x.size), UNARY[op], DTYPE[x.dtype], stream());
 }
 
-/** `dy op'(x)`, unrecorded. */
-export function unaryBackward(op: UnaryOp, dy: Tensor, x: Tensor): Tensor {
-  const dx = empty(x.shape, x.dtype);
+/** `dy op'(x)`, unrecorded, into `dx`, which may be dy. */
+export function unaryBackward(op: UnaryOp, dy: Tensor, x: Tensor, dx: Tensor = empty(x.shape, x.dtype)): Tensor {
   kernels().k_unary_bwd(dx.addr, dy.addr, x.addr, BigInt(x.size), UNARY[op], DTYPE[x.dtype], stream());
   return dx;
 }
@@ -117,9 +116,7 @@ function unary(op: UnaryOp, x: Tensor): Tensor {
 
 /** The gradient of {@linkcode gelu} at `x`, for ops that fuse it. */
 export function geluBackward(dy: Tensor, x: Tensor): Tensor {
-  const dx = empty(x.shape, x.dtype);
-  kernels().k_unary_bwd(dx.addr, dy.addr, x.addr, BigInt(x.size), UNARY.gelu, DTYPE[x.dtype], stream());
-  return dx;
+  return unaryBackward("gelu", dy, x);
 }
 
 /** `x * scale + shift` with numbers. */

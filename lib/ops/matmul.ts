@@ -4,9 +4,9 @@ import { device, type OpenDevice } from "../tensor/device.ts";
 import { DTYPE, type FloatDType, isFloat } from "../tensor/dtype.ts";
 import { persist } from "../tensor/scope.ts";
 import { rebuildable, type Recipe } from "../tensor/storage.ts";
-import { isRecording, record } from "../tensor/tape.ts";
+import { isRecording, record, type SoFar } from "../tensor/tape.ts";
 import { dim, empty, expectDtype, expectShape, kernels, sizeOf, stream, type Tensor, zeros } from "../tensor/tensor.ts";
-import { geluBackward, unaryForward } from "./elementwise.ts";
+import { geluBackward, unaryBackward, unaryForward } from "./elementwise.ts";
 import { sum } from "./reduce.ts";
 
 const workspaces = new Map<OpenDevice, Tensor>();
@@ -18,22 +18,24 @@ interface Product extends Pick<MatmulProblem, "batch" | "M" | "N" | "K" | "trans
   b: Tensor;
   bias?: Tensor;
   aux?: Tensor;
+  /** Whether it is added to what y holds. */
+  adds?: boolean;
 }
 
 /** Runs a product with an epilogue on cuBLASLt; false where there is none for it. */
 function runCublasLt(p: Product, epilogue: MatmulProblem["epilogue"]): boolean {
   const workspace = workspaces.get(device()) ?? persist(() => empty([WORKSPACE_BYTES], "u8"));
   workspaces.set(device(), workspace);
-  const { y, a, b, bias, aux, ...rest } = p;
+  const { y, a, b, bias, aux, adds = false, ...rest } = p;
   const addresses = { y: y.addr, a: a.addr, b: b.addr, bias: bias?.addr ?? 0n, aux: aux?.addr ?? 0n };
   const types = { type: a.dtype as FloatDType, outType: y.dtype as FloatDType };
-  const problem = { ...rest, ...addresses, ...types, epilogue };
+  const problem = { ...rest, ...addresses, ...types, epilogue, adds };
   return device().simulated?.matmul(problem) ?? cublasLtMatmul(problem, workspace.addr, stream());
 }
 
-/** y = op(a) op(b) + bias. */
+/** y = op(a) op(b) + bias, added to what y holds where p.adds. */
 function product(p: Product): void {
-  if (p.y.size === 0) return;
+  if (p.y.size === 0 || (p.K === 0 && p.adds)) return;
   if (p.K === 0) {
     if (p.bias) throw new RangeError("Cannot run matmul: K is 0 with a bias, it must be at least 1");
     return device().memory.zero(p.y.addr, p.y.bytes);
@@ -41,7 +43,7 @@ function product(p: Product): void {
   if (device().name === "cpu") {
     const { y, a, b, bias, batch, M, N, K } = p;
     return kernels().k_matmul_fwd(
-      ...[y.addr, a.addr, b.addr, bias?.addr ?? 0n] as const,
+      ...[y.addr, a.addr, b.addr, bias?.addr ?? 0n, p.adds ? y.addr : 0n] as const,
       ...[batch, M, N, K, Number(p.transposeA), Number(p.transposeB)] as const,
       ...[BigInt(p.strideA), BigInt(p.strideB), DTYPE[a.dtype], stream()] as const,
     );
@@ -59,11 +61,33 @@ export interface LinearOptions {
   activation?: "none" | "gelu";
 }
 
+/** What ties the two products of {@linkcode feedForward}: the second one's backward pass goes through the activation too. */
+interface Link {
+  /** What the activation was applied to. */
+  before?: Tensor;
+}
+
+/** `linear(linear(x, w1, b1, gelu), w2, b2)`: x [..., K], w1 [N, K], w2 [P, N] give [..., P]. The gradient passes the GELU in the second product. */
+export function feedForward(x: Tensor, [w1, b1]: [Tensor, Tensor], [w2, b2]: [Tensor, Tensor]): Tensor {
+  const link: Link = {};
+  return linked(linked(x, w1, b1, { activation: "gelu", out: link }), w2, b2, { in: link });
+}
+
 /**
  * `x wᵀ + b` over the last axis, and its tanh-GELU if asked: x [..., K], w [N, K], b [N] give [..., N]. All of one float dtype; sums in f32. The
  * gradients of w and b are f32.
  */
-export function linear(x: Tensor, w: Tensor, b?: Tensor | null, { activation = "none" }: LinearOptions = {}): Tensor {
+export function linear(x: Tensor, w: Tensor, b?: Tensor | null, options: LinearOptions = {}): Tensor {
+  return linked(x, w, b, options);
+}
+
+/** A linear layer whose output goes, or whose input comes, by a link. */
+function linked(
+  x: Tensor,
+  w: Tensor,
+  b: Tensor | null | undefined,
+  { activation = "none", out, in: link }: LinearOptions & { out?: Link; in?: Link },
+): Tensor {
   const K = dim("linear", "K", x.shape.at(-1) ?? 0), N = dim("linear", "N", w.shape[0] ?? 0), M = dim("linear", "rows", K ? x.size / K : 0);
   if (!isFloat(x.dtype)) throw new TypeError(`Cannot run linear: x is ${x.dtype}, it must be f32, f16 or bf16`);
   expectShape("linear", "w", w, [N, K]);
@@ -81,6 +105,7 @@ export function linear(x: Tensor, w: Tensor, b?: Tensor | null, { activation = "
     unaryForward("gelu", y, aux);
   };
   multiply(y, before);
+  if (out) out.before = before;
   const again = { kind: "linear", from: [x, w, b] } as const;
   if (before && isRecording() && [x, w, b].some((t) => t?.requiresGrad)) {
     rebuildable(before, {
@@ -95,33 +120,45 @@ export function linear(x: Tensor, w: Tensor, b?: Tensor | null, { activation = "
   const recipe: Recipe = before
     ? { kind: "activation", from: [before], fill: (y) => unaryForward("gelu", y, before) }
     : { ...again, fill: multiply };
-  return record("linear", y, [x, w, b], [x, w, before], (dy) => {
-    const dz = before ? geluBackward(dy, before) : dy;
+  return record("linear", y, [x, w, b], [x, w, before, link?.before], (dy, soFar) => {
+    const dz = before && !out ? geluBackward(dy, before) : dy; // by a link, dy has passed the activation
     const dx = x.requiresGrad ? empty(x.shape, x.dtype) : null;
-    if (dx) product({ ...PLAIN, y: dx, a: dz, b: w, M, N: K, K: N });
-    const { dw, db } = weightGradients(dz, x, { M, N, K, wantW: w.requiresGrad, wantB: !!b?.requiresGrad });
-    return [dx, dw, db];
+    if (dx) inputGradient({ ...PLAIN, y: dx, a: dz, b: w, M, N: K, K: N }, link?.before);
+    return [dx, ...weightGradients(dz, x, w, b, soFar)];
   }, recipe);
 }
 
-/** dw = dzᵀ x [N, K] and db = the column sums of dz [N], in one pass where cuBLASLt can. */
+/** The product dx = dz w, times the derivative of GELU at `before` where that is given: in one pass where cuBLASLt can. */
+function inputGradient(p: Product, before?: Tensor): void {
+  if (!before) return product(p);
+  if (device().name === "cuda" && p.y.dtype !== "f32" && p.M > 0 && runCublasLt({ ...p, aux: before }, "geluBackward")) return;
+  product(p);
+  unaryBackward("gelu", p.y, before, p.y);
+}
+
+/**
+ * dw = dzᵀ x [N, K], added to the parameter's gradient where there is one, and db = the column sums of dz [N]: in one pass where cuBLASLt can.
+ */
 function weightGradients(
   dz: Tensor,
   x: Tensor,
-  { M, N, K, wantW, wantB }: { M: number; N: number; K: number; wantW: boolean; wantB: boolean },
-): { dw: Tensor | null; db: Tensor | null } {
-  if (M === 0) return { dw: wantW ? zeros([N, K]) : null, db: wantB ? zeros([N]) : null };
-  const dw = wantW ? empty([N, K]) : null;
+  w: Tensor,
+  b: Tensor | null | undefined,
+  soFar: SoFar,
+): [dw: Tensor | null, db: Tensor | null] {
+  const [N, K] = w.shape, M = K ? x.size / K : 0, wantB = !!b?.requiresGrad, grad = w.requiresGrad ? soFar.write(w) : null;
+  const adds = grad !== null, dw = grad ?? (w.requiresGrad ? (M ? empty : zeros)([N, K]) : null);
+  if (M === 0) return [dw, wantB ? zeros([N]) : null];
   if (dw) {
-    const p: Product = { ...PLAIN, y: dw, a: dz, b: x, M: N, N: K, K: M, transposeA: true };
+    const p: Product = { ...PLAIN, y: dw, a: dz, b: x, M: N, N: K, K: M, transposeA: true, adds };
     if (wantB && device().name === "cuda") {
       const db = empty([N]);
-      if (runCublasLt({ ...p, bias: db }, "rowSums")) return { dw, db };
+      if (runCublasLt({ ...p, bias: db }, "rowSums")) return [dw, db];
       db.free();
     }
     product(p);
   }
-  return { dw, db: wantB ? sum(dz.view([M, N]), { axes: [0], dtype: "f32" }) : null };
+  return [dw, wantB ? sum(dz.view([M, N]), { axes: [0], dtype: "f32" }) : null];
 }
 
 /** Options of {@linkcode matmul}. */

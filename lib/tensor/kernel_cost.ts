@@ -1,6 +1,7 @@
 /** What a call of a kernel must move and compute at the least, from its arguments: the table behind profiles. */
 import type { MatmulProblem } from "../../ffi/cublaslt.ts";
-import { K_ATTENTION } from "../../ffi/symbols.ts";
+import type { Fields } from "../../ffi/struct.ts";
+import { K_ATTENTION, K_NORM } from "../../ffi/symbols.ts";
 
 /** The least work of a call. */
 export interface KernelCost {
@@ -38,20 +39,32 @@ function binary(args: Args, from: number, count: number): KernelCost {
   return { what: `[${n.filter((v, d) => v > 1 || d === 3)}] op ${args[from + 12]} ${NAMES[code]}`, bytes };
 }
 
-function product({ batch, M, N, K, transposeA, transposeB, type, outType, epilogue }: MatmulProblem): KernelCost {
-  const s = TYPE_BYTES[type] ?? 1, out = (TYPE_BYTES[outType] ?? 1) * (epilogue === "gelu" ? 2 : 1);
+function product({ batch, M, N, K, transposeA, transposeB, type, outType, epilogue, adds }: MatmulProblem): KernelCost {
+  const s = TYPE_BYTES[type] ?? 1, out = (TYPE_BYTES[outType] ?? 1) * (epilogue.startsWith("gelu") || adds ? 2 : 1);
   return {
     what: `${batch > 1 ? `${batch} x ` : ""}[${M}, ${K}]${transposeA ? "ᵀ" : ""} [${K}, ${N}]${
       transposeB ? "ᵀ" : ""
-    } ${type} to ${outType} ${epilogue}`,
+    } ${type} to ${outType} ${epilogue}${adds ? " +=" : ""}`,
     bytes: batch * ((M * K + K * N) * s + M * N * out),
     flops: 2 * batch * M * N * K,
     type,
   };
 }
 
+/** Reads whole numbers and addresses out of a packed struct. */
+function reader(fields: Fields, words: BigUint64Array): (name: string) => number {
+  return (name) => Number(BigInt.asIntN(64, words[1 + fields.findIndex(([n]) => n === name)]));
+}
+
+/** `passes` reads and writes, and one for each of `more` that is there. */
+function norm(words: BigUint64Array, passes: number, more: string[]): KernelCost {
+  const field = reader(K_NORM, words), there = more.filter((name) => field(name) !== 0);
+  const cost = rows(field("N"), field("C"), field("dtype"), passes + there.length);
+  return { ...cost, what: [cost.what, ...there].join(" ") };
+}
+
 function attention(words: BigUint64Array, products: number, moved: number): KernelCost {
-  const field = (name: string): number => Number(BigInt.asIntN(64, words[1 + K_ATTENTION.findIndex(([n]) => n === name)]));
+  const field = reader(K_ATTENTION, words);
   const [B, L, M, H, D, code] = ["B", "L", "M", "H", "D", "dtype"].map(field), qTotal = field("q_total"), kTotal = field("k_total");
   const queries = field("q_offsets") ? qTotal : B * L, keys = field("k_offsets") ? kTotal : B * M;
   const windows = field("q_rows") !== 0; // lengths are on the device
@@ -72,15 +85,13 @@ const COSTS: Record<string, (args: Args) => KernelCost> = {
   k_attention_fwd: ([p]) => attention(p as BigUint64Array, 2, 2),
   k_attention_bwd: ([p]) => attention(p as BigUint64Array, 5, 4),
   k_matmul_fwd: (a) => {
-    const [batch, M, N, K] = numbers(a, 4, 4);
-    return { what: `${batch} x [${M}, ${K}] [${K}, ${N}]`, flops: 2 * batch * M * N * K, type: NAMES[Number(a[12])] };
+    const [batch, M, N, K] = numbers(a, 5, 4);
+    return { what: `${batch} x [${M}, ${K}] [${K}, ${N}]`, flops: 2 * batch * M * N * K, type: NAMES[Number(a[13])] };
   },
-  k_layer_norm_fwd: (a) => rows(a[6], a[7], a[9], 2),
-  k_layer_norm_bwd: (a) => rows(a[9], a[10], a[11], 3),
-  k_layer_norm_modulate_fwd: (a) => rows(a[7], a[9], a[11], 2),
-  k_layer_norm_modulate_bwd: (a) => rows(a[10], a[12], a[13], 3),
-  k_gate_add_fwd: (a) => rows(a[5], a[7], a[8], 3),
-  k_gate_add_bwd: (a) => rows(a[7], a[9], a[10], 3),
+  k_norm_fwd: ([p]) => norm(p as BigUint64Array, 2, ["h", "sum"]),
+  k_norm_bwd: ([p]) => norm(p as BigUint64Array, 3, ["dsum", "h", "dh"]),
+  k_gate_add_fwd: (a) => rows(a[5], a[7], a[9], 3),
+  k_gate_add_bwd: (a) => rows(a[7], a[9], a[12], 3),
   k_head_rms_norm_fwd: (a) => passes(Number(a[5]) * Number(a[6]) * Number(a[7]) * Number(a[8]), a[9], 2),
   k_head_rms_norm_bwd: (a) => passes(Number(a[10]) * Number(a[11]) * Number(a[12]) * Number(a[13]), a[14], 3),
   k_unary_fwd: (a) => passes(Number(a[2]), a[4], 2),

@@ -87,6 +87,11 @@ export class Storage {
     return this.#address;
   }
 
+  /** Whether more than one tensor sees it. */
+  get shared(): boolean {
+    return this.#refs > 1;
+  }
+
   /** One tensor more sees it. */
   attach(): void {
     this.#refs++;

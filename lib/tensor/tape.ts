@@ -5,8 +5,19 @@ import { tidy } from "./scope.ts";
 import { chooseFree, rebuildable, type Recipe, withChoice } from "./storage.ts";
 import { empty, expectShape, kernels, stream, type Tensor } from "./tensor.ts";
 
+/**
+ * The gradients that an op's inputs have so far, for an op that adds to one of them as it writes its own: what it returns for an input that it asked
+ * for must be the sum.
+ */
+export interface SoFar {
+  /** That of an input, to be read; null where it has none yet, and for a {@linkcode parameter}. */
+  read(input: Tensor): Tensor | null;
+  /** That of an input where it may be overwritten and returned: a parameter's own, or memory that nobody else sees; else null. */
+  write(input: Tensor): Tensor | null;
+}
+
 /** Gradients of an op's inputs, in their order, given the gradient of its output; null where an input needs none. */
-export type Backward = (dy: Tensor) => (Tensor | null)[];
+export type Backward = (dy: Tensor, soFar: SoFar) => (Tensor | null)[];
 
 /** One recorded op. */
 export interface Node {
@@ -86,8 +97,8 @@ export function record(
     order: count++,
     inputs: present.map(([t]) => t),
     saved: held,
-    backward: (dy) => {
-      const grads = backward(dy);
+    backward: (dy, soFar) => {
+      const grads = backward(dy, soFar);
       if (grads.length !== inputs.length) {
         throw new Error(`Cannot run ${op} backward: it gave ${grads.length} gradients, it must be ${inputs.length}`);
       }
@@ -200,13 +211,14 @@ function runTape(y: Tensor, dy: Tensor | undefined, first: number): void {
       t.spent = true;
       if (g) {
         for (const t of node.saved) t.storage.restore();
-        const made = own(g, tidy(() => node.backward(g)));
+        const taken = new Set<Tensor>(), soFar = gradientsSoFar(grads, taken), made = own(g, tidy(() => node.backward(g, soFar)));
         node.inputs.forEach((input, i) => {
           const d = made[i];
           if (!d) return;
           if (!input.requiresGrad) return d.free();
           expectTape(input);
           expectShape(`${node.op} backward`, `the gradient of input ${i}`, d, input.shape);
+          if (taken.delete(input)) return replace(grads, input, d);
           if (!input.node) return accumulate(input, d);
           const before = grads.get(input);
           grads.set(input, before ? sum(before, d) : d);
@@ -217,6 +229,34 @@ function runTape(y: Tensor, dy: Tensor | undefined, first: number): void {
       release(node);
     }
   });
+}
+
+/** What ops may ask of the tape; those asked for are put into `taken`. */
+function gradientsSoFar(grads: Map<Tensor, Tensor>, taken: Set<Tensor>): SoFar {
+  const find = (input: Tensor): Tensor | null => taken.has(input) ? null : (input.node ? grads.get(input) : input.grad) ?? null;
+  const take = (input: Tensor, g: Tensor | null): Tensor | null => {
+    if (g) taken.add(input);
+    return g;
+  };
+  return {
+    read: (input) => take(input, input.accumulates ? null : find(input)),
+    write(input) {
+      const g = find(input), free = input.node ? g && !g.storage.shared : input.accumulates;
+      return take(input, free ? g : null);
+    },
+  };
+}
+
+/** `d`, which includes the gradient that `input` had, in its place. */
+function replace(grads: Map<Tensor, Tensor>, input: Tensor, d: Tensor): void {
+  const before = input.node ? grads.get(input)! : input.grad!;
+  if (d === before) return;
+  if (input.node) grads.set(input, d);
+  else {
+    d.hold();
+    input.grad = d;
+  }
+  before.free();
 }
 
 /** Throws where the op that made `t` is no longer known, so that gradients would end at `t` in silence. */

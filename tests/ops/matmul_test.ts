@@ -1,7 +1,10 @@
 import assert from "node:assert/strict";
-import { linear, matmul } from "../../lib/ops/matmul.ts";
-import { tensor } from "../../lib/tensor/tensor.ts";
-import { checkDevices, checkOp, random } from "../check.ts";
+import { sum } from "../../lib/ops/reduce.ts";
+import { feedForward, linear, matmul } from "../../lib/ops/matmul.ts";
+import { step } from "../../lib/tensor/scope.ts";
+import { backward, parameter } from "../../lib/tensor/tape.ts";
+import { type Tensor, tensor, zeros } from "../../lib/tensor/tensor.ts";
+import { assertClose, checkDevices, checkOp, random } from "../check.ts";
 
 const GELU_SCALE = Math.sqrt(2 / Math.PI);
 
@@ -39,6 +42,56 @@ for (const [M, N, K] of [[1, 1, 1], [3, 5, 7], [4, 16, 9], [130, 3, 2]]) {
     });
   }
 }
+
+function feedForwardInputs(M: number, K: number, N: number) {
+  return {
+    x: { shape: [M, K], data: random(1, M * K) },
+    w1: { shape: [N, K], data: random(2, N * K) },
+    b1: { shape: [N], data: random(3, N) },
+    w2: { shape: [K, N], data: random(4, N * K) },
+    b2: { shape: [K], data: random(5, K) },
+  };
+}
+
+for (const [M, K, N] of [[1, 1, 1], [3, 5, 7], [9, 4, 16]]) {
+  Deno.test(`feedForward() and its gradients match the definition at [${M}, ${K}] through ${N}`, () => {
+    checkOp({
+      inputs: feedForwardInputs(M, K, N),
+      run: ({ x, w1, b1, w2, b2 }) => feedForward(x, [w1, b1], [w2, b2]),
+      reference: ({ x, w1, b1, w2, b2 }) => linearReference(linearReference(x, w1, b1, K, N).map(gelu), w2, b2, N, K),
+      rtol: 1e-4,
+    });
+  });
+}
+
+Deno.test("feedForward() has the values and gradients of two linear layers", () => {
+  const inputs = feedForwardInputs(6, 8, 32),
+    run = (make: (t: Record<string, Tensor>) => Tensor): Float32Array[] =>
+      step(() => {
+        const leaves = Object.entries(inputs).map(([name, { data, shape }]) =>
+          [name, tensor(data, shape, { requiresGrad: true })] as const
+        );
+        const y = make(Object.fromEntries(leaves));
+        backward(y, tensor(random(6, y.size), y.shape));
+        return [y.read(), ...leaves.map(([, t]) => t.grad!.read())];
+      });
+  const got = run(({ x, w1, b1, w2, b2 }) => feedForward(x, [w1, b1], [w2, b2]));
+  const want = run(({ x, w1, b1, w2, b2 }) => linear(linear(x, w1, b1, { activation: "gelu" }), w2, b2));
+  got.forEach((g, i) => assertClose(`output or gradient ${i}`, g, want[i], { rtol: 1e-6, atol: 1e-6 }));
+});
+
+Deno.test("linear() adds to the gradients that parameters have, and to no other memory", () =>
+  step(() => {
+    const [M, K, N] = [5, 3, 4], x = tensor(random(1, M * K), [M, K]);
+    const [w, b] = [[N, K], [N]].map((shape) => parameter(tensor(random(2, shape.reduce((a, n) => a * n)), shape), zeros(shape)));
+    const memory = w.grad, once = (): void => backward(sum(linear(x, w, b)));
+    once();
+    const first = [w, b].map((t) => t.grad!.read());
+    once();
+    once();
+    assert.equal(w.grad, memory);
+    [w, b].forEach((t, i) => assertClose("three passes", t.grad!.read(), first[i].map((v) => 3 * v), { rtol: 1e-6, atol: 1e-6 }));
+  }));
 
 Deno.test("linear() without a bias is the product alone", () => {
   checkOp({
@@ -104,6 +157,19 @@ for (const [M, N, K] of [[1, 8, 16], [77, 24, 40], [1025, 192, 64], [512, 1024, 
     });
   }
 }
+for (const [M, K, N] of [[64, 32, 96], [1000, 128, 512], [130, 24, 40], [7, 6, 10]]) {
+  checkDevices(`feedForward() [${M}, ${K}] through ${N}`, import.meta.url, {
+    inputs: feedForwardInputs(M, K, N),
+    run: ({ x, w1, b1, w2, b2 }) => feedForward(x, [w1, b1], [w2, b2]),
+    tolerance: { f16: 4e-3, bf16: 3e-2 },
+  });
+}
+
+checkDevices("linear() twice with one weight adds its gradients", import.meta.url, {
+  inputs: { x: { shape: [200, 64], data: random(1, 200 * 64) }, w: { shape: [64, 64], data: random(2, 64 * 64) } },
+  run: ({ x, w }) => linear(linear(x, w), w),
+});
+
 checkDevices("matmul() of batches", import.meta.url, {
   inputs: { a: { shape: [3, 40, 24], data: random(1, 3 * 960) }, b: { shape: [3, 56, 24], data: random(2, 3 * 1344) } },
   run: ({ a, b }) => matmul(a, b, { transposeB: true }),

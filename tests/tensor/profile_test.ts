@@ -26,8 +26,8 @@ Deno.test("a profile has every kernel once a call, with its extents, bytes, and 
   work();
   const profile = stop(), rows = profileRows(profile), row = (name: string) => rows.filter((r) => r.name === name);
   work(); // no part of it
-  assert.deepEqual(row("k_layer_norm_fwd").map(({ what, calls }) => [what, calls]), [["[6, 4] f32", 2]]);
-  assert.equal(row("k_layer_norm_bwd")[0].calls, 2);
+  assert.deepEqual(row("k_norm_fwd").map(({ what, calls }) => [what, calls]), [["[6, 4] f32", 2]]);
+  assert.equal(row("k_norm_bwd")[0].calls, 2);
   const product = device().name === "cpu" ? "k_matmul_fwd" : "cublasLtMatmul";
   assert.equal(row(product).reduce((n, r) => n + r.calls, 0), 4, "forward, and the gradient of x");
   assert.equal(profile.calls.find((c) => c.name === product)!.flops, 2 * 6 * 4 * 5);
@@ -43,7 +43,7 @@ Deno.test("a profile's table and trace name its kernels", () => {
   const stop = startProfile();
   work();
   const profile = stop(), table = profileTable(profile), { traceEvents } = JSON.parse(chromeTrace(profile));
-  assert.match(table, /k_layer_norm_fwd \[6, 4\] f32 +1 /);
+  assert.match(table, /k_norm_fwd \[6, 4\] f32 +1 /);
   assert.match(table, /device [\d.]+ ms a step/);
   assert.equal(traceEvents.filter((e: { ph: string }) => e.ph === "X").length, 2 * profile.calls.length);
   assert.match(profileTable(profile, 1, 2), /and \d+ more/);

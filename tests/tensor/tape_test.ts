@@ -125,6 +125,43 @@ Deno.test("parameter() in 16 bits collects its gradient in f32", () =>
     assert.deepEqual([w.grad!.dtype, ...w.grad!.read()], ["f32", 1 + 2 ** -10, 1 + 2 ** -10]);
   }));
 
+/** `sum(a) + sum(b)` as [1], whose backward pass adds to the gradients that a and b have; `asked` notes which it was given. */
+function greedy(a: Tensor, b: Tensor, asked: (string | null)[], how: "read" | "write"): Tensor {
+  return record("greedy", add(sum(a), sum(b)), [a, b], [], (dy, soFar) =>
+    [a, b].map((t) => {
+      const before = soFar[how](t), mine = noGrad(() => mul(tensor(new Float32Array(t.size).fill(1), t.shape), dy.item()));
+      asked.push(before && `${before.read()}`);
+      if (!before) return mine;
+      const both = noGrad(() => add(before, mine));
+      if (how === "read") return both;
+      device().memory.copy(before.addr, both.addr, both.bytes);
+      return before;
+    }));
+}
+
+Deno.test("an op may add to the gradient that an input has so far, once a pass", () =>
+  step(() => {
+    for (const how of ["read", "write"] as const) {
+      const x = leaf(1, 2), y = square(x), asked: (string | null)[] = [];
+      backward(add(greedy(y, y, asked, how), sum(mul(y, 3)))); // the sum comes first in the backward pass
+      // what the sum gave is the sum's alone, so it may be overwritten; the second of equal inputs finds the first one's asked for
+      assert.deepEqual(asked, ["3,3", null]);
+      assert.deepEqual([...x.grad!.read()], [2 * 5, 4 * 5]);
+    }
+  }));
+
+Deno.test("an op may write into a parameter's gradient, not into that of another leaf", () =>
+  step(() => {
+    const grad = tensor([10, 20], [2]), w = parameter(tensor([1, 1], [2]), grad), x = leaf(1, 2), asked: (string | null)[] = [];
+    for (let i = 0; i < 2; i++) backward(greedy(w, x, asked, "write"));
+    assert.deepEqual(asked, ["10,20", null, "11,21", null]);
+    assert.equal(w.grad, grad);
+    assert.deepEqual([[...grad.read()], [...x.grad!.read()]], [[12, 22], [2, 2]]);
+    backward(greedy(w, x, asked, "read"));
+    assert.deepEqual(asked.slice(4), [null, "2,2"]);
+    assert.deepEqual([[...grad.read()], [...x.grad!.read()]], [[13, 23], [3, 3]]);
+  }));
+
 Deno.test("record() refuses a differentiable input without a backward pass", () =>
   step(() => {
     const x = leaf(1), y = empty([1]);
