@@ -114,7 +114,8 @@ export function simulatedDevice(name: Device, card: Card = CARDS.H100, granted =
     name,
     kernels: stubs(name, card, (symbol, args) => {
       let bytes = 0;
-      for (const a of args) if (typeof a === "bigint" && a >= 2n ** 60n) bytes += sizes.get(a)?.bytes ?? 0;
+      const addresses = args.flatMap((a) => a instanceof BigUint64Array ? [...a] : typeof a === "bigint" ? [a] : []);
+      for (const a of addresses) if (a >= 2n ** 60n) bytes += sizes.get(a)?.bytes ?? 0;
       count(kernelTime(symbol, args, bytes, card));
     }),
     memory,

@@ -146,18 +146,14 @@ function weightGradients(
   b: Tensor | null | undefined,
   soFar: SoFar,
 ): [dw: Tensor | null, db: Tensor | null] {
-  const [N, K] = w.shape, M = K ? x.size / K : 0, wantB = !!b?.requiresGrad, grad = w.requiresGrad ? soFar.write(w) : null;
-  const adds = grad !== null, dw = grad ?? (w.requiresGrad ? (M ? empty : zeros)([N, K]) : null);
-  if (M === 0) return [dw, wantB ? zeros([N]) : null];
-  if (dw) {
-    const p: Product = { ...PLAIN, y: dw, a: dz, b: x, M: N, N: K, K: M, transposeA: true, adds };
-    if (wantB && device().name === "cuda") {
-      const db = empty([N]);
-      if (runCublasLt({ ...p, bias: db }, "rowSums")) return [dw, db];
-      db.free();
-    }
-    product(p);
-  }
+  const [N, K] = w.shape, M = K ? x.size / K : 0, wantB = !!b?.requiresGrad;
+  if (M === 0) return [w.requiresGrad ? zeros([N, K]) : null, wantB ? zeros([N]) : null];
+  if (!w.requiresGrad) return [null, wantB ? sum(dz.view([M, N]), { axes: [0], dtype: "f32" }) : null];
+  const db = wantB ? empty([N]) : null, grad = soFar.write(w), dw = grad ?? empty([N, K]);
+  const p: Product = { ...PLAIN, y: dw, a: dz, b: x, M: N, N: K, K: M, transposeA: true, adds: grad !== null };
+  if (db && device().name === "cuda" && runCublasLt({ ...p, bias: db }, "rowSums")) return [dw, db];
+  product(p);
+  db?.free();
   return [dw, wantB ? sum(dz.view([M, N]), { axes: [0], dtype: "f32" }) : null];
 }
 

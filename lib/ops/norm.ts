@@ -73,10 +73,12 @@ export class ModulationGradients {
   /** Where the gradient of a place goes; null where none is wanted. */
   of(place: Place | undefined): Tensor | null {
     if (!place?.of.requiresGrad) return null;
-    const found = this.#made.get(place.of) ?? (this.adds ? this.soFar.write(place.of) ?? zeros(place.of.shape, place.of.dtype) : null) ??
-      empty(place.of.shape, place.of.dtype);
-    this.#made.set(place.of, found);
-    return found;
+    const { of } = place, known = this.#made.get(of);
+    if (known) return known;
+    const before = this.adds && !of.accumulates ? this.soFar.write(of) : null; // a parameter's own is f32
+    const made = before ?? (this.adds ? zeros : empty)(of.shape, of.dtype);
+    this.#made.set(of, made);
+    return made;
   }
 
   /** What {@linkcode record} wants for each of the places, once a tensor. */

@@ -12,7 +12,10 @@ import { empty, expectShape, kernels, stream, type Tensor } from "./tensor.ts";
 export interface SoFar {
   /** That of an input, to be read; null where it has none yet, and for a {@linkcode parameter}. */
   read(input: Tensor): Tensor | null;
-  /** That of an input where it may be overwritten and returned: a parameter's own, or memory that nobody else sees; else null. */
+  /**
+   * That of an input where it may be overwritten and returned: a parameter's own, or memory that nobody else sees; else null. A parameter's counts
+   * as added to from here on: take memory for all else before, so that nothing can fail in between.
+   */
   write(input: Tensor): Tensor | null;
 }
 
@@ -143,6 +146,11 @@ export class Ledger {
     return n <= (this.#before.get(leaf) ?? 0);
   }
 
+  /** Whether the next addition to `leaf` is one that an earlier attempt has made. */
+  has(leaf: Tensor): boolean {
+    return (this.#now.get(leaf) ?? 0) < (this.#before.get(leaf) ?? 0);
+  }
+
   /** Starts another attempt. */
   again(): void {
     for (const [leaf, n] of this.#now) this.#before.set(leaf, Math.max(n, this.#before.get(leaf) ?? 0));
@@ -166,6 +174,11 @@ export function booked<T>(book: Ledger, body: () => T): T {
   }
 }
 
+/** Tells who waits for a parameter's gradient that one more part of it is there. */
+function arrive(leaf: Tensor): void {
+  if (!watching && !device().simulated) leaf.arrived?.();
+}
+
 /** Adds `dy` to a leaf's gradient: in place for a {@linkcode parameter}, whose gradient is nobody else's memory. */
 function accumulate(leaf: Tensor, dy: Tensor): void {
   const g = leaf.grad?.freed ? null : leaf.grad; // freed: with an attempt that failed
@@ -176,7 +189,7 @@ function accumulate(leaf: Tensor, dy: Tensor): void {
   } else if (leaf.accumulates) {
     kernels().k_accumulate_fwd(g.addr, g.addr, dy.addr, BigInt(g.size), DTYPE[g.dtype], DTYPE[dy.dtype], stream());
     dy.free();
-    if (!watching && !device().simulated) leaf.arrived?.();
+    arrive(leaf);
   } else {
     leaf.grad = sum(g, dy);
     leaf.grad.hold();
@@ -233,7 +246,12 @@ function runTape(y: Tensor, dy: Tensor | undefined, first: number): void {
 
 /** What ops may ask of the tape; those asked for are put into `taken`. */
 function gradientsSoFar(grads: Map<Tensor, Tensor>, taken: Set<Tensor>): SoFar {
-  const find = (input: Tensor): Tensor | null => taken.has(input) ? null : (input.node ? grads.get(input) : input.grad) ?? null;
+  const find = (input: Tensor): Tensor | null => {
+    if (taken.has(input)) return null;
+    if (input.node) return grads.get(input) ?? null;
+    if (input.accumulates) return ledger?.has(input) ? null : input.grad;
+    return input.storage.device !== device() || input.grad?.freed ? null : input.grad;
+  };
   const take = (input: Tensor, g: Tensor | null): Tensor | null => {
     if (g) taken.add(input);
     return g;
@@ -242,6 +260,7 @@ function gradientsSoFar(grads: Map<Tensor, Tensor>, taken: Set<Tensor>): SoFar {
     read: (input) => take(input, input.accumulates ? null : find(input)),
     write(input) {
       const g = find(input), free = input.node ? g && !g.storage.shared : input.accumulates;
+      if (g && input.accumulates) ledger?.book(input);
       return take(input, free ? g : null);
     },
   };
@@ -250,6 +269,7 @@ function gradientsSoFar(grads: Map<Tensor, Tensor>, taken: Set<Tensor>): SoFar {
 /** `d`, which includes the gradient that `input` had, in its place. */
 function replace(grads: Map<Tensor, Tensor>, input: Tensor, d: Tensor): void {
   const before = input.node ? grads.get(input)! : input.grad!;
+  if (input.accumulates) arrive(input);
   if (d === before) return;
   if (input.node) grads.set(input, d);
   else {
