@@ -68,7 +68,7 @@ export interface MatmulProblem {
   outType: MatmulType;
   epilogue: keyof typeof EPILOGUE;
   /** Whether the product is added to what y holds. */
-  adds: boolean;
+  adds?: boolean;
 }
 
 interface Plan {
@@ -172,7 +172,9 @@ function makePlan(p: MatmulProblem, align: number): Plan | null {
 export function matmul(p: MatmulProblem, workspace: bigint, stream: bigint): boolean {
   const lt = open(), align = alignment(p.y, p.a, p.b, p.bias, p.aux);
   const key =
-    `${p.batch},${p.M},${p.N},${p.K},${p.transposeA},${p.transposeB},${p.strideA},${p.strideB},${p.type},${p.outType},${p.epilogue},${p.adds},${align}`;
+    `${p.batch},${p.M},${p.N},${p.K},${p.transposeA},${p.transposeB},${p.strideA},${p.strideB},${p.type},${p.outType},${p.epilogue},${
+      p.adds ?? false
+    },${align}`;
   let plan = plans.get(key);
   if (plan === undefined) plans.set(key, plan = makePlan(p, align));
   if (!plan) return false;
