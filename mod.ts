@@ -180,6 +180,8 @@ export {
   trellisFlow,
 } from "./lib/train/flow_config.ts";
 export type { FlowSampler, FlowSettings } from "./lib/train/flow_config.ts";
+export { MEMORY_DEFAULTS, MEMORY_SCHEMA, memoryValues, openMemory, trellisMemory } from "./lib/train/memory_config.ts";
+export type { MemoryConfig } from "./lib/train/memory_config.ts";
 export { readMetrics } from "./lib/train/metrics.ts";
 export { loadPipeline, savePipeline } from "./lib/train/pipeline.ts";
 export type { Pipeline, PipelineToSave } from "./lib/train/pipeline.ts";

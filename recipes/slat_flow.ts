@@ -41,6 +41,7 @@ export interface SlatFlowConfig {
   /** Samples of a step, and the micro-batches that they are shared out among so that each has about as many voxels. */
   batch: { size: number; split: number };
   optimizer: e.OptimizerConfig;
+  memory: e.MemoryConfig;
   log: e.LogConfig;
 }
 
@@ -75,6 +76,7 @@ export const SLAT_FLOW_SIZES: Record<string, SlatFlowConfig> = {
     precision: "auto",
     batch: { size: 4, split: 1 },
     optimizer: { ...e.OPTIMIZER_DEFAULTS, lr: 1e-3, warmup: 20, emaRates: [0.98] },
+    memory: e.MEMORY_DEFAULTS,
     log: { every: 10, sampleEvery: 200, saveEvery: 200, keep: 2 },
   },
   small: {
@@ -94,6 +96,7 @@ export const SLAT_FLOW_SIZES: Record<string, SlatFlowConfig> = {
     precision: "auto",
     batch: { size: 16, split: 2 },
     optimizer: { ...e.OPTIMIZER_DEFAULTS, lr: 5e-4, betas: [0.9, 0.98], weightDecay: 0.01, warmup: 100, emaRates: [0.998] },
+    memory: e.MEMORY_DEFAULTS,
     log: { every: 50, sampleEvery: 2000, saveEvery: 2000, keep: 2 },
   },
   published: {
@@ -110,6 +113,7 @@ export const SLAT_FLOW_SIZES: Record<string, SlatFlowConfig> = {
     precision: "auto",
     batch: { size: 8, split: 4 },
     optimizer: e.OPTIMIZER_DEFAULTS,
+    memory: e.MEMORY_DEFAULTS,
     log: { every: 500, sampleEvery: 10_000, saveEvery: 10_000, keep: 10 },
   },
 };
@@ -132,18 +136,20 @@ const SCHEMA: z.ZodType<SlatFlowConfig> = z.strictObject({
   precision: e.PRECISION_SCHEMA,
   batch: e.BATCH_SCHEMA,
   optimizer: e.OPTIMIZER_SCHEMA,
+  memory: e.MEMORY_SCHEMA,
   log: e.LOG_SCHEMA,
 });
 
 /** What an SLat data set of TRELLIS says besides; the last three name a decoder for pictures, which `--decoder` does here. */
 const DATASET_KEYS = ["max_num_voxels", "normalization", "pretrained_slat_dec", "slat_dec_path", "slat_dec_ckpt"];
 
-/** TRELLIS's image-conditioned SLat-flow config in our terms. Its `elastic` is left aside: `--memory-limit` bounds memory here. */
+/** TRELLIS's image-conditioned SLat-flow config in our terms. */
 function fromTrellis(json: e.Json): e.Json {
   const config = e.readTrellisConfig(json, DATASET_KEYS), { args: data } = config.dataset;
   const flow = e.trellisFlow(config, "ImageConditionedSparseFlowMatchingCFGTrainer");
   return e.overlay(e.overlay(e.trellisTrainer(config, { elastic: true }), flow), {
     model: e.trellisModel(config, "SLatFlowModel"),
+    memory: e.trellisMemory(config.trainer.args.elastic),
     data: {
       minAestheticScore: data.min_aesthetic_score ?? 5,
       maxVoxels: data.max_num_voxels ?? 32_768,
@@ -206,6 +212,7 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
   const model: e.SlatFlow = { args: c.model, dtype, params: optimizer.params.flow };
   const condition = opened.withParameters(optimizer.params.image);
   let sampler = e.createEpochSampler({ length: train.length, seed: c.seed });
+  const memory = e.openMemory(c.memory, { blocks: c.model.num_blocks, seed: c.seed, say: (text) => run.log.say(text) });
   const run = e.openRun(output, {
     label: "slat-flow",
     config: c,
@@ -214,15 +221,16 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
     ckpt,
     profile,
     tensors: optimizer.tensors,
-    state: () => ({ optimizer: optimizer.state(), sampler: sampler.state(), normalization }),
+    state: () => ({ optimizer: optimizer.state(), sampler: sampler.state(), memory: memory.state(), normalization }),
     restore: (state) => {
-      const saved = state as { optimizer: e.OptimizerState; sampler: e.SamplerState; normalization: typeof normalization };
+      const saved = state as { optimizer: e.OptimizerState; sampler: e.SamplerState; memory: unknown; normalization: typeof normalization };
       if (JSON.stringify(saved.normalization) !== JSON.stringify(normalization)) {
         throw new e.UserError(
           `Cannot resume ${output}: the latents' statistics are others than before, the encoder and the dataset must be those of the run`,
         );
       }
       optimizer.restore(saved.optimizer);
+      memory.restore(saved.memory);
       sampler = e.createEpochSampler({ length: train.length, seed: c.seed, state: saved.sampler });
     },
   });
@@ -243,15 +251,25 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
       })
     );
 
+  const voxelsOfRows = (rows: e.VoxelRows[]): e.Voxels => {
+    return e.makeVoxels(e.batchCoords(rows.map(({ coords }) => coords)), { B: rows.length });
+  };
   /** The loss of samples at these times, and the errors of each. */
   const lossOf = (
     flow: e.SlatFlow,
-    { rows, noise, times, tokens }: { rows: e.VoxelRows[]; noise: e.Generator; times: ArrayLike<number>; tokens: e.Tensor },
+    { rows, voxels, noise, times, tokens, options }: {
+      rows: e.VoxelRows[];
+      voxels: e.Voxels;
+      noise: e.Generator;
+      times: ArrayLike<number>;
+      tokens: e.Tensor;
+      options?: e.PassOptions;
+    },
   ) => {
-    const voxels = e.makeVoxels(e.batchCoords(rows.map(({ coords }) => coords)), { B: rows.length }), { starts } = voxels;
+    const { starts } = voxels;
     const data = e.tensor(e.joinFloats(rows.map(({ feats }) => feats)), [voxels.N, C]);
     const { xt, velocity } = e.flowPath(data, noise.normal(data.shape), e.repeatByRow(times, starts), c.flow);
-    const v = e.slatFlow(flow, { features: xt, voxels }, e.tensor(Array.from(times, (t) => 1000 * t), [rows.length]), tokens);
+    const v = e.slatFlow(flow, { features: xt, voxels }, e.tensor(Array.from(times, (t) => 1000 * t), [rows.length]), tokens, options);
     return { loss: e.mse(v, velocity), errors: () => e.meanBySample(e.noGrad(() => e.mseRows(v, velocity)).read(), starts) };
   };
   /** The loss on the held-out objects from their clearest views, each at a time of its own. */
@@ -261,7 +279,8 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
       e.step(() =>
         e.noGrad(() => {
           const tokens = condition.encode(e.tensor(e.joinFloats(group.map((k) => testedPictures[k])), [group.length, 3, S, S]));
-          return [...lossOf(flow, { rows: group.map((k) => testedX0[k]), noise, times: group.map((k) => times[k]), tokens }).errors()];
+          const rows = group.map((k) => testedX0[k]), voxels = voxelsOfRows(rows);
+          return [...lossOf(flow, { rows, voxels, noise, times: group.map((k) => times[k]), tokens }).errors()];
         })
       )
     );
@@ -274,19 +293,30 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
       const host = e.createRandom(c.seed, stream), rows = indices.map(x0), augment = { ...e.PLAIN_PICTURES, shift: c.shift };
       const times = e.drawTimes(c.flow.schedule, indices.length, host);
       const drawn = e.drawConditions(pictures, indices, { pUncond: c.flow.pUncond, augment, random: host });
-      const pass = () =>
+      const pass = (voxels: e.Voxels, options: e.PassOptions) =>
         e.step(() => {
           const noise = e.stepGenerator(c.seed, stream), tokens = e.dropTokens(e.encodeDrawn(condition, drawn), drawn.kept);
-          const { loss, errors } = lossOf(model, { rows, noise, times, tokens });
+          const { loss, errors } = lossOf(model, { rows, noise, times, tokens, voxels, options });
           e.backward(e.mul(loss, optimizer.lossScale() * weight));
           return { ...e.readScalars({ loss }), ...e.errorsByTime(times, errors()) };
         });
-      terms.push(pass());
-      run.expectFinite(i, terms.at(-1)!, pass);
+      const around = () =>
+        e.step(() => {
+          const voxels = voxelsOfRows(rows); // before the passes: their maps serve all of them
+          return memory.run((options) => pass(voxels, options), rows.map(({ coords }) => coords.length / 3));
+        });
+      terms.push(around());
+      run.expectFinite(i, terms.at(-1)!, around);
     }
     const values = e.meanOf(terms), update = optimizer.step();
     const held: Record<string, number> = heldOut.length && (i + 1) % c.log.every === 0 ? { held_out: heldOutLoss(model, condition) } : {};
-    run.log.step(i + 1, { ...values, ...update, ...held, voxels: batch.reduce((sum, k) => sum + voxelsOf(k), 0) }, c.batch.size);
+    run.log.step(i + 1, {
+      ...values,
+      ...update,
+      ...held,
+      ...e.memoryValues(memory),
+      voxels: batch.reduce((sum, k) => sum + voxelsOf(k), 0),
+    }, c.batch.size);
     if (run.sampleDue(i + 1)) {
       const columns = testedX0.slice(0, 8).map(({ coords, feats }, k) => {
         const [made] = sample(model, condition, [coords], [testedPictures[k]], k);

@@ -35,6 +35,7 @@ export interface SsFlowConfig {
   precision: "auto" | "f32" | "f16" | "bf16";
   batch: { size: number; split: number };
   optimizer: e.OptimizerConfig;
+  memory: e.MemoryConfig;
   log: e.LogConfig;
 }
 
@@ -66,6 +67,7 @@ export const SS_FLOW_SIZES: Record<string, SsFlowConfig> = {
     precision: "auto",
     batch: { size: 16, split: 1 },
     optimizer: { ...e.OPTIMIZER_DEFAULTS, lr: 1e-3, warmup: 20, emaRates: [0.98] },
+    memory: e.MEMORY_DEFAULTS,
     log: { every: 10, sampleEvery: 200, saveEvery: 200, keep: 2 },
   },
   small: {
@@ -94,6 +96,7 @@ export const SS_FLOW_SIZES: Record<string, SsFlowConfig> = {
     precision: "auto",
     batch: { size: 64, split: 1 },
     optimizer: { ...e.OPTIMIZER_DEFAULTS, lr: 8e-4, betas: [0.9, 0.98], weightDecay: 0.01, warmup: 100, emaRates: [0.998] },
+    memory: e.MEMORY_DEFAULTS,
     log: { every: 50, sampleEvery: 2000, saveEvery: 4000, keep: 2 },
   },
   published: {
@@ -110,6 +113,7 @@ export const SS_FLOW_SIZES: Record<string, SsFlowConfig> = {
     precision: "auto",
     batch: { size: 8, split: 1 },
     optimizer: e.OPTIMIZER_DEFAULTS,
+    memory: e.MEMORY_DEFAULTS,
     log: { every: 500, sampleEvery: 10_000, saveEvery: 10_000, keep: 10 },
   },
 };
@@ -133,17 +137,22 @@ const SCHEMA: z.ZodType<SsFlowConfig> = z.strictObject({
   precision: e.PRECISION_SCHEMA,
   batch: e.BATCH_SCHEMA,
   optimizer: e.OPTIMIZER_SCHEMA,
+  memory: e.MEMORY_SCHEMA,
   log: e.LOG_SCHEMA,
 });
 
 /** TRELLIS's image-conditioned SS-flow config in our terms. */
 function fromTrellis(json: e.Json): e.Json {
   const config = e.readTrellisConfig(json), { args: data } = config.dataset;
-  return e.overlay(e.overlay(e.trellisTrainer(config), e.trellisFlow(config, "ImageConditionedFlowMatchingCFGTrainer")), {
-    model: e.trellisModel(config, "SparseStructureFlowModel"),
-    data: { minAestheticScore: data.min_aesthetic_score ?? 5 },
-    flow: { normalize: false },
-  });
+  return e.overlay(
+    e.overlay(e.trellisTrainer(config, { elastic: true }), e.trellisFlow(config, "ImageConditionedFlowMatchingCFGTrainer")),
+    {
+      model: e.trellisModel(config, "SparseStructureFlowModel"),
+      data: { minAestheticScore: data.min_aesthetic_score ?? 5 },
+      flow: { normalize: false },
+      memory: e.trellisMemory(config.trainer.args.elastic),
+    },
+  );
 }
 
 /** The config of a command line. */
@@ -200,6 +209,7 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile 
   const model: e.SsFlow = { args: c.model, dtype, params: optimizer.params.flow };
   const condition = opened.withParameters(optimizer.params.image);
   let sampler = e.createEpochSampler({ length: train.length, seed: c.seed });
+  const memory = e.openMemory(c.memory, { blocks: c.model.num_blocks, seed: c.seed, say: (text) => run.log.say(text) });
   const run = e.openRun(output, {
     label: "ss-flow",
     config: c,
@@ -208,15 +218,16 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile 
     ckpt,
     profile,
     tensors: optimizer.tensors,
-    state: () => ({ optimizer: optimizer.state(), sampler: sampler.state(), normalization }),
+    state: () => ({ optimizer: optimizer.state(), sampler: sampler.state(), memory: memory.state(), normalization }),
     restore: (state) => {
-      const saved = state as { optimizer: e.OptimizerState; sampler: e.SamplerState; normalization: typeof normalization };
+      const saved = state as { optimizer: e.OptimizerState; sampler: e.SamplerState; memory: unknown; normalization: typeof normalization };
       if (JSON.stringify(saved.normalization) !== JSON.stringify(normalization)) {
         throw new e.UserError(
           `Cannot resume ${output}: the latents' statistics are others than before, the VAE and the dataset must be those of the run`,
         );
       }
       optimizer.restore(saved.optimizer);
+      memory.restore(saved.memory);
       sampler = e.createEpochSampler({ length: train.length, seed: c.seed, state: saved.sampler });
     },
   });
@@ -232,9 +243,9 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile 
       return e.ssDecode(vae.decoder, e.denormalize(z, normalization)).read();
     }).map((logits) => e.voxelsAbove(logits, R));
 
-  const forward = (data: e.Tensor, noise: e.Tensor, times: Float32Array<ArrayBuffer>, tokens: e.Tensor) => {
+  const forward = (data: e.Tensor, noise: e.Tensor, times: Float32Array<ArrayBuffer>, tokens: e.Tensor, options: e.PassOptions = {}) => {
     const { xt, velocity } = e.flowPath(data, noise, times, c.flow);
-    return { v: e.ssFlow(model, xt, e.tensor(times.map((t) => 1000 * t), [times.length]), tokens), velocity };
+    return { v: e.ssFlow(model, xt, e.tensor(times.map((t) => 1000 * t), [times.length]), tokens, options), velocity };
   };
   /** The losses of the first held-out objects from their clearest views, at evenly spread times. */
   const heldOutLosses = (): Record<string, number> =>
@@ -256,7 +267,7 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile 
       const host = e.createRandom(c.seed, stream);
       const B = indices.length, times = e.drawTimes(c.flow.schedule, B, host);
       const drawn = e.drawConditions(pictures, indices, { pUncond: c.flow.pUncond, augment: c.augment, random: host });
-      const pass = () =>
+      const pass = (options: e.PassOptions = {}) =>
         e.step(() => {
           const random = e.stepGenerator(c.seed, stream), scale = optimizer.lossScale() * B / c.batch.size;
           const data = e.tensor(e.joinFloats(indices.map((k, b) => (drawn.variations[b].mirror ? mirroredX0 : x0)[k])), [B, C, r, r, r]);
@@ -266,18 +277,18 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile 
             e.backward(e.mul(guess, scale));
             return e.readScalars({ loss: guess, guess });
           }
-          const { v, velocity } = forward(data, random.normal(data.shape), times, e.dropTokens(tokens, drawn.kept));
+          const { v, velocity } = forward(data, random.normal(data.shape), times, e.dropTokens(tokens, drawn.kept), options);
           const loss = e.mse(v, velocity);
           e.backward(e.mul(guess ? e.add(loss, e.mul(guess, c.guess.weight)) : loss, scale));
           const rows = e.noGrad(() => e.mseRows(v, velocity)).read();
           return { loss: rows.reduce((a, b) => a + b, 0) / B, ...(guess && e.readScalars({ guess })), ...e.errorsByTime(times, rows) };
         });
-      terms.push(pass());
+      terms.push(memory.run(pass, indices.map(() => r ** 3)));
       run.expectFinite(i, terms.at(-1)!, pass);
     }
     const values = e.meanOf(terms), update = optimizer.step();
     const held = tested.length && (i + 1) % c.log.every === 0 ? heldOutLosses() : {};
-    run.log.step(i + 1, { ...values, ...update, ...held }, c.batch.size);
+    run.log.step(i + 1, { ...values, ...update, ...held, ...e.memoryValues(memory) }, c.batch.size);
     if (run.sampleDue(i + 1)) {
       const shown = (heldOut.length ? heldOut : train).slice(0, 8);
       const seen = e.clearestPictures(shown, S), made = generate(model, condition, seen);

@@ -7,7 +7,7 @@ import { formatBytes, OutOfMemoryError } from "../tensor/memory.ts";
 import { withChoice } from "../tensor/storage.ts";
 import { booked, Ledger } from "../tensor/tape.ts";
 import { type Card, cardFor } from "./cards.ts";
-import { chooseLevel, type GivenUp, givenUp, type Ladder, simulateLevel, surveyPass } from "./plan.ts";
+import { chooseLevel, type GivenUp, givenUp, type Ladder, NO_LADDER, simulateLevel, surveyPass } from "./plan.ts";
 
 /** What a model is told: how many blocks, from the first on, are whole checkpoints; undefined leaves it to the model's config. */
 export interface PassOptions {
@@ -66,7 +66,13 @@ const MOST_SIMULATIONS = 8;
 const NOTCH = 0.02, MOST_SHRUNK = 0.5;
 /** A failed attempt's plan gives up so many times less than all. */
 const STEPS = 16;
-const EMPTY: Ladder = { classes: [], peaks: [0], levels: 0, tensors: -1 };
+
+/** What a search found: the level, its simulated peak, and how many tensors with a recipe the pass has. */
+interface Found {
+  level: number;
+  predicted: number;
+  tensors: number;
+}
 
 /** What a saved run knows. */
 interface State {
@@ -76,9 +82,9 @@ interface State {
 
 /** The planned policy. */
 export function plannedMemory({ budget, card = cardFor(), say = () => {} }: PlannedMemoryOptions = {}): ElasticMemory {
-  let ladder = EMPTY,
+  let ladder = NO_LADDER,
     surveyed = { size: 0, fixed: 0 },
-    plan = { key: "", fixed: 0, target: 0, level: 0, predicted: 0 },
+    plan = { key: "", fixed: 0, target: 0, level: 0, predicted: 0, tensors: 0 },
     state: State = { shrunk: 0, retries: 0 };
   const report: MemoryReport = { budget: 0, predicted: 0, peak: 0, remade: 0, seconds: 0, share: 0, planning: 0, retries: 0 };
 
@@ -98,12 +104,16 @@ export function plannedMemory({ budget, card = cardFor(), say = () => {} }: Plan
   };
 
   /** The lowest level whose simulated peak is within `target`, or the highest. */
-  const search = (pass: () => unknown, size: number, target: number): { level: number; predicted: number } => {
-    if (ladder.tensors < 0) survey(pass, size);
+  const search = (pass: () => unknown, size: number, target: number): Found => {
     const fixed = device().memory.use().used;
-    let scale = size / surveyed.size || 1, tooLow = -1, best: { level: number; predicted: number } | undefined;
+    if (ladder.tensors < 0) {
+      const { peak, tensors } = simulateLevel(pass, NO_LADDER, 0, card)!;
+      if (peak <= target) return { level: 0, predicted: peak, tensors };
+      survey(pass, size);
+    }
+    let scale = size / surveyed.size || 1, tooLow = -1, best: Found | undefined;
+    const expected = (level: number): number => fixed + (surveyedPeak(level) - surveyed.fixed) * scale;
     for (let i = 0; i < MOST_SIMULATIONS; i++) {
-      const expected = (level: number): number => fixed + (surveyedPeak(level) - surveyed.fixed) * scale;
       let level = tooLow + 1;
       const most = best ? best.level - 1 : ladder.levels;
       while (level < most && expected(level) > target) level++;
@@ -113,13 +123,13 @@ export function plannedMemory({ budget, card = cardFor(), say = () => {} }: Plan
         [scale, tooLow, best] = [1, -1, undefined];
         continue;
       }
-      const { peak } = simulation;
+      const { peak, tensors } = simulation;
       scale *= (peak - fixed) / Math.max(1, expected(level) - fixed);
-      if (peak <= target || level === ladder.levels) best = { level, predicted: peak };
+      if (peak <= target || level === ladder.levels) best = { level, predicted: peak, tensors };
       else tooLow = level;
       if (best && (best.level <= tooLow + 1 || best.predicted >= ENOUGH * target)) break;
     }
-    return best ?? { level: ladder.levels, predicted: simulateLevel(pass, ladder, ladder.levels, card)?.peak ?? 0 };
+    return best ?? { level: ladder.levels, predicted: expected(ladder.levels), tensors: ladder.tensors };
   };
 
   const describeTo = (report: MemoryReport, { limit, size }: { limit: number; size: number }): void => {
@@ -148,13 +158,14 @@ export function plannedMemory({ budget, card = cardFor(), say = () => {} }: Plan
         memory.resetPeak();
         try {
           const result = booked(book, () => withChoice((...args) => (tensors++, choose(...args)), plain));
-          if (tensors !== ladder.tensors) plan.key = ""; // another pass than the one that the plan is for
+          if (tensors !== plan.tensors) plan.key = ""; // another pass than the one that the plan is for
           describeTo(report, { limit, size });
           return result;
         } catch (error) {
           if (!(error instanceof OutOfMemoryError) || failedAtTop) throw error;
           memory.trim();
           book.again();
+          if (ladder.tensors < 0) survey(plain, size);
           say(
             `out of memory where ${formatBytes(plan.predicted)} of ${
               formatBytes(limit)

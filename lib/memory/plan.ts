@@ -17,9 +17,12 @@ export interface Ladder {
   peaks: number[];
   /** The highest level. */
   levels: number;
-  /** Tensors of the pass that have a recipe. */
+  /** Tensors of the pass that have a recipe; -1 for a ladder of no pass. */
   tensors: number;
 }
+
+/** The ladder of a pass that was not surveyed. */
+export const NO_LADDER: Ladder = { classes: [], peaks: [0], levels: 0, tensors: -1 };
 
 /** What a level gives up. */
 export interface GivenUp {
@@ -61,8 +64,13 @@ export function givenUp({ classes }: Ladder, level: number): GivenUp[] {
   });
 }
 
-/** Simulates `pass` as `level` of a ladder has it; null where the ladder is another pass's. */
-export function simulateLevel(pass: () => unknown, ladder: Ladder, level: number, card?: Card): Simulation | null {
+/** Simulates `pass` as `level` of a ladder has it, and counts its tensors with a recipe; null where the ladder is another pass's. */
+export function simulateLevel(
+  pass: () => unknown,
+  ladder: Ladder,
+  level: number,
+  card?: Card,
+): Simulation & { tensors: number } | null {
   const choose = chooseLevel(ladder, level);
   let tensors = 0;
   const simulation = simulate(() =>
@@ -70,7 +78,7 @@ export function simulateLevel(pass: () => unknown, ladder: Ladder, level: number
       tensors++;
       return choose(...args);
     }, pass), card);
-  return tensors === ladder.tensors ? simulation : null;
+  return tensors === ladder.tensors || ladder.tensors < 0 ? { ...simulation, tensors } : null;
 }
 
 /** Finds what `pass` can give up, in the order of its price, and by how much each class lowers the peak; those that do not are left out. */

@@ -96,7 +96,7 @@ const TRAINER_KEYS = [
 
 /**
  * What the trainer block says, in the keys that our recipes share. Unknown keys are refused: TRELLIS swallows them. `elastic`, which bounds memory
- * by computing blocks again, is taken where the recipe says that it has a way of its own to do so.
+ * by computing blocks again, is left aside where the recipe says so: `trellisMemory` translates it.
  */
 export function trellisTrainer({ trainer }: TrellisConfig, { elastic = false } = {}): { [key: string]: Json } {
   const args = trainer.args;

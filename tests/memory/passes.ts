@@ -16,7 +16,7 @@ import { random } from "../check.ts";
 import { randomize } from "../gradients.ts";
 import { scatter } from "../voxels.ts";
 
-const COMMON = { in_channels: 4, out_channels: 4, model_channels: 64, cond_channels: 32, num_heads: 2, num_blocks: 6, qk_rms_norm: true };
+const COMMON = { in_channels: 4, out_channels: 4, model_channels: 32, cond_channels: 32, num_heads: 2, num_blocks: 6, qk_rms_norm: true };
 
 /** A model under training. */
 export interface Trained {

@@ -1,5 +1,6 @@
 /** SLat-Flow training, small: golden losses, exact resumption, no leaks, TRELLIS's config. */
 import assert from "node:assert/strict";
+import { LINEAR_MEMORY_DEFAULTS } from "../../lib/memory/linear_controller.ts";
 import { prepareDataset } from "../../lib/data/prepare.ts";
 import { savePretrained } from "../../lib/io/pretrained.ts";
 import { PUBLISHED_SLAT_FLOW } from "../../lib/models/published.ts";
@@ -153,7 +154,10 @@ Deno.test("slatFlowConfig() takes TRELLIS's config", () => {
   };
   try {
     Deno.writeTextFileSync(file, JSON.stringify(trellis));
-    assert.deepEqual(slatFlowConfig({ size: "tiny", file, overrides: [] }), SLAT_FLOW_SIZES.published);
+    assert.deepEqual(slatFlowConfig({ size: "tiny", file, overrides: [] }), {
+      ...SLAT_FLOW_SIZES.published,
+      memory: { ...LINEAR_MEMORY_DEFAULTS, policy: "linear", targetRatio: 0.75, maxMemRatioStart: 0.5 },
+    });
     for (const [size, preset] of Object.entries(SLAT_FLOW_SIZES)) assert.deepEqual(slatFlowConfig({ size, overrides: [] }), preset);
     assert.throws(
       () => slatFlowConfig({ size: "tiny", overrides: ["data.maxVoxel=3"] }),
