@@ -7,7 +7,7 @@ import { formatBytes, OutOfMemoryError } from "../tensor/memory.ts";
 import { withChoice } from "../tensor/storage.ts";
 import { booked, Ledger } from "../tensor/tape.ts";
 import { type Card, cardFor } from "./cards.ts";
-import { chooseLevel, type GivenUp, givenUp, type Ladder, NO_LADDER, simulateLevel, surveyPass } from "./plan.ts";
+import { chooseLevel, type GivenUp, givenUp, NO_LADDER, simulateLevel, surveyPass } from "./plan.ts";
 
 /** What a model is told: how many blocks, from the first on, are whole checkpoints; undefined leaves it to the model's config. */
 export interface PassOptions {
