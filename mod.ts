@@ -182,6 +182,7 @@ export {
 export type { FlowSampler, FlowSettings } from "./lib/train/flow_config.ts";
 export { MEMORY_DEFAULTS, MEMORY_SCHEMA, memoryValues, openMemory, trellisMemory } from "./lib/train/memory_config.ts";
 export type { MemoryConfig } from "./lib/train/memory_config.ts";
+export { serveDashboard } from "./lib/train/dashboard.ts";
 export { readMetrics } from "./lib/train/metrics.ts";
 export { loadPipeline, savePipeline } from "./lib/train/pipeline.ts";
 export type { Pipeline, PipelineToSave } from "./lib/train/pipeline.ts";

@@ -26,7 +26,14 @@ const BUNDLES: Bundle[] = [
   {
     entry: "curves.ts",
     output: "curves.bundle.js",
-    sources: ["curves.ts"],
+    sources: ["curves.ts", "chart.ts"],
+    dependency: "uplot",
+    copyright: "Copyright (c) 2022 Leon Sorokin",
+  },
+  {
+    entry: "dashboard.ts",
+    output: "dashboard.bundle.js",
+    sources: ["dashboard.ts", "chart.ts"],
     dependency: "uplot",
     copyright: "Copyright (c) 2022 Leon Sorokin",
   },

@@ -28,6 +28,8 @@ export interface CurvesOptions {
 const MAX_RESOLUTION = 65536;
 /** Lets a page run its own script and show its own data, and nothing else. */
 const POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; connect-src data: blob:";
+/** And to ask the server that it came from. */
+const SERVED_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self'; connect-src 'self'";
 
 const COMMON_STYLE = `
 :root { color-scheme: light dark; --ink: #1d2733; --paper: #f4f3f0; --low: #d9dad8; --card: #ffffffd9; --line: #0000001f; }
@@ -57,6 +59,42 @@ body { background: var(--paper); padding: 16px; }
 header { display: flex; flex-wrap: wrap; gap: 6px 24px; align-items: baseline; margin-bottom: 12px; }
 label { display: inline-flex; gap: 6px; align-items: center; }
 #charts { display: flex; flex-wrap: wrap; gap: 16px; }`;
+
+const DASHBOARD_STYLE = `
+body { background: var(--paper); display: grid; grid-template-columns: 300px 1fr; min-height: 100vh; }
+nav { padding: 16px; border-right: 1px solid var(--line); background: var(--card); }
+main { padding: 16px; min-width: 0; }
+header { display: flex; flex-wrap: wrap; gap: 6px 24px; align-items: baseline; margin-bottom: 12px; }
+label { display: inline-flex; gap: 6px; align-items: center; }
+.run { display: grid; grid-template-columns: auto 1fr auto auto; gap: 8px; padding: 4px 0; font-variant-numeric: tabular-nums; }
+.name { overflow-wrap: anywhere; }
+.running { color: #2d9d5b; } .silent { color: #c97b22; } .done { opacity: 0.6; }
+h2 { font-size: 14px; margin: 0 0 4px; flex-basis: 100%; }
+.facts { display: flex; flex-wrap: wrap; gap: 10px; margin-bottom: 14px; }
+.tile { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 8px 12px; display: grid; min-width: 90px; }
+.tile b { font-size: 17px; font-weight: 600; font-variant-numeric: tabular-nums; } .tile span { opacity: 0.65; font-size: 12px; }
+#charts { display: flex; flex-wrap: wrap; gap: 16px; }
+#samples { display: flex; flex-wrap: wrap; gap: 16px; margin-top: 16px; }
+figure { margin: 0; } figure img { max-width: 100%; border-radius: 6px; border: 1px solid var(--line); } figcaption { font-size: 12px; opacity: 0.7; }
+#message { color: #c4453c; min-height: 1.4em; }
+@media (max-width: 760px) { body { grid-template-columns: 1fr; } nav { border-right: 0; } }`;
+
+/** The page of the dashboard, which asks the server it comes from for `api/runs`, `api/series?run=` and `samples/<run>/<file>`. */
+export function dashboardHtml(): string {
+  const body = [
+    `<nav><h1>Runs</h1><div id="runs"></div><div id="message"></div></nav><main><header><h1>Training</h1>`,
+    `<label><input type="checkbox" id="log"> logarithmic</label>`,
+    `<label>smoothing <input type="range" id="smooth" min="0" max="0.99" step="0.01" value="0"></label></header>`,
+    `<div id="facts"></div><div id="charts"></div><div id="samples"></div></main>`,
+  ];
+  return pageHtml({
+    title: "Training",
+    style: DASHBOARD_STYLE,
+    body: body.join("\n"),
+    bundle: "dashboard.bundle.js",
+    policy: SERVED_POLICY,
+  });
+}
 
 /**
  * A page that shows a mesh in any browser, from a file and offline: orbit with the mouse, wireframe, flat shading, colours or clay, voxels, the
@@ -96,13 +134,15 @@ export function curvesHtml(series: Record<string, CurveSeries>, { title = "Train
   return pageHtml({ title, style: CURVES_STYLE, body: body.join("\n"), bundle: "curves.bundle.js" });
 }
 
-function pageHtml({ title, style, body, bundle }: { title: string; style: string; body: string; bundle: string }): string {
+function pageHtml(
+  { title, style, body, bundle, policy = POLICY }: { title: string; style: string; body: string; bundle: string; policy?: string },
+): string {
   const script = Deno.readTextFileSync(new URL(`./viewer/${bundle}`, import.meta.url));
   return `<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="${POLICY}">
+<meta http-equiv="Content-Security-Policy" content="${policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>${escapeHtml(title)}</title>
 <style>${COMMON_STYLE}${style}</style>

@@ -104,14 +104,19 @@ function measureLimits(): DeviceLimits {
   memory.free(a, bytes);
   memory.free(b, bytes);
   const bandwidth = 2 * bytes / Math.min(...times) * 1e3;
-  if (name !== "cuda") return { bandwidth };
+  return { bandwidth, flops: peakFlops() };
+}
+
+/** Dense 16-bit operations a second of the open device, by the maker's sheet; undefined where unknown. */
+export function peakFlops(): number | undefined {
+  if (device().name !== "cuda") return undefined;
   const cuda = openCudart(),
     out = new Int32Array(1),
     version = [75, 76].map((attribute) => {
       cuda.cudaDeviceGetAttribute(out, attribute, 0);
       return out[0];
     });
-  return { bandwidth, flops: TENSOR_CORES[version.join(".")] };
+  return TENSOR_CORES[version.join(".")];
 }
 
 /** The calls of one kernel with equal extents, summed. */

@@ -3,13 +3,17 @@ import { writeFileAtomic } from "../io/atomic.ts";
 import { encodePng, type Image, writePng } from "../io/image.ts";
 import { type Communicator, communicator } from "../dist/communicator.ts";
 import { device } from "../tensor/device.ts";
+import { countFlops } from "../tensor/flops.ts";
 import { formatBytes } from "../tensor/memory.ts";
+import { peakFlops } from "../tensor/profile.ts";
 import { meanOf } from "./batch.ts";
 import { startProgress } from "./progress.ts";
 import { openEventWriter } from "./tensorboard.ts";
 
 /** A run's log. */
 export interface RunLog {
+  /** To be called where a step begins: the first one after each record is counted, for the rate of computing. */
+  stepBegins(): void;
   /** One step: shown on the live line, and written every `every` steps as the mean of the finite values since the last record. */
   step(step: number, values: Record<string, number>, samples: number): void;
   /** Values that are not means over steps, such as an evaluation; written at once. */
@@ -34,6 +38,7 @@ function withNaN(values: Record<string, number | null>): Record<string, number> 
 export function secondaryLog(ranks: Communicator): RunLog {
   const nothing = (): void => {};
   return {
+    stepBegins: nothing,
     step: (_step, values) => void ranks.exchange(values),
     record: nothing,
     image: nothing,
@@ -51,6 +56,8 @@ export interface RunLogOptions {
   /** Steps between records. */
   every: number;
   label: string;
+  /** Whether a profile looks on: then nothing is counted. */
+  profiled?: boolean;
   /** Where to go on. */
   state?: LogState;
 }
@@ -59,7 +66,7 @@ export interface RunLogOptions {
  * Opens `metrics.jsonl`, `tb_logs/` and `samples/` in the run's folder. Records of steps from `first` on are dropped from an earlier run's
  * metrics.jsonl: they will be written again.
  */
-export function openRunLog(folder: string, { steps, first, every, label, state }: RunLogOptions): RunLog {
+export function openRunLog(folder: string, { steps, first, every, label, profiled = false, state }: RunLogOptions): RunLog {
   Deno.mkdirSync(`${folder}/tb_logs`, { recursive: true });
   Deno.mkdirSync(`${folder}/samples`, { recursive: true });
   const path = `${folder}/metrics.jsonl`;
@@ -67,12 +74,20 @@ export function openRunLog(folder: string, { steps, first, every, label, state }
   const file = Deno.openSync(path, { write: true, create: true, append: true }), events = openEventWriter(`${folder}/tb_logs`);
   const progress = startProgress(label, steps, { first }), encoder = new TextEncoder();
   let sums: LogState = structuredClone(state ?? {}), samples = 0, since = performance.now(), rate = 0;
+  let count: (() => number) | undefined, flops = 0, done = 0;
+  const peak = peakFlops();
   const write = (step: number, values: Record<string, number>): void => {
     file.writeSync(encoder.encode(JSON.stringify({ step, ...values }) + "\n"));
     events.scalars(step, values);
   };
   return {
-    step(step, own, count) {
+    stepBegins() {
+      if (done === 0 && !profiled) count ??= countFlops();
+    },
+    step(step, own, taken) {
+      if (count) flops = count();
+      count = undefined;
+      done++;
       const values = meanOf(communicator().exchange(own).map(withNaN));
       for (const [name, value] of Object.entries(values)) {
         if (!Number.isFinite(value)) continue; // that step was passed over
@@ -80,15 +95,22 @@ export function openRunLog(folder: string, { steps, first, every, label, state }
         entry[0] += value;
         entry[1]++;
       }
-      samples += count;
+      samples += taken;
       const seconds = (performance.now() - since) / 1000;
       rate = samples / seconds;
       if (step % every === 0 || step === steps) {
-        const { used, peak } = device().memory.use();
+        const { used, peak: most } = device().memory.use(), speed = flops * done / seconds;
         const means = Object.fromEntries(Object.entries(sums).map(([name, [sum, n]]) => [name, sum / n]));
-        write(step, { ...means, samples_per_second: rate, memory_used: used, memory_peak: peak });
+        write(step, {
+          ...means,
+          samples_per_second: rate,
+          ...(speed && { tflops: speed / 1e12 }),
+          ...(peak && speed && { mfu: speed / peak }),
+          memory_used: used,
+          memory_peak: most,
+        });
         sums = {};
-        samples = 0;
+        samples = done = 0;
         since = performance.now();
       }
       const memory = formatBytes(device().memory.use().used);
@@ -102,6 +124,7 @@ export function openRunLog(folder: string, { steps, first, every, label, state }
     say: progress.say,
     state: () => structuredClone(sums),
     close() {
+      count?.();
       progress.end();
       file.close();
       events.close();
@@ -130,10 +153,16 @@ function dropRecords(path: string, last: number, finished: boolean): void {
   if (left !== text) writeFileAtomic(path, new TextEncoder().encode(left));
 }
 
-/** The series of a metrics file: for each name its steps and values. */
-export function readMetrics(path: string): Record<string, { step: number[]; value: number[] }> {
-  const series: Record<string, { step: number[]; value: number[] }> = {};
-  for (const line of Deno.readTextFileSync(path).split("\n").filter(Boolean)) {
+/** One value over the steps: `value[i]` at `step[i]`. */
+export interface MetricSeries {
+  step: number[];
+  value: number[];
+}
+
+/** The series of a metrics file: for each name its steps and values. A last line that is not whole is left out: it is being written. */
+export function readMetrics(path: string): Record<string, MetricSeries> {
+  const series: Record<string, MetricSeries> = {}, lines = Deno.readTextFileSync(path).split("\n");
+  for (const line of lines.slice(0, -1)) {
     const { step, ...values } = JSON.parse(line) as Record<string, number>;
     for (const [name, value] of Object.entries(values)) {
       const s = series[name] ??= { step: [], value: [] };

@@ -103,7 +103,9 @@ export function openRun(folder: string, options: RunOptions): Run {
     writeFileAtomic(`${folder}/config.json`, new TextEncoder().encode(JSON.stringify(config, null, 4) + "\n"));
     writeFileAtomic(`${folder}/command.txt`, new TextEncoder().encode(`deno run ${Deno.mainModule} ${Deno.args.join(" ")}\n`));
   }
-  const log = writes ? openRunLog(folder, { steps, first, every, label: options.label, state: state?.log }) : secondaryLog(ranks);
+  const log = writes
+    ? openRunLog(folder, { steps, first, every, label: options.label, profiled: options.profile, state: state?.log })
+    : secondaryLog(ranks);
   const saver = writes ? openSaver(folder, { tensors, config, keep, milestoneEvery, say: log.say }) : undefined;
   const stop = new Int32Array(new SharedArrayBuffer(4)); // set to 1 by the listener, since this thread's event loop waits for the loop's end
   const listener = new Worker(new URL("./stop_worker.ts", import.meta.url), { type: "module" });
@@ -116,6 +118,7 @@ export function openRun(folder: string, options: RunOptions): Run {
       `Cannot start ${folder}: the ranks go on from the steps ${starts.join(", ")}, they must be equal; all must see the same folder`,
     );
   }
+  log.stepBegins();
   return {
     first,
     writes,
@@ -128,6 +131,7 @@ export function openRun(folder: string, options: RunOptions): Run {
         saver?.save(done, { recipe: options.state(), log: log.state(), nonFinite } satisfies RunState, { wait });
       }
       profile?.stepDone(done - first);
+      log.stepBegins();
       if (asked) log.say(`stopped after step ${done}; the same command goes on from ${checkpointPath(folder, done)}`);
       return asked;
     },
