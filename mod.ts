@@ -170,7 +170,6 @@ export type { Condition, ConditionConfig } from "./lib/train/condition.ts";
 export { ConfigError, overlay, readJson } from "./lib/train/config.ts";
 export type { Json } from "./lib/train/config.ts";
 export {
-  BATCH_SCHEMA,
   CONDITION_SCHEMA,
   FLOW_DEFAULTS,
   FLOW_SCHEMA,
@@ -194,6 +193,7 @@ export { openRun } from "./lib/train/run.ts";
 export type { LogConfig, Run } from "./lib/train/run.ts";
 export { channelColors, columnsOf, conditionPicture, voxelPicture } from "./lib/train/samples.ts";
 export {
+  BATCH_SCHEMA,
   COUNT,
   LOG_SCHEMA,
   OPTIMIZER_SCHEMA,
@@ -205,6 +205,7 @@ export {
   SS_ENCODER_ARGS,
   SS_FLOW_ARGS,
 } from "./lib/train/schemas.ts";
+export type { BatchConfig } from "./lib/train/schemas.ts";
 export {
   loadLpips,
   loadSlatEncoder,

@@ -39,7 +39,7 @@ export interface SlatFlowConfig {
   seed: number;
   precision: "auto" | "f32" | "f16" | "bf16";
   /** Samples of a step, and the micro-batches that they are shared out among so that each has about as many voxels. */
-  batch: { size: number; split: number };
+  batch: e.BatchConfig;
   optimizer: e.OptimizerConfig;
   memory: e.MemoryConfig;
   log: e.LogConfig;
@@ -186,7 +186,7 @@ export interface SlatFlowResult {
 const TESTED = 32, VOXELS_TOGETHER = 65_536;
 
 /** Trains, samples latents from held-out pictures, and exports a pipeline to `<output>/models`. */
-export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", profile }: e.RunFlags): SlatFlowResult {
+export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", profile, dryRun }: e.RunFlags): SlatFlowResult {
   const { in_channels: C, resolution: R } = c.model, { root, latents, maxVoxels } = c.data, S = c.condition.image_size;
   const { items } = e.openDataset(root, {
     require: [`latent_${latents}`, "cond_rendered"],
@@ -211,7 +211,7 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
   const optimizer = e.createOptimizer(specs, e.initialize(specs, new e.Generator(c.seed)), c.optimizer);
   const model: e.SlatFlow = { args: c.model, dtype, params: optimizer.params.flow };
   const condition = opened.withParameters(optimizer.params.image);
-  let sampler = e.createEpochSampler({ length: train.length, seed: c.seed });
+  let sampler = e.createEpochSampler({ length: train.length, seed: c.seed, batch: c.batch });
   const memory = e.openMemory(c.memory, { blocks: c.model.num_blocks, seed: c.seed, say: (text) => run.log.say(text) });
   const run = e.openRun(output, {
     label: "slat-flow",
@@ -220,6 +220,7 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
     log: c.log,
     ckpt,
     profile,
+    dryRun,
     tensors: optimizer.tensors,
     state: () => ({ optimizer: optimizer.state(), sampler: sampler.state(), memory: memory.state(), normalization }),
     restore: (state) => {
@@ -231,7 +232,7 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
       }
       optimizer.restore(saved.optimizer);
       memory.restore(saved.memory);
-      sampler = e.createEpochSampler({ length: train.length, seed: c.seed, state: saved.sampler });
+      sampler = e.createEpochSampler({ length: train.length, seed: c.seed, batch: c.batch, state: saved.sampler });
     },
   });
   run.log.say(

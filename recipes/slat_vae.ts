@@ -36,7 +36,7 @@ export interface SlatVaeConfig {
   /** auto: f16 where the models say use_fp16 and the device is a GPU, else f32. */
   precision: "auto" | "f32" | "f16" | "bf16";
   /** `views` pictures of each of `size` objects a step. */
-  batch: { size: number; views: number; split: number };
+  batch: e.BatchConfig & { views: number };
   optimizer: e.OptimizerConfig;
   log: e.LogConfig;
 }
@@ -113,7 +113,7 @@ const SCHEMA: z.ZodType<SlatVaeConfig> = z.strictObject({
   steps: e.COUNT,
   seed: z.int().min(0),
   precision: e.PRECISION_SCHEMA,
-  batch: z.strictObject({ size: e.COUNT, views: e.COUNT, split: e.COUNT }),
+  batch: e.BATCH_SCHEMA.extend({ views: e.COUNT }),
   optimizer: e.OPTIMIZER_SCHEMA,
   log: e.LOG_SCHEMA,
 });
@@ -276,7 +276,7 @@ function openPerceptual({ lpips, lpipsWeights }: SlatVaeConfig["loss"], dtype: e
 }
 
 /** Trains, evaluates on held-out objects (on training objects where none are held out), and exports to `<output>/models`. */
-export function trainSlatVae(c: SlatVaeConfig, { output, ckpt = "latest", profile }: e.RunFlags): SlatVaeResult {
+export function trainSlatVae(c: SlatVaeConfig, { output, ckpt = "latest", profile, dryRun }: e.RunFlags): SlatVaeResult {
   const { root, features, imageSize: S, maxVoxels } = c.data, require = [`feature_${features}`, "rendered"];
   if (c.encoder.latent_channels !== c.decoder.latent_channels || c.encoder.resolution !== c.decoder.resolution) {
     throw new e.UserError("Cannot train: the encoder's latent_channels and resolution differ from the decoder's, they must be the same");
@@ -293,7 +293,7 @@ export function trainSlatVae(c: SlatVaeConfig, { output, ckpt = "latest", profil
   const encoder: e.SlatEncoder = { args: c.encoder, dtype, params: optimizer.params.encoder };
   const decoder: e.SlatGaussianDecoder = { args: c.decoder, dtype, params: optimizer.params.decoder };
   const { recompute } = c, blur = c.decoder.representation_config["2d_filter_kernel_size"];
-  let sampler = e.createEpochSampler({ length: train.length, seed: c.seed });
+  let sampler = e.createEpochSampler({ length: train.length, seed: c.seed, batch: c.batch });
   const run = e.openRun(output, {
     label: "slat-vae",
     config: c,
@@ -301,12 +301,13 @@ export function trainSlatVae(c: SlatVaeConfig, { output, ckpt = "latest", profil
     log: c.log,
     ckpt,
     profile,
+    dryRun,
     tensors: optimizer.tensors,
     state: () => ({ optimizer: optimizer.state(), sampler: sampler.state() }),
     restore: (state) => {
       const saved = state as { optimizer: e.OptimizerState; sampler: e.SamplerState };
       optimizer.restore(saved.optimizer);
-      sampler = e.createEpochSampler({ length: train.length, seed: c.seed, state: saved.sampler });
+      sampler = e.createEpochSampler({ length: train.length, seed: c.seed, batch: c.batch, state: saved.sampler });
     },
   });
   run.log.say(

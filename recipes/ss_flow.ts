@@ -33,7 +33,7 @@ export interface SsFlowConfig {
   steps: number;
   seed: number;
   precision: "auto" | "f32" | "f16" | "bf16";
-  batch: { size: number; split: number };
+  batch: e.BatchConfig;
   optimizer: e.OptimizerConfig;
   memory: e.MemoryConfig;
   log: e.LogConfig;
@@ -174,7 +174,7 @@ function encodeLatents(encoder: e.SsEncoder, voxels: Int32Array[], R: number): F
 }
 
 /** Trains, evaluates on held-out pictures, and exports a pipeline to `<output>/models`. */
-export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile }: e.RunFlags): SsFlowResult {
+export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile, dryRun }: e.RunFlags): SsFlowResult {
   const { resolution: R } = c.data, r = c.model.resolution, S = c.condition.image_size, C = c.model.in_channels;
   const require = ["voxelized", "cond_rendered"], minAestheticScore = c.data.minAestheticScore ?? undefined;
   const { items } = e.openDataset(c.data.root, { require, minAestheticScore });
@@ -208,7 +208,7 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile 
   const optimizer = e.createOptimizer(specs, e.initialize(specs, new e.Generator(c.seed)), c.optimizer);
   const model: e.SsFlow = { args: c.model, dtype, params: optimizer.params.flow };
   const condition = opened.withParameters(optimizer.params.image);
-  let sampler = e.createEpochSampler({ length: train.length, seed: c.seed });
+  let sampler = e.createEpochSampler({ length: train.length, seed: c.seed, batch: c.batch });
   const memory = e.openMemory(c.memory, { blocks: c.model.num_blocks, seed: c.seed, say: (text) => run.log.say(text) });
   const run = e.openRun(output, {
     label: "ss-flow",
@@ -217,6 +217,7 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile 
     log: c.log,
     ckpt,
     profile,
+    dryRun,
     tensors: optimizer.tensors,
     state: () => ({ optimizer: optimizer.state(), sampler: sampler.state(), memory: memory.state(), normalization }),
     restore: (state) => {
@@ -228,7 +229,7 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile 
       }
       optimizer.restore(saved.optimizer);
       memory.restore(saved.memory);
-      sampler = e.createEpochSampler({ length: train.length, seed: c.seed, state: saved.sampler });
+      sampler = e.createEpochSampler({ length: train.length, seed: c.seed, batch: c.batch, state: saved.sampler });
     },
   });
   run.log.say(

@@ -19,7 +19,7 @@ export interface SsVaeConfig {
   seed: number;
   /** auto: f16 where the model says use_fp16 and the device is a GPU, else f32. */
   precision: "auto" | "f32" | "f16" | "bf16";
-  batch: { size: number; split: number };
+  batch: e.BatchConfig;
   optimizer: e.OptimizerConfig;
   log: e.LogConfig;
 }
@@ -80,7 +80,7 @@ const SCHEMA: z.ZodType<SsVaeConfig> = z.strictObject({
   steps: e.COUNT,
   seed: z.int().min(0),
   precision: z.enum(["auto", "f32", "f16", "bf16"]),
-  batch: z.strictObject({ size: e.COUNT, split: e.COUNT }),
+  batch: e.BATCH_SCHEMA,
   optimizer: e.OPTIMIZER_SCHEMA,
   log: e.LOG_SCHEMA,
 });
@@ -131,7 +131,7 @@ export interface SsVaeResult {
 }
 
 /** Trains, evaluates, and exports to `<output>/models`. */
-export function trainSsVae(c: SsVaeConfig, { output, ckpt = "latest", profile }: e.RunFlags): SsVaeResult {
+export function trainSsVae(c: SsVaeConfig, { output, ckpt = "latest", profile, dryRun }: e.RunFlags): SsVaeResult {
   const { resolution: R } = c.data,
     { items } = e.openDataset(c.data.root, { require: ["voxelized"], minAestheticScore: c.data.minAestheticScore ?? undefined });
   const { train, heldOut } = c.data.holdOut ? e.holdOut(items, c.data.holdOut) : { train: items, heldOut: items.slice(0, 16) };
@@ -141,7 +141,7 @@ export function trainSsVae(c: SsVaeConfig, { output, ckpt = "latest", profile }:
   const optimizer = e.createOptimizer(specs, e.initialize(specs, new e.Generator(c.seed)), c.optimizer);
   const encoder: e.SsEncoder = { args: c.encoder, dtype, params: optimizer.params.encoder };
   const decoder: e.SsDecoder = { args: c.decoder, dtype, params: optimizer.params.decoder };
-  let sampler = e.createEpochSampler({ length: train.length, seed: c.seed });
+  let sampler = e.createEpochSampler({ length: train.length, seed: c.seed, batch: c.batch });
   const run = e.openRun(output, {
     label: "ss-vae",
     config: c,
@@ -149,12 +149,13 @@ export function trainSsVae(c: SsVaeConfig, { output, ckpt = "latest", profile }:
     log: c.log,
     ckpt,
     profile,
+    dryRun,
     tensors: optimizer.tensors,
     state: () => ({ optimizer: optimizer.state(), sampler: sampler.state() }),
     restore: (state) => {
       const saved = state as { optimizer: e.OptimizerState; sampler: e.SamplerState };
       optimizer.restore(saved.optimizer);
-      sampler = e.createEpochSampler({ length: train.length, seed: c.seed, state: saved.sampler });
+      sampler = e.createEpochSampler({ length: train.length, seed: c.seed, batch: c.batch, state: saved.sampler });
     },
   });
   run.log.say(

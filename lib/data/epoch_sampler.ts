@@ -21,6 +21,8 @@ export interface SamplerOptions {
   shuffle?: boolean;
   /** Whether the rest that does not fill all ranks is left out; by default samples from the front are repeated to fill it. */
   dropLast?: boolean;
+  /** With `overfit`, the data set is its first `size` samples alone: each step then has the same. */
+  batch?: { size: number; overfit?: boolean };
   /** Where to go on. */
   state?: SamplerState;
 }
@@ -38,7 +40,8 @@ export interface EpochSampler {
  * equally many. Throws a RangeError where a rank would have nothing.
  */
 export function createEpochSampler(options: SamplerOptions): EpochSampler {
-  const { length, seed = 0, rank = 0, worldSize = 1, shuffle = true, dropLast = false } = options;
+  const { batch, seed = 0, rank = 0, worldSize = 1, shuffle = true, dropLast = false } = options;
+  const length = batch?.overfit ? Math.min(batch.size, options.length) : options.length;
   const share = dropLast ? Math.floor(length / worldSize) : Math.ceil(length / worldSize);
   if (!(share >= 1)) throw new RangeError(`Cannot sample: the data set has ${length} samples for ${worldSize} ranks, each must have one`);
   if (!(rank >= 0 && rank < worldSize)) throw new RangeError(`Cannot sample: rank is ${rank}, it must be from 0 to ${worldSize - 1}`);

@@ -7,6 +7,7 @@ import { findPlace } from "../dist/place.ts";
 import { openDevice } from "../tensor/device.ts";
 import { OutOfMemoryError, parseBytes } from "../tensor/memory.ts";
 import { ConfigError, describeConfig, type Json } from "./config.ts";
+import { DryRun } from "./dry_run.ts";
 import type { ConfigFlags } from "./presets.ts";
 
 /** What the user must hear in one line, without a stack. */
@@ -73,12 +74,13 @@ export interface TrainingFlags {
   device?: string;
   memoryLimit?: string;
   profile?: boolean;
+  dryRun?: boolean;
   /** Seconds that a process waits for the others. */
   rankTimeout?: string;
 }
 
 /** What of it a recipe's loop needs; ckpt is "latest" by default. */
-export type RunFlags = Pick<TrainingFlags, "output"> & Partial<Pick<TrainingFlags, "ckpt" | "profile">>;
+export type RunFlags = Pick<TrainingFlags, "output"> & Partial<Pick<TrainingFlags, "ckpt" | "profile" | "dryRun">>;
 
 /** A training recipe's command: sizes, config file, output folder, checkpoint to go on from. */
 export function trainingCommand(name: string, description: string, sizes: Record<string, unknown>): Command {
@@ -89,6 +91,8 @@ export function trainingCommand(name: string, description: string, sizes: Record
     .option("--config <file>", "a JSON file laid over them: ours (config.json of a run) or TRELLIS's")
     .option("--ckpt <which>", "the checkpoint to go on from: latest, none or a step", "latest")
     .option("--keep <count>", "how many checkpoints to keep (log.keep); log.milestoneEvery keeps more of them for good")
+    .option("--dry-run", "build and check everything, the checkpoint to go on from too, then say what would be trained and stop")
+    .option("--overfit", "train on one batch alone (batch.overfit), which a model that works learns by heart")
     .option("--profile", "time every kernel in some of the first steps: profile.txt, and profile.json for chrome://tracing")
     .option("--rank-timeout <seconds>", "how long a process of several waits for the others before it gives up", "60");
 }
@@ -104,10 +108,11 @@ export function parseTraining(
   const size = rest.find((a) => a.startsWith("--size="))?.slice("--size=".length) ?? (at < 0 ? "tiny" : rest[at + 1]);
   if (Object.hasOwn(sizes, size)) helpWithConfig(command, sizes[size] as Json);
   const flags = command.parse(rest, { from: "user" }).opts<
-    TrainingFlags & { size: string; config?: string; data?: string; vae?: string; latents?: string; keep?: string }
+    TrainingFlags & { size: string; config?: string; data?: string; vae?: string; latents?: string; keep?: string; overfit?: boolean }
   >();
   if (flags.data) overrides.unshift(`data.root=${JSON.stringify(flags.data)}`);
   if (flags.keep) overrides.unshift(`log.keep=${flags.keep}`);
+  if (flags.overfit) overrides.unshift("batch.overfit=true");
   if (flags.latents) overrides.unshift(`data.latents=${JSON.stringify(flags.latents)}`);
   if (flags.vae) overrides.unshift(`vae=${JSON.stringify(flags.vae)}`);
   return { flags, config: { size: flags.size, file: flags.config, overrides } };
@@ -130,6 +135,10 @@ export async function runRecipe(main: () => Promise<void>): Promise<void> {
   try {
     await main();
   } catch (error) {
+    if (error instanceof DryRun) {
+      console.log(error.message);
+      Deno.exit(0);
+    }
     const quiet = error instanceof Error && Deno.env.get("ESPALIER_DEBUG") !== "1";
     const plain = !quiet
       ? undefined

@@ -57,9 +57,6 @@ export const CONDITION_SCHEMA: z.ZodType<ConditionConfig> = z.discriminatedUnion
 /** The dtype of a model's blocks. */
 export const PRECISION_SCHEMA: z.ZodType<"auto" | FloatDType> = z.enum(["auto", "f32", "f16", "bf16"]);
 
-/** What one step sees: so many samples, in so many parts. */
-export const BATCH_SCHEMA: z.ZodType<{ size: number; split: number }> = z.strictObject({ size: COUNT, split: COUNT });
-
 /** Flow and condition of a TRELLIS config whose trainer must be `trainer`, conditioned on images. */
 export function trellisFlow({ trainer: { name, args }, dataset }: TrellisConfig, trainer: string): { [key: string]: Json } {
   const { image_cond_model: image, t_schedule, sigma_min, p_uncond } = args;

@@ -4,6 +4,7 @@ import { communicator } from "../dist/communicator.ts";
 import { firstNonFinite } from "../tensor/tape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { checkpointPath, listCheckpoints, resume } from "./checkpoint.ts";
+import { DryRun, dryRunReport } from "./dry_run.ts";
 import { type LogState, openRunLog, type RunLog, secondaryLog } from "./metrics.ts";
 import { profileRun } from "./run_profile.ts";
 import { openSaver } from "./saver.ts";
@@ -37,6 +38,8 @@ export interface RunOptions {
   restore: (state: unknown) => void;
   /** Whether some of the first steps are profiled: see {@linkcode profileRun}. */
   profile?: boolean;
+  /** Whether the run only says what it would do: {@linkcode openRun} then throws a {@linkcode DryRun} and writes nothing. */
+  dryRun?: boolean;
 }
 
 /** An open run. */
@@ -86,7 +89,7 @@ const MOST_NON_FINITE = 10;
 /** Opens or resumes the run in `folder`. */
 export function openRun(folder: string, options: RunOptions): Run {
   const ranks = communicator(), writes = ranks.rank === 0;
-  Deno.mkdirSync(folder, { recursive: true });
+  if (!options.dryRun) Deno.mkdirSync(folder, { recursive: true });
   const { tensors, config, steps, log: { every, sampleEvery, saveEvery, keep, milestoneEvery = 0 } } = options;
   const say = (text: string): void => writes ? console.error(text) : undefined;
   const found = resume(folder, { ckpt: options.ckpt, tensors, say });
@@ -97,6 +100,7 @@ export function openRun(folder: string, options: RunOptions): Run {
   if (first >= steps) {
     say(`${folder} is at step ${first} of ${steps}: nothing is left to train (--ckpt none starts anew, a larger --steps goes on)`);
   }
+  if (options.dryRun) throw new DryRun(dryRunReport(folder, first, options));
   const later = listCheckpoints(folder).filter((step) => step > first);
   if (later.length) say(`starting after step ${first}: what ${folder} has of later steps (checkpoints of ${later.join(", ")}) is replaced`);
   if (writes) {

@@ -18,6 +18,19 @@ export const OPTIMIZER_SCHEMA: z.ZodType<OptimizerConfig> = z.strictObject({
   scaleGrowth: z.number().min(0),
 });
 
+/** How a step takes its samples. */
+export interface BatchConfig {
+  /** Samples a step. */
+  size: number;
+  /** Parts of it that go through the model one after another. */
+  split: number;
+  /** Whether every step has the same samples, as many as a batch: a model that cannot learn them by heart is broken. */
+  overfit?: boolean;
+}
+
+/** Of {@linkcode BatchConfig}. */
+export const BATCH_SCHEMA = z.strictObject({ size: COUNT, split: COUNT, overfit: z.boolean().optional() });
+
 /** Of {@linkcode LogConfig}. */
 export const LOG_SCHEMA: z.ZodType<LogConfig> = z.strictObject({
   every: COUNT,

@@ -36,3 +36,11 @@ Deno.test("createEpochSampler() without shuffle is in order, and refuses an empt
   assert.throws(() => createEpochSampler({ length: 2, worldSize: 3, dropLast: true }), /2 samples for 3 ranks/);
   assert.throws(() => createEpochSampler({ length: 2, rank: 2, worldSize: 2 }), /rank is 2/);
 });
+
+Deno.test("createEpochSampler() of a run that overfits gives the same samples every step", () => {
+  const sampler = createEpochSampler({ length: 100, seed: 3, batch: { size: 4, overfit: true } }),
+    steps = [1, 2, 3].map(() => sampler.next(4).sort());
+  assert.deepEqual(steps, [[0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 2, 3]]);
+  assert.deepEqual(createEpochSampler({ length: 2, batch: { size: 4, overfit: true } }).next(4).sort(), [0, 0, 1, 1]);
+  assert.notDeepEqual(createEpochSampler({ length: 100, batch: { size: 4 } }).next(4).sort(), [0, 1, 2, 3]);
+});

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { listCheckpoints } from "../../lib/train/checkpoint.ts";
+import { DryRun } from "../../lib/train/dry_run.ts";
 import { readMetrics } from "../../lib/train/metrics.ts";
 import { openRun, type Run, type RunOptions } from "../../lib/train/run.ts";
 import { log } from "../../lib/ops/elementwise.ts";
@@ -103,6 +104,33 @@ Deno.test("openRun() says when samples and checkpoints are due, and stops on ten
     assert.equal(never.run.saveOrStop(10), false);
     never.run.close();
     assert.deepEqual(listCheckpoints(folder), [10]);
+    weights.free();
+  });
+});
+
+Deno.test("openRun() of a dry run checks the checkpoint, says what would be done, and writes nothing", () => {
+  withFolder((folder) => {
+    const weights = tensor([0], [1]),
+      report = (changes: Partial<RunOptions> = {}): string => {
+        try {
+          open(`${folder}/run`, weights, { dryRun: true, ...changes });
+          return "";
+        } catch (error) {
+          assert.ok(error instanceof DryRun);
+          return error.message;
+        }
+      };
+    assert.match(
+      report(),
+      /^test: everything is built, nothing was trained or written\n[^]* steps +0 to 10\n[^]* 4 bytes, every 3 steps; 2 are kept, 8 bytes/,
+    );
+    assert.deepEqual([...Deno.readDirSync(folder)], []);
+    const { run } = open(`${folder}/run`, weights);
+    train(run, weights, 4);
+    run.close();
+    const before = Deno.readTextFileSync(`${folder}/run/metrics.jsonl`);
+    assert.match(report(), /steps +3 to 10, going on from a checkpoint that was read and checked/);
+    assert.equal(Deno.readTextFileSync(`${folder}/run/metrics.jsonl`), before);
     weights.free();
   });
 });
