@@ -6,7 +6,7 @@
 namespace {
 using namespace splat;
 
-constexpr int BATCH = 64, GROUP = 16, PIXELS = BLOCK * BLOCK, SUMS = 10;
+constexpr int BATCH = 64, GROUP = 16, ROWS = BLOCK * GROUP / 32, PIXELS = BLOCK * BLOCK, SUMS = 10;
 
 // Of a pair: with G = d exponent in a pixel and d = pixel - middle of the splat, sums of G, G d.x, G d.y, G d.x^2, G d.x d.y, G d.y^2, and of
 // what is seen of the splat times d colour and d depth.
@@ -98,14 +98,14 @@ __global__ void __launch_bounds__(DRAW_THREADS, 4) draw_tiles_back(Problem q, Su
         }
       }
       __syncwarp();
-      // a lane a splat and half of the pixels, whose places count from the middle of the 8 x 8
-      const int g = lane % GROUP, half = lane / GROUP;
+      // a lane a splat and some rows of pixels, whose places count from the middle of the 8 x 8
+      const int g = lane % GROUP, part_of = lane / GROUP;
       float v[SUMS] = {};
       if (g < group) {
-        const float2* part = sh.parts[warp] + g * (PIXELS + 1) + half * 32;
-        const float4* dp = sh.d[warp] + half * 32;
+        const float2* part = sh.parts[warp] + g * (PIXELS + 1) + part_of * ROWS * 8;
+        const float4* dp = sh.d[warp] + part_of * ROWS * 8;
 #pragma unroll
-        for (int row = 0; row < 4; row++) {
+        for (int row = 0; row < ROWS; row++) {
           float s0 = 0, s1 = 0, s2 = 0;
 #pragma unroll
           for (int x = 0; x < 8; x++) {
@@ -115,12 +115,15 @@ __global__ void __launch_bounds__(DRAW_THREADS, 4) draw_tiles_back(Problem q, Su
             s0 += p.x, s1 += X * p.x, s2 += X * X * p.x;
             v[6] += p.y * by.x, v[7] += p.y * by.y, v[8] += p.y * by.z, v[9] += p.y * by.w;
           }
-          const float Y = half * 4 + row - 3.5f;
+          const float Y = part_of * ROWS + row - 3.5f;
           v[0] += s0, v[1] += s1, v[2] += Y * s0, v[3] += s2, v[4] += Y * s1, v[5] += Y * Y * s0;
         }
       }
 #pragma unroll
-      for (int c = 0; c < SUMS; c++) v[c] += __shfl_xor_sync(0xffffffffu, v[c], 16);
+      for (int o = 16; o >= GROUP; o /= 2) {
+#pragma unroll
+        for (int c = 0; c < SUMS; c++) v[c] += __shfl_xor_sync(0xffffffffu, v[c], o);
+      }
       if (lane < group) {
         const int which = sh.hits[warp][at + g];
         const float ox = left + 3.5f - sh.staged[which].place.x, oy = top + 3.5f - sh.staged[which].place.y;
