@@ -29,8 +29,10 @@ export interface SlatVaeConfig {
   };
   /** How much larger than usual the weights of the input layers start: few channels would be drowned by the position embedding. */
   inputGain: number;
-  /** Blocks of each network that are computed again in the backward pass instead of kept. */
+  /** How many blocks of each network are computed again in the backward pass instead of kept. */
   recompute: number;
+  /** TRELLIS's LinearMemoryController, which then decides that for each micro-batch; null for none. */
+  memory: Extract<e.MemoryConfig, { policy: "linear" }> | null;
   steps: number;
   seed: number;
   /** auto: f16 where the models say use_fp16 and the device is a GPU, else f32. */
@@ -43,6 +45,7 @@ export interface SlatVaeConfig {
 
 const { representation_config: GAUSSIANS, ...PUBLISHED } = e.PUBLISHED_SLAT_GAUSSIAN_DECODER;
 const LOSS: SlatVaeConfig["loss"] = { type: "l1", ssim: 0.2, lpips: 0, lpipsWeights: null, kl: 1e-6, volume: 1e4, opacity: 1e-3 };
+const KEEP_ALL = { recompute: 0, memory: null };
 const TINY = { ...PUBLISHED, resolution: 32, latent_channels: 4, model_channels: 48, num_blocks: 2, num_heads: 3, mlp_ratio: 2 };
 const SMALL = { ...PUBLISHED, model_channels: 256, num_blocks: 6, num_heads: 4 };
 
@@ -54,7 +57,7 @@ export const SLAT_VAE_SIZES: Record<string, SlatVaeConfig> = {
     decoder: { ...TINY, representation_config: { ...GAUSSIANS, num_gaussians: 4, scaling_bias: 0.012 } },
     loss: { ...LOSS, volume: 0 },
     inputGain: 6,
-    recompute: 0,
+    ...KEEP_ALL,
     steps: 300,
     seed: 0,
     precision: "auto",
@@ -68,7 +71,7 @@ export const SLAT_VAE_SIZES: Record<string, SlatVaeConfig> = {
     decoder: { ...SMALL, representation_config: { ...GAUSSIANS, num_gaussians: 8, scaling_bias: 6e-3 } },
     loss: { ...LOSS, volume: 1e3 },
     inputGain: 8,
-    recompute: 0,
+    ...KEEP_ALL,
     steps: 6000,
     seed: 0,
     precision: "auto",
@@ -82,7 +85,7 @@ export const SLAT_VAE_SIZES: Record<string, SlatVaeConfig> = {
     decoder: e.PUBLISHED_SLAT_GAUSSIAN_DECODER,
     loss: { ...LOSS, lpips: 0.2 },
     inputGain: 1,
-    recompute: 0,
+    ...KEEP_ALL,
     steps: 1_000_000,
     seed: 0,
     precision: "auto",
@@ -110,6 +113,7 @@ const SCHEMA: z.ZodType<SlatVaeConfig> = z.strictObject({
   }),
   inputGain: z.number().positive(),
   recompute: z.int().min(0),
+  memory: e.LINEAR_MEMORY_SCHEMA.nullable(),
   steps: e.COUNT,
   seed: z.int().min(0),
   precision: e.PRECISION_SCHEMA,
@@ -117,11 +121,6 @@ const SCHEMA: z.ZodType<SlatVaeConfig> = z.strictObject({
   optimizer: e.OPTIMIZER_SCHEMA,
   log: e.LOG_SCHEMA,
 });
-
-/** How many of a network's blocks TRELLIS's elastic memory computes again where it keeps this part of them. */
-function recomputedBlocks(blocks: number, kept: number): number {
-  return kept === 1 ? 0 : Math.min(Math.ceil((1 - kept) * blocks) + 1, blocks);
-}
 
 /** TRELLIS's SLat-VAE config with the Gaussian decoder in our terms. */
 function fromTrellis(json: e.Json): e.Json {
@@ -135,10 +134,9 @@ function fromTrellis(json: e.Json): e.Json {
       `Cannot use the TRELLIS config: regularizations has ${Object.keys(unknown)[0]}, it must be one of lambda_vol, lambda_opacity`,
     );
   }
-  const encoder = e.trellisModel(config, "SLatEncoder"), elastic = args.elastic as { args?: { max_mem_ratio_start?: number } } | undefined;
   return e.overlay(e.trellisTrainer(config, { elastic: true }), {
-    encoder,
-    recompute: elastic ? recomputedBlocks(Number(encoder.num_blocks), elastic.args?.max_mem_ratio_start ?? 0.1) : 0,
+    encoder: e.trellisModel(config, "SLatEncoder"),
+    memory: args.elastic ? e.trellisMemory(args.elastic) : null,
     decoder: e.trellisModel(config, "SLatGaussianDecoder"),
     data: {
       ...{ features: data.model ?? "dinov2_vitl14_reg", imageSize: data.image_size ?? 512, maxVoxels: data.max_num_voxels ?? 32768 },
@@ -292,8 +290,11 @@ export function trainSlatVae(c: SlatVaeConfig, { output, ckpt = "latest", profil
   const optimizer = e.createOptimizer(specs, e.initialize(specs, new e.Generator(c.seed)), c.optimizer);
   const encoder: e.SlatEncoder = { args: c.encoder, dtype, params: optimizer.params.encoder };
   const decoder: e.SlatGaussianDecoder = { args: c.decoder, dtype, params: optimizer.params.decoder };
-  const { recompute } = c, blur = c.decoder.representation_config["2d_filter_kernel_size"];
+  const blur = c.decoder.representation_config["2d_filter_kernel_size"];
   let sampler = e.createEpochSampler({ length: train.length, seed: c.seed, batch: c.batch });
+  const say = (text: string) => run.log.say(text),
+    controller = c.memory &&
+      e.openMemory(c.memory, { blocks: c.encoder.num_blocks, seed: c.seed, say });
   const run = e.openRun(output, {
     label: "slat-vae",
     config: c,
@@ -303,10 +304,11 @@ export function trainSlatVae(c: SlatVaeConfig, { output, ckpt = "latest", profil
     profile,
     dryRun,
     tensors: optimizer.tensors,
-    state: () => ({ optimizer: optimizer.state(), sampler: sampler.state() }),
+    state: () => ({ optimizer: optimizer.state(), sampler: sampler.state(), memory: controller?.state() }),
     restore: (state) => {
-      const saved = state as { optimizer: e.OptimizerState; sampler: e.SamplerState };
+      const saved = state as { optimizer: e.OptimizerState; sampler: e.SamplerState; memory?: unknown };
       optimizer.restore(saved.optimizer);
+      if (saved.memory) controller?.restore(saved.memory);
       sampler = e.createEpochSampler({ length: train.length, seed: c.seed, batch: c.batch, state: saved.sampler });
     },
   });
@@ -320,7 +322,7 @@ export function trainSlatVae(c: SlatVaeConfig, { output, ckpt = "latest", profil
       const host = e.createRandom(c.seed, stream), objects = list.map((index) => train[index]);
       const shown = objects.map((o) => Array.from({ length: c.batch.views }, () => e.integer(host, 0, o.cameras().length - 1)));
       const grounds = shown.flat().map(() => e.chance(host, 0.5) ? 1 : 0);
-      const pass = () =>
+      const pass = ({ recompute }: e.PassOptions) =>
         e.step(() => {
           const x = inputOf(objects), posterior = e.slatEncode(encoder, x, { recompute });
           const latents = e.samplePosterior(posterior, e.stepGenerator(c.seed, stream));
@@ -337,11 +339,13 @@ export function trainSlatVae(c: SlatVaeConfig, { output, ckpt = "latest", profil
           e.backward(e.mul(loss, optimizer.lossScale() * list.length / c.batch.size));
           return e.readScalars({ loss, rec, ...terms, kl, reg_vol, reg_opacity, voxels: e.tensor([x.voxels.N], []) });
         });
-      terms.push(pass());
-      run.expectFinite(i, terms.at(-1)!, pass);
+      const sizes = objects.map((o) => o.rows().coords.length / 3);
+      const within = () => controller ? controller.run(pass, sizes) : pass(c);
+      terms.push(within());
+      run.expectFinite(i, terms.at(-1)!, within);
     }
     const values = e.meanOf(terms), update = optimizer.step();
-    run.log.step(i + 1, { ...values, ...update }, c.batch.size);
+    run.log.step(i + 1, { ...values, ...update, ...(controller && e.memoryValues(controller)) }, c.batch.size);
     if (run.sampleDue(i + 1)) run.log.image(i + 1, "reconstruction", contactSheet({ encoder, decoder }, heldOut.slice(0, 2), S));
     if (run.saveOrStop(i + 1)) Deno.exit(130);
   }

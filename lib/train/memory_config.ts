@@ -16,18 +16,21 @@ export type MemoryConfig = { policy: "planned" } | ({ policy: "linear" } & Linea
 /** Plans. */
 export const MEMORY_DEFAULTS: MemoryConfig = { policy: "planned" };
 
+/** Of the linear policy. */
+export const LINEAR_MEMORY_SCHEMA = z.strictObject({
+  policy: z.literal("linear"),
+  bufferSize: z.int().min(2),
+  updateEvery: z.int().min(1),
+  targetRatio: z.number().gt(0).max(1),
+  availableMemory: z.number().positive().nullable(),
+  maxMemRatioStart: z.number().min(0).max(1),
+  params: z.tuple([z.number(), z.number()]),
+});
+
 /** Of {@linkcode MemoryConfig}. */
 export const MEMORY_SCHEMA: z.ZodType<MemoryConfig> = z.discriminatedUnion("policy", [
   z.strictObject({ policy: z.literal("planned") }),
-  z.strictObject({
-    policy: z.literal("linear"),
-    bufferSize: z.int().min(2),
-    updateEvery: z.int().min(1),
-    targetRatio: z.number().gt(0).max(1),
-    availableMemory: z.number().positive().nullable(),
-    maxMemRatioStart: z.number().min(0).max(1),
-    params: z.tuple([z.number(), z.number()]),
-  }),
+  LINEAR_MEMORY_SCHEMA,
 ]);
 
 /** Makes what a config describes; the model has so many `blocks`. */

@@ -1,11 +1,13 @@
 /** The SLat-VAE's recipe, small: golden losses, exact resumption, no leaks, TRELLIS's config. */
 import assert from "node:assert/strict";
+import { TRELLIS_CONFIGS } from "../../bench/trellis_configs.ts";
 import { SLAT_VAE_SIZES, type SlatVaeConfig, slatVaeConfig, trainSlatVae } from "../../recipes/slat_vae.ts";
 import { prepareDataset } from "../../lib/data/prepare.ts";
 import { readImage } from "../../lib/io/image.ts";
 import { savePretrained } from "../../lib/io/pretrained.ts";
 import { LPIPS_VGG, lpipsSpec } from "../../lib/models/lpips.ts";
 import { freeLeaves, initialize } from "../../lib/nn/parameters.ts";
+import { LINEAR_MEMORY_DEFAULTS } from "../../lib/memory/linear_controller.ts";
 import { device } from "../../lib/tensor/device.ts";
 import { Generator } from "../../lib/tensor/random.ts";
 import { readMetrics } from "../../lib/train/metrics.ts";
@@ -71,6 +73,11 @@ Deno.test("trainSlatVae() trains, evaluates and exports on a dataset of four obj
   await t.step("blocks that are computed again change nothing, to the bit", () => {
     trainSlatVae(config({ recompute: 2 }), { output: `${FOLDER}/again` });
     assert.deepEqual(losses(`${FOLDER}/again`), losses(`${FOLDER}/run`));
+    const linear = { policy: "linear", ...LINEAR_MEMORY_DEFAULTS, maxMemRatioStart: 1, updateEvery: 6 } as const;
+    trainSlatVae(config({ steps: 4, memory: linear }), { output: `${FOLDER}/linear` });
+    trainSlatVae(config({ memory: linear }), { output: `${FOLDER}/linear` });
+    assert.deepEqual(losses(`${FOLDER}/linear`), losses(`${FOLDER}/run`));
+    assert.ok(losses(`${FOLDER}/linear`, "remade_share").some((share) => share > 0));
   });
   await t.step("eighty steps lower the loss, memory in use stays the same, and all is given back at the end", () => {
     const before = device().memory.use().used, log = { every: 10, sampleEvery: 0, saveEvery: 0, keep: 1 };
@@ -109,44 +116,8 @@ Deno.test("trainSlatVae() trains, evaluates and exports on a dataset of four obj
   Deno.removeSync(FOLDER, { recursive: true });
 });
 
-const NETWORK = {
-  ...{ resolution: 64, model_channels: 768, latent_channels: 8, num_blocks: 12, num_heads: 12, mlp_ratio: 4 },
-  ...{ attn_mode: "swin", window_size: 8, use_fp16: true },
-};
-
-/** A config like slat_vae_enc_dec_gs_swin8_B_64l8_fp16. */
-const TRELLIS = {
-  models: {
-    encoder: { name: "ElasticSLatEncoder", args: { ...NETWORK, in_channels: 1024 } },
-    decoder: {
-      name: "ElasticSLatGaussianDecoder",
-      args: { ...NETWORK, representation_config: SLAT_VAE_SIZES.published.decoder.representation_config },
-    },
-  },
-  dataset: {
-    name: "SparseFeat2Render",
-    args: { image_size: 512, model: "dinov2_vitl14_reg", resolution: 64, min_aesthetic_score: 4.5, max_num_voxels: 32768 },
-  },
-  trainer: {
-    name: "SLatVaeGaussianTrainer",
-    args: {
-      ...{
-        max_steps: 1000000,
-        batch_size_per_gpu: 4,
-        batch_split: 2,
-        ema_rate: [0.9999],
-        fp16_mode: "inflat_all",
-        fp16_scale_growth: 0.001,
-      },
-      optimizer: { name: "AdamW", args: { lr: 1e-4, weight_decay: 0.0 } },
-      elastic: { name: "LinearMemoryController", args: { target_ratio: 0.75, max_mem_ratio_start: 0.5 } },
-      grad_clip: { name: "AdaptiveGradClipper", args: { max_norm: 1.0, clip_percentile: 95 } },
-      ...{ i_log: 500, i_sample: 10000, i_save: 10000 },
-      ...{ loss_type: "l1", lambda_ssim: 0.2, lambda_lpips: 0.2, lambda_kl: 1e-6 },
-      regularizations: { lambda_vol: 10000.0, lambda_opacity: 0.001 },
-    },
-  },
-};
+const TRELLIS = TRELLIS_CONFIGS.slat_vae,
+  LINEAR = { policy: "linear", ...LINEAR_MEMORY_DEFAULTS, targetRatio: 0.75, maxMemRatioStart: 0.5 };
 
 Deno.test("slatVaeConfig() takes TRELLIS's config, which is the published size", () => {
   const file = Deno.makeTempFileSync({ suffix: ".json" }),
@@ -155,7 +126,7 @@ Deno.test("slatVaeConfig() takes TRELLIS's config, which is the published size",
       return slatVaeConfig({ size: "tiny", file, overrides: [] });
     };
   const { published } = SLAT_VAE_SIZES;
-  assert.deepEqual(read(TRELLIS), { ...published, recompute: 7 });
+  assert.deepEqual(read(TRELLIS), { ...published, memory: LINEAR });
   assert.deepEqual([published.loss.volume, published.loss.opacity, published.loss.kl, published.batch], [1e4, 1e-3, 1e-6, {
     size: 4,
     views: 1,
