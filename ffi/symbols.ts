@@ -42,6 +42,7 @@ export const OPS = {
   k_grad_norm_fwd: { parameters: ["u64", "u64", "u64", "i64", "f64", "u64"], result: "i32" },
   k_adamw_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "i64", "i64", "i64", "f64", "f64", "f64", "f64", "f64", "f64", "f64", "f64", "i32", "i32", "u64"], result: "i32" },
   k_ema_fwd: { parameters: ["u64", "u64", "i64", "f64", "u64"], result: "i32" },
+  k_adamw8_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i64", "i64", "i64", "f64", "f64", "f64", "f64", "f64", "f64", "f64", "f64", "i32", "i32", "u64"], result: "i32" },
   k_max_pool2d_fwd: { parameters: ["u64", "u64", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
   k_max_pool2d_bwd: { parameters: ["u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
   k_unit_distance_fwd: { parameters: ["u64", "u64", "u64", "u64", "i32", "i32", "i32", "u64"], result: "i32" },
@@ -98,6 +99,7 @@ export interface OpsKernels {
   k_grad_norm_fwd(stats: bigint, grad: bigint, scratch: bigint, n: bigint, unscale: number, stream: bigint): void;
   k_adamw_fwd(p: bigint, m: bigint, v: bigint, ema: bigint, copy: bigint, grad: bigint, stats: bigint, n: bigint, n_copy: bigint, t: bigint, lr: number, beta1: number, beta2: number, eps: number, weight_decay: number, unscale: number, max_norm: number, ema_rate: number, zero_grad: number, copy_dtype: number, stream: bigint): void;
   k_ema_fwd(ema: bigint, p: bigint, n: bigint, rate: number, stream: bigint): void;
+  k_adamw8_fwd(p: bigint, m: bigint, v: bigint, m_scale: bigint, v_scale: bigint, ema: bigint, copy: bigint, grad: bigint, stats: bigint, n: bigint, n_copy: bigint, t: bigint, lr: number, beta1: number, beta2: number, eps: number, weight_decay: number, unscale: number, max_norm: number, ema_rate: number, zero_grad: number, copy_dtype: number, stream: bigint): void;
   k_max_pool2d_fwd(y: bigint, x: bigint, B: number, H: number, W: number, C: number, dtype: number, stream: bigint): void;
   k_max_pool2d_bwd(dx: bigint, dy: bigint, x: bigint, B: number, H: number, W: number, C: number, dtype: number, stream: bigint): void;
   k_unit_distance_fwd(d: bigint, a: bigint, b: bigint, w: bigint, N: number, C: number, dtype: number, stream: bigint): void;
@@ -187,6 +189,8 @@ export interface KNorm {
   workspace: bigint;
   workspace_bytes: number;
 }
+
+export const K_ADAMW8_BLOCK = 128;
 
 export const FLASH_ATTN = {
   k_attention_workspace: { parameters: ["buffer", "buffer"], result: "i32" },

@@ -1,7 +1,7 @@
 /** Exponential means of the parameters, in f32, without bias correction: each starts as a copy of the masters. */
 import { device } from "../tensor/device.ts";
 import { persist } from "../tensor/scope.ts";
-import { empty, kernels, stream, type Tensor } from "../tensor/tensor.ts";
+import { empty, emptyOnHost, kernels, stream, type Tensor } from "../tensor/tensor.ts";
 import type { FlatParameters } from "./parameters.ts";
 
 /** One exponential mean. */
@@ -12,12 +12,12 @@ export interface Ema {
   values: Tensor;
 }
 
-/** A mean for each rate, starting at the masters. They live until they are freed by hand. */
-export function makeEmas(flat: FlatParameters, rates: readonly number[]): Ema[] {
+/** A mean for each rate, starting at the masters, in the host's memory where asked. They live until they are freed by hand. */
+export function makeEmas(flat: FlatParameters, rates: readonly number[], { onHost = false } = {}): Ema[] {
   for (const rate of rates) {
     if (!(rate >= 0 && rate < 1)) throw new RangeError(`Cannot average parameters: an EMA rate is ${rate}, it must be in [0, 1)`);
   }
-  const emas = persist(() => rates.map((rate) => ({ rate, values: empty(flat.master.shape) })));
+  const emas = persist(() => rates.map((rate) => ({ rate, values: (onHost ? emptyOnHost : empty)(flat.master.shape) })));
   resetEmas(flat, emas);
   return emas;
 }

@@ -120,7 +120,8 @@ export function hostMemory(limit: number): Memory {
 }
 
 const POOL_ATTRIBUTE = { releaseThreshold: 4, usedCurrent: 7, usedHigh: 8 };
-const COPY = { hostToDevice: 1, deviceToHost: 2, deviceToDevice: 3 };
+/** The runtime sees from the addresses which of them are the host's. */
+const COPY_ANY = 4;
 
 /** CUDA's stream-ordered pool of device `ordinal`, on `stream`. The pool keeps what is freed; its own counters are the truth. */
 export function cudaMemory(ordinal: number, stream: bigint, limit: number): Memory {
@@ -155,12 +156,12 @@ export function cudaMemory(ordinal: number, stream: bigint, limit: number): Memo
       allocated -= bytes;
       cuda.cudaFreeAsync(address, stream);
     },
-    upload: (to, from) => cuda.cudaMemcpyAsync(to, addressOf(from), BigInt(from.byteLength), COPY.hostToDevice, stream),
+    upload: (to, from) => cuda.cudaMemcpyAsync(to, addressOf(from), BigInt(from.byteLength), COPY_ANY, stream),
     download(to, from) {
-      cuda.cudaMemcpyAsync(addressOf(to), from, BigInt(to.byteLength), COPY.deviceToHost, stream);
+      cuda.cudaMemcpyAsync(addressOf(to), from, BigInt(to.byteLength), COPY_ANY, stream);
       cuda.cudaStreamSynchronize(stream);
     },
-    copy: (to, from, bytes) => cuda.cudaMemcpyAsync(to, from, BigInt(bytes), COPY.deviceToDevice, stream),
+    copy: (to, from, bytes) => cuda.cudaMemcpyAsync(to, from, BigInt(bytes), COPY_ANY, stream),
     zero: (address, bytes) => cuda.cudaMemsetAsync(address, 0, BigInt(bytes), stream),
     hostAlloc(bytes) {
       try {
@@ -172,7 +173,7 @@ export function cudaMemory(ordinal: number, stream: bigint, limit: number): Memo
       return out[0];
     },
     hostFree: (address) => cuda.cudaFreeHost(address),
-    copyToHost: (to, from, bytes) => cuda.cudaMemcpyAsync(to, from, BigInt(bytes), COPY.deviceToHost, stream),
+    copyToHost: (to, from, bytes) => cuda.cudaMemcpyAsync(to, from, BigInt(bytes), COPY_ANY, stream),
     synchronize: () => cuda.cudaStreamSynchronize(stream),
     use,
     resetPeak: () => cuda.cudaMemPoolSetAttribute(pool, POOL_ATTRIBUTE.usedHigh, new BigUint64Array(1)),

@@ -74,8 +74,8 @@ export class Storage {
   #recipe: { shape: readonly number[]; dtype: DType; sources: Tensor[]; fill(y: Tensor): void } | null = null;
   #away = false;
 
-  /** `bytes` at `address`, or none. */
-  constructor(address: bigint, readonly bytes: number) {
+  /** `bytes` at `address`, or none; `onHost` is whether they are of the host's memory. */
+  constructor(address: bigint, readonly bytes: number, readonly onHost = false) {
     this.#address = address;
   }
 
@@ -101,7 +101,8 @@ export class Storage {
   detach(waiting: boolean): void {
     if (waiting) this.#waiting--;
     if (--this.#refs > 0) return this.#settle();
-    if (!this.#away && this.bytes > 0) this.device.memory.free(this.#address, this.bytes);
+    const { memory } = this.device;
+    if (!this.#away && this.bytes > 0) this.onHost ? memory.hostFree(this.#address) : memory.free(this.#address, this.bytes);
     this.#forget();
   }
 

@@ -161,6 +161,12 @@ export function empty(shape: readonly number[], dtype: DType = "f32"): Tensor {
   return new Tensor(new Storage(address, bytes), 0, shape, dtype);
 }
 
+/** Uninitialised memory of the host that kernels reach over the bus, slowly: for what a step touches once and the device has no room for. */
+export function emptyOnHost(shape: readonly number[], dtype: DType = "f32"): Tensor {
+  const bytes = sizeOf(shape) * DTYPE_BYTES[dtype];
+  return new Tensor(new Storage(bytes ? device().memory.hostAlloc(bytes) : 0n, bytes, true), 0, shape, dtype);
+}
+
 function allocate(bytes: number, shape: readonly number[], dtype: DType): bigint {
   try {
     return device().memory.alloc(bytes);

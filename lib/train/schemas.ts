@@ -16,6 +16,8 @@ export const OPTIMIZER_SCHEMA: z.ZodType<OptimizerConfig> = z.strictObject({
   clip: z.strictObject({ maxNorm: z.number().positive().nullable(), percentile: z.number().gt(0).max(100).nullable() }),
   emaRates: z.array(z.number().gt(0).lt(1)).min(1),
   scaleGrowth: z.number().min(0),
+  momentBits: z.union([z.literal(8), z.literal(32)]),
+  onHost: z.enum(["nothing", "means", "state"]),
 });
 
 /** How a step takes its samples. */
