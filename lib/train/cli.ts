@@ -4,6 +4,7 @@ import { KernelError } from "../../ffi/kernels.ts";
 import { CudaError } from "../../ffi/cudart.ts";
 import { openCommunicator } from "../dist/communicator.ts";
 import { findPlace } from "../dist/place.ts";
+import { debugLevel, startDebug } from "../tensor/debug.ts";
 import { openDevice } from "../tensor/device.ts";
 import { OutOfMemoryError, parseBytes } from "../tensor/memory.ts";
 import { ConfigError, describeConfig, type Json } from "./config.ts";
@@ -33,6 +34,7 @@ export function openDeviceFrom(options: { device?: string; memoryLimit?: string 
     ordinal: findPlace().localRank,
     ...(options.memoryLimit ? { memoryLimit: parseBytes(options.memoryLimit) } : {}),
   });
+  startDebug();
 }
 
 /** Opens the device that the flags name, and joins the other processes of a launch. */
@@ -130,7 +132,7 @@ function fileFault(error: Error & { code?: string }): string | undefined {
   return `Cannot use a file or folder: the system says "${error.message}", it must be there and usable; ${advice} another path`;
 }
 
-/** Runs a recipe; an expected error ends it with one line and status 1, any other with its stack. `ESPALIER_DEBUG=1` shows every stack. */
+/** Runs a recipe; an expected error ends it with one line and status 1, any other with its stack. `DEBUG=1` shows every stack. */
 export async function runRecipe(main: () => Promise<void>): Promise<void> {
   try {
     await main();
@@ -139,7 +141,7 @@ export async function runRecipe(main: () => Promise<void>): Promise<void> {
       console.log(error.message);
       Deno.exit(0);
     }
-    const quiet = error instanceof Error && Deno.env.get("ESPALIER_DEBUG") !== "1";
+    const quiet = error instanceof Error && debugLevel() === 0;
     const plain = !quiet
       ? undefined
       : EXPECTED.some((type) => error instanceof type) || OURS.test(error.message)

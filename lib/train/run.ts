@@ -1,6 +1,7 @@
 /** The folder of a training run: its config and command, its log, its checkpoints, and stopping on a signal. */
 import { writeFileAtomic } from "../io/atomic.ts";
 import { communicator } from "../dist/communicator.ts";
+import { debugStep } from "../tensor/debug.ts";
 import { firstNonFinite } from "../tensor/tape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { checkpointPath, listCheckpoints, resume } from "./checkpoint.ts";
@@ -135,6 +136,7 @@ export function openRun(folder: string, options: RunOptions): Run {
         saver?.save(done, { recipe: options.state(), log: log.state(), nonFinite } satisfies RunState, { wait });
       }
       profile?.stepDone(done - first);
+      debugStep(done, log.say);
       log.stepBegins();
       if (asked) log.say(`stopped after step ${done}; the same command goes on from ${checkpointPath(folder, done)}`);
       return asked;

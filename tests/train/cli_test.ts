@@ -77,7 +77,7 @@ Deno.test("runRecipe() ends an expected error with one line, and a fault of ours
   const file = run(`await cli.runRecipe(async () => Deno.mkdirSync("deno.json/run"));`);
   assert.deepEqual([file.code, file.stderr.split("\n").length], [1, 2]);
   assert.match(file.stderr, /^error: Cannot use a file or folder: the system says "Not a directory .*'deno.json\/run'", it must be there/);
-  const debug = run(`await cli.runRecipe(async () => { ${message} });`, { env: { ESPALIER_DEBUG: "1" } });
+  const debug = run(`await cli.runRecipe(async () => { ${message} });`, { env: { DEBUG: "1" } });
   assert.equal(debug.code, 1);
   assert.match(debug.stderr, /^RangeError: Cannot train: [^\n]*\n {4}at /);
   const fault = run("await cli.runRecipe(async () => { undefined.x });");

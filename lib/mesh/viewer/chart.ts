@@ -35,7 +35,8 @@ function smooth(values: (number | null)[], strength: number): (number | null)[] 
 }
 
 function shortNumber(y: number): string {
-  return String(Number(y.toPrecision(5)));
+  const [unit, name] = ([[1e9, " G"], [1e6, " M"], [1, ""]] as const).find(([unit]) => Math.abs(y) >= unit) ?? [1, ""];
+  return `${Number((y / unit).toPrecision(5))}${name}`;
 }
 
 /** A chart of series, as an element of this width. */

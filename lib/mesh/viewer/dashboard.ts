@@ -114,7 +114,8 @@ async function refresh(): Promise<void> {
   try {
     runs = await ask<RunInfo[]>("api/runs");
     if (firstTime && runs.length) {
-      chosen.add(runs[0].name);
+      const asked = new URLSearchParams(location.hash.slice(1)).getAll("run");
+      for (const { name } of asked.length ? runs.filter((run) => asked.includes(run.name)) : runs.slice(0, 1)) chosen.add(name);
       firstTime = false;
     }
     showRuns();
