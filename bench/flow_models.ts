@@ -5,7 +5,7 @@ import { slatFlow, slatFlowSpec } from "../lib/models/slat_flow.ts";
 import { ssFlow, ssFlowSpec } from "../lib/models/ss_flow.ts";
 import { initialize, leaves, type Parameters, type ParameterSpec } from "../lib/nn/parameters.ts";
 import { mse } from "../lib/ops/loss.ts";
-import { createOptimizer, type Optimizer, OPTIMIZER_DEFAULTS } from "../lib/optim/optimizer.ts";
+import { createOptimizer, type Optimizer, OPTIMIZER_DEFAULTS, type OptimizerConfig } from "../lib/optim/optimizer.ts";
 import { batchCoords, makeVoxels } from "../lib/sparse/voxels.ts";
 import type { FloatDType } from "../lib/tensor/dtype.ts";
 import { Generator } from "../lib/tensor/random.ts";
@@ -31,6 +31,8 @@ export interface Work {
 export interface WorkOptions {
   batch: number;
   dtype?: FloatDType;
+  /** Changes to the optimizer's usual settings. */
+  optimizer?: Partial<OptimizerConfig>;
 }
 
 /** What starts at zero starts at random instead: at zero, blocks would do nothing, and gradients of zeros cost less power. */
@@ -47,9 +49,10 @@ function inTraining<S>(
   inputs: Tensor[],
   velocity: (params: Parameters<S>, options?: PassOptions) => Tensor,
   target: Tensor,
+  changes: Partial<OptimizerConfig> = {},
 ): Work {
   startAtRandom(specs);
-  const optimizer = createOptimizer(specs, initialize(specs, new Generator(1)), OPTIMIZER_DEFAULTS);
+  const optimizer = createOptimizer(specs, initialize(specs, new Generator(1)), { ...OPTIMIZER_DEFAULTS, ...changes });
   return {
     name,
     optimizer,
@@ -73,18 +76,26 @@ function blockFlops(L: number, M: number, C: number): number {
 }
 
 /** SS-Flow image-L: 555.5 M parameters, 4096 tokens a sample. */
-export function ssFlowWork({ batch: B, dtype = "bf16" }: WorkOptions): Work {
+export function ssFlowWork({ batch: B, dtype = "bf16", optimizer }: WorkOptions): Work {
   const args = { ...PUBLISHED_SS_FLOW.ss_flow_img_dit_L_16l8_fp16, use_fp16: false }, specs = ssFlowSpec(args, dtype);
   const { resolution: R, in_channels: C, cond_channels: X } = args, random = new Generator(2);
   return persist(() => {
     const [x, target] = [1, 2].map(() => random.normal([B, C, R, R, R])), cond = random.normal([B, TOKENS, X]), t = times(B);
     const flops = 3 * B * args.num_blocks * blockFlops(R ** 3, TOKENS, args.model_channels), name = `SS-Flow image-L ${dtype} batch ${B}`;
-    return inTraining(name, specs, flops, [x, cond, t], (params, options) => ssFlow({ args, dtype, params }, x, t, cond, options), target);
+    return inTraining(
+      name,
+      specs,
+      flops,
+      [x, cond, t],
+      (params, options) => ssFlow({ args, dtype, params }, x, t, cond, options),
+      target,
+      optimizer,
+    );
   });
 }
 
 /** SLat-Flow image-L: 600.4 M parameters, on sphere shells of 15,192 voxels a sample. */
-export function slatFlowWork({ batch: B, dtype = "bf16" }: WorkOptions): Work {
+export function slatFlowWork({ batch: B, dtype = "bf16", optimizer }: WorkOptions): Work {
   const args = { ...PUBLISHED_SLAT_FLOW.slat_flow_img_dit_L_64l8p2_fp16, use_fp16: false }, specs = slatFlowSpec(args, dtype);
   const { in_channels: C, cond_channels: X } = args, random = new Generator(2), shell = shellOf(args.resolution);
   return persist(() => {
@@ -92,11 +103,12 @@ export function slatFlowWork({ batch: B, dtype = "bf16" }: WorkOptions): Work {
     const [features, target] = [1, 2].map(() => random.normal([N, C])), cond = random.normal([B, TOKENS, X]), t = times(B);
     const L = coarse(shell), flops = 3 * B * args.num_blocks * blockFlops(L, TOKENS, args.model_channels); // of the blocks alone
     const name = `SLat-Flow image-L ${dtype} batch ${B}, ${N} voxels`,
-      run = (params: Parameters<typeof specs>): Tensor => {
-        const fresh = { ...voxels, maps: {} }; // a batch has new voxels each step, and builds its maps anew
-        return slatFlow({ args, dtype, params }, { features, voxels: fresh }, t, cond);
+      run = (params: Parameters<typeof specs>, options?: PassOptions): Tensor => {
+        const coords = voxels.coords.view(voxels.coords.shape); // a batch has new voxels each step, and builds its maps anew
+        const fresh = { ...voxels, coords, maps: {} };
+        return slatFlow({ args, dtype, params }, { features, voxels: fresh }, t, cond, options);
       };
-    return inTraining(name, specs, flops, [features, cond, t, voxels.coords, voxels.offsets], run, target);
+    return inTraining(name, specs, flops, [features, cond, t, voxels.coords, voxels.offsets], run, target, optimizer);
   });
 }
 

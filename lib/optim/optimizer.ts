@@ -2,6 +2,7 @@
 import { communicator } from "../dist/communicator.ts";
 import { shareGradients } from "../dist/gradients.ts";
 import { leaves, type Parameters } from "../nn/parameters.ts";
+import { device } from "../tensor/device.ts";
 import { sizeOf, type Tensor } from "../tensor/tensor.ts";
 import { type Adamw, adamwStep, makeAdamw, readStats } from "./adamw.ts";
 import { type Ema, makeEmas } from "./ema.ts";
@@ -100,6 +101,7 @@ export function createOptimizer<S>(specs: S, params: Parameters<S>, config: Opti
   const flattened = flattenParameters(specs, params), flat: FlatParameters = flattened.flat;
   const adamw: Adamw = makeAdamw(flat, { codes: config.momentBits === 8, onHost: config.onHost === "state" });
   const emas: Ema[] = makeEmas(flat, config.emaRates, { onHost: config.onHost !== "nothing" });
+  device().memory.trim(); // of what the parameters were given in
   const clip = makeGradClip({ maxNorm: config.clip.maxNorm ?? undefined, percentile: config.clip.percentile });
   const scale = makeLossScale({ growth: config.scaleGrowth }), scaled = flat.copy?.dtype === "f16";
   const tensors = new Map(leaves<Tensor>(flattened.params));
