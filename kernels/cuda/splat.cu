@@ -137,60 +137,68 @@ __global__ void __launch_bounds__(THREADS) find_starts(Problem q, const uint32_t
   q.starts[tile] = int32_t(low);
 }
 
-constexpr int GROUP = 4;  // splats whose alphas are found before the first of them is drawn
+constexpr int BATCH = 128, GROUP = 4;  // GROUP: splats whose alphas are found before the first of them is drawn
 
-// A block a tile. Its warps walk the list together, each through the splats that touch its 8 x 8 pixels.
+// A block a tile. Its warps walk the list together, each through the splats that touch its patch.
 __global__ void __launch_bounds__(DRAW_THREADS) draw_tiles(Problem q) {
-  __shared__ Staged staged[DRAW_THREADS + 1];
-  __shared__ uint8_t hits[DRAW_WARPS][DRAW_THREADS + GROUP];
+  __shared__ Staged staged[BATCH + 1];
+  __shared__ uint8_t hits[DRAW_WARPS][BATCH + GROUP];
   const int64_t tile = blockIdx.x, plane = q.H * q.W;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, view = int(tile / (q.across * q.down));
-  const int left = int(tile % q.across) * TILE + warp % 2 * BLOCK, top = int(tile / q.across % q.down) * TILE + warp / 2 * BLOCK;
-  const int px = left + lane % 8, py[2] = {top + lane / 8, top + lane / 8 + 4};
-  const bool inside[2] = {px < q.W && py[0] < q.H, px < q.W && py[1] < q.H};
+  const int left = patch_left(int(tile % q.across)), top = patch_top(int(tile / q.across % q.down));
+  const int px = left + lane % 8;
   float* out = q.y + view * CHANNELS * plane;
   if (!q.valid()) {
-    for (int k = 0; k < 2; k++) {
-      for (int c = 0; c < CHANNELS && inside[k]; c++) out[c * plane + py[k] * q.W + px] = NAN;
+    for (int k = 0; k < EACH; k++) {
+      const int py = top + lane / 8 + 4 * k;
+      for (int c = 0; c < CHANNELS && px < q.W && py < q.H; c++) out[c * plane + py * q.W + px] = NAN;
     }
     return;
   }
   const int first = q.starts[tile], end = q.starts[tile + 1];
-  float T[2], seen[2], sums[2][4] = {};
-  int last[2] = {};
-  for (int k = 0; k < 2; k++) T[k] = inside[k] ? 1 : 0, seen[k] = 1;
-  if (threadIdx.x == 0) staged[DRAW_THREADS] = Staged{{0, 0, 0, 0}, {0, 0, 0, 0}, {0, 0, 0, 0}};
-  Staged next;
-  if (first + int(threadIdx.x) < end) next.load(q.splats[q.pairs[first + threadIdx.x].splat]);
-  for (int from = first; from < end; from += DRAW_THREADS) {
-    const bool over = T[0] == 0 && T[1] == 0;
-    if (__syncthreads_and(over)) break;
-    const int some = min(end - from, DRAW_THREADS);
+  float T[EACH], seen[EACH], sums[EACH][4] = {};
+  int last[EACH] = {};
+#pragma unroll
+  for (int k = 0; k < EACH; k++) T[k] = px < q.W && top + lane / 8 + 4 * k < q.H ? 1 : 0, seen[k] = 1;
+  if (threadIdx.x == 0) staged[BATCH] = Staged{{0, 0, 0, 0}, {0, 0, 0, 0}, {0, 0, 0, 0}};
+  const auto over = [&] {
+    bool all = true;
+    for (int k = 0; k < EACH; k++) all = all && T[k] == 0;
+    return all;
+  };
+  Staged next{};
+  const bool loads = threadIdx.x < BATCH;
+  if (loads && first + int(threadIdx.x) < end) next.load(q.splats[q.pairs[first + threadIdx.x].splat]);
+  for (int from = first; from < end; from += BATCH) {
+    const bool mine_over = over();
+    if (__syncthreads_and(mine_over)) break;
+    const int some = min(end - from, BATCH);
     if (int(threadIdx.x) < some) {
       next.scale();
       staged[threadIdx.x] = next;
     }
-    const int ahead = from + DRAW_THREADS + threadIdx.x;
-    if (ahead < end) next.load(q.splats[q.pairs[ahead].splat]);
+    const int ahead = from + BATCH + threadIdx.x;
+    if (loads && ahead < end) next.load(q.splats[q.pairs[ahead].splat]);
     __syncthreads();
-    if (__all_sync(0xffffffffu, over)) continue;
+    if (__all_sync(0xffffffffu, mine_over)) continue;
     int count = 0;
 #pragma unroll
-    for (int base = 0; base < DRAW_THREADS; base += 32) {
+    for (int base = 0; base < BATCH; base += 32) {
       const bool hit = base + lane < some && staged[base + lane].touches(float(left), float(top));
       const uint32_t mask = __ballot_sync(0xffffffffu, hit);
       if (hit) hits[warp][count + __popc(mask & ((1u << lane) - 1))] = uint8_t(base + lane);
       count += __popc(mask);
     }
-    if (lane < GROUP) hits[warp][count + lane] = DRAW_THREADS;
+    if (lane < GROUP) hits[warp][count + lane] = BATCH;
     __syncwarp();
     for (int at = 0; at < count; at += GROUP) {
-      float alpha[GROUP][2];
+      float alpha[GROUP][EACH];
 #pragma unroll
       for (int g = 0; g < GROUP; g++) {
         const Staged& s = staged[hits[warp][at + g]];
         const float4 place = s.place, conic = s.conic;
-        for (int k = 0; k < 2; k++) alpha[g][k] = alpha_of(place, conic, float(px), float(py[k]));
+#pragma unroll
+        for (int k = 0; k < EACH; k++) alpha[g][k] = alpha_of(place, conic, float(px), float(top + lane / 8 + 4 * k));
       }
 #pragma unroll
       for (int g = 0; g < GROUP; g++) {
@@ -198,7 +206,7 @@ __global__ void __launch_bounds__(DRAW_THREADS) draw_tiles(Problem q) {
         const float4 color = staged[which].color;
         const float depth = staged[which].conic.w;
 #pragma unroll
-        for (int k = 0; k < 2; k++) {
+        for (int k = 0; k < EACH; k++) {
           const float after = T[k] * (1 - alpha[g][k]);
           const bool live = after >= MIN_T;
           const float w = live ? alpha[g][k] * T[k] : 0;
@@ -208,13 +216,15 @@ __global__ void __launch_bounds__(DRAW_THREADS) draw_tiles(Problem q) {
           last[k] = w > 0 ? from - first + which + 1 : last[k];
         }
       }
-      if (__all_sync(0xffffffffu, T[0] == 0 && T[1] == 0)) break;
+      if (__all_sync(0xffffffffu, over())) break;
     }
   }
   const float* background = q.backgrounds + 3 * view;
-  for (int k = 0; k < 2; k++) {
-    if (!inside[k]) continue;
-    const int64_t pixel = py[k] * q.W + px;
+#pragma unroll
+  for (int k = 0; k < EACH; k++) {
+    const int py = top + lane / 8 + 4 * k;
+    if (px >= q.W || py >= q.H) continue;
+    const int64_t pixel = py * q.W + px;
     for (int c = 0; c < 3; c++) out[c * plane + pixel] = sums[k][c] + seen[k] * background[c];
     out[3 * plane + pixel] = 1 - seen[k];
     out[4 * plane + pixel] = sums[k][3];

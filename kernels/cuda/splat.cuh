@@ -7,8 +7,10 @@
 #include "../include/splat_check.hpp"
 
 namespace splat {
-constexpr int CHANNELS = 5, BLOCK = 8;  // a warp draws 8 x 8 pixels, two a lane; four warps a tile
-constexpr int DRAW_THREADS = 128, DRAW_WARPS = 4;
+constexpr int CHANNELS = 5;
+// A warp draws a patch of 8 x 8 pixels, two a lane, and a block the four patches of a tile.
+constexpr int EACH = 2, ACROSS = 8, DOWN = 4 * EACH, PIXELS = ACROSS * DOWN;
+constexpr int DRAW_THREADS = TILE * TILE / EACH, DRAW_WARPS = DRAW_THREADS / 32;
 constexpr float LOG2_E = 1.4426950408889634f;
 
 struct Pair {
@@ -111,10 +113,10 @@ struct Staged {
   __device__ void scale() {
     conic.x = __fmul_rn(conic.x, -0.5f * LOG2_E), conic.y = __fmul_rn(conic.y, -LOG2_E), conic.z = __fmul_rn(conic.z, -0.5f * LOG2_E);
   }
-  // Whether it may be seen in the 8 x 8 pixels from (left, top) on; after scale(). Its exponent is largest, of a box without its middle, on a
-  // side that faces the middle.
+  // Whether it may be seen in the patch from (left, top) on; after scale(). Its exponent is largest, of a box without its middle, on a side
+  // that faces the middle.
   __device__ bool touches(float left, float top) const {
-    const float x0 = left - place.x, x1 = x0 + (BLOCK - 1), y0 = top - place.y, y1 = y0 + (BLOCK - 1);
+    const float x0 = left - place.x, x1 = x0 + (ACROSS - 1), y0 = top - place.y, y1 = y0 + (DOWN - 1);
     const float ex = fmaxf(x0, fminf(x1, 0.0f)), ey = fmaxf(y0, fminf(y1, 0.0f));  // 0 within
     const float dy = fmaxf(y0, fminf(y1, -0.5f * conic.y * ex / conic.z)), dx = fmaxf(x0, fminf(x1, -0.5f * conic.y * ey / conic.x));
     const float by_x = conic.x * ex * ex + conic.y * ex * dy + conic.z * dy * dy;
@@ -123,6 +125,10 @@ struct Staged {
     return !(most < place.w * (-0.5f * LOG2_E * 1.0002f) - 0.002f);
   }
 };
+
+// The first pixel of a warp's patch in a tile.
+__device__ inline int patch_left(int tile_x) { return tile_x * TILE + int(threadIdx.x / 32 % 2) * ACROSS; }
+__device__ inline int patch_top(int tile_y) { return tile_y * TILE + int(threadIdx.x / 64) * DOWN; }
 
 // Alpha in the pixel (px, py), 0 where it is skipped. The same instructions in every pass: what is skipped in one is in the other.
 __device__ __forceinline__ float alpha_of(const float4& place, const float4& conic, float px, float py) {

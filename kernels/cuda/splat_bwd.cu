@@ -6,7 +6,9 @@
 namespace {
 using namespace splat;
 
-constexpr int BATCH = 64, GROUP = 16, ROWS = BLOCK * GROUP / 32, PIXELS = BLOCK * BLOCK, SUMS = 10;
+constexpr int BATCH = 64, GROUP = 16, ROWS = DOWN * GROUP / 32, SUMS = 10;
+
+constexpr float MIDDLE_X = (ACROSS - 1) / 2.0f, MIDDLE_Y = (DOWN - 1) / 2.0f;  // of a patch
 
 // Of a pair: with G = d exponent in a pixel and d = pixel - middle of the splat, sums of G, G d.x, G d.y, G d.x^2, G d.x d.y, G d.y^2, and of
 // what is seen of the splat times d colour and d depth.
@@ -33,24 +35,26 @@ __global__ void __launch_bounds__(DRAW_THREADS, 4) draw_tiles_back(Problem q, Su
   int end = q.starts[tile + 1];
   if (first == end) return;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, view = int(tile / (q.across * q.down));
-  const int left = int(tile % q.across) * TILE + warp % 2 * BLOCK, top = int(tile / q.across % q.down) * TILE + warp / 2 * BLOCK;
-  const int px = left + lane % 8, py[2] = {top + lane / 8, top + lane / 8 + 4};
+  const int left = patch_left(int(tile % q.across)), top = patch_top(int(tile / q.across % q.down)), px = left + lane % 8;
   const float *y = q.y + view * CHANNELS * plane, *d_y = q.d_y + view * CHANNELS * plane;
-  float T[2] = {1, 1}, rest[2] = {0, 0};  // rest: what the splats to come and the background give
-  float4 d[2] = {};
-  int last[2] = {0, 0};
+  float T[EACH], rest[EACH] = {};  // rest: what the splats to come and the background give
+  float4 d[EACH] = {};
+  int last[EACH] = {}, mine = 0;
 #pragma unroll
-  for (int k = 0; k < 2; k++) {
-    if (px < q.W && py[k] < q.H) {
-      const int64_t pixel = py[k] * q.W + px;
+  for (int k = 0; k < EACH; k++) {
+    const int py = top + lane / 8 + 4 * k;
+    T[k] = 1;
+    if (px < q.W && py < q.H) {
+      const int64_t pixel = py * q.W + px;
       d[k] = {d_y[pixel], d_y[plane + pixel], d_y[2 * plane + pixel], d_y[4 * plane + pixel]};
       rest[k] = y[pixel] * d[k].x + y[plane + pixel] * d[k].y + y[2 * plane + pixel] * d[k].z + y[4 * plane + pixel] * d[k].w -
                 (1 - y[3 * plane + pixel]) * d_y[3 * plane + pixel];
       last[k] = q.last[view * plane + pixel];
     }
     sh.d[warp][k * 32 + lane] = d[k];
+    mine = max(mine, last[k]);
   }
-  const int mine = __reduce_max_sync(0xffffffffu, max(last[0], last[1]));
+  mine = __reduce_max_sync(0xffffffffu, mine);
   if (lane == 0) sh.ends[warp] = mine;
   __syncthreads();
   int most = 0;
@@ -88,8 +92,8 @@ __global__ void __launch_bounds__(DRAW_THREADS, 4) draw_tiles_back(Problem q, Su
         const float4 place = sh.staged[which].place, conic = sh.staged[which].conic, color = sh.staged[which].color;
         float2* const part = sh.parts[warp] + g * (PIXELS + 1) + lane;
 #pragma unroll
-        for (int k = 0; k < 2; k++) {
-          const float found = alpha_of(place, conic, float(px), float(py[k])), alpha = begin + which < last[k] ? found : 0;
+        for (int k = 0; k < EACH; k++) {
+          const float found = alpha_of(place, conic, float(px), float(top + lane / 8 + 4 * k)), alpha = begin + which < last[k] ? found : 0;
           const float w = alpha * T[k], by_w = color.x * d[k].x + color.y * d[k].y + color.z * d[k].z + conic.w * d[k].w;
           rest[k] -= w * by_w;
           const float d_alpha = T[k] * by_w - __fdividef(rest[k], 1 - alpha);
@@ -98,7 +102,7 @@ __global__ void __launch_bounds__(DRAW_THREADS, 4) draw_tiles_back(Problem q, Su
         }
       }
       __syncwarp();
-      // a lane a splat and some rows of pixels, whose places count from the middle of the 8 x 8
+      // a lane a splat and some rows of pixels, whose places count from the middle of the patch
       const int g = lane % GROUP, part_of = lane / GROUP;
       float v[SUMS] = {};
       if (g < group) {
@@ -111,11 +115,11 @@ __global__ void __launch_bounds__(DRAW_THREADS, 4) draw_tiles_back(Problem q, Su
           for (int x = 0; x < 8; x++) {
             const float2 p = part[row * 8 + x];
             const float4 by = dp[row * 8 + x];
-            const float X = x - 3.5f;
+            const float X = x - MIDDLE_X;
             s0 += p.x, s1 += X * p.x, s2 += X * X * p.x;
             v[6] += p.y * by.x, v[7] += p.y * by.y, v[8] += p.y * by.z, v[9] += p.y * by.w;
           }
-          const float Y = part_of * ROWS + row - 3.5f;
+          const float Y = part_of * ROWS + row - MIDDLE_Y;
           v[0] += s0, v[1] += s1, v[2] += Y * s0, v[3] += s2, v[4] += Y * s1, v[5] += Y * Y * s0;
         }
       }
@@ -126,7 +130,7 @@ __global__ void __launch_bounds__(DRAW_THREADS, 4) draw_tiles_back(Problem q, Su
       }
       if (lane < group) {
         const int which = sh.hits[warp][at + g];
-        const float ox = left + 3.5f - sh.staged[which].place.x, oy = top + 3.5f - sh.staged[which].place.y;
+        const float ox = left + MIDDLE_X - sh.staged[which].place.x, oy = top + MIDDLE_Y - sh.staged[which].place.y;
         float* const to = sh.sums[warp][which];
         to[0] = v[0];
         to[1] = v[1] + ox * v[0];
