@@ -52,9 +52,9 @@ export const OPS = {
   k_sum_fwd: { parameters: ["u64", "u64", "u64", "i64", "i64", "i64", "f32", "i32", "i32", "u64"], result: "i32" },
   k_sum_workspace: { parameters: ["buffer", "i64", "i64", "i64"], result: "i32" },
   k_sum_bwd: { parameters: ["u64", "u64", "i64", "i64", "i64", "f32", "i32", "i32", "u64"], result: "i32" },
-  k_head_rms_norm_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_head_rms_norm_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
   k_head_rms_norm_bwd_workspace: { parameters: ["buffer", "i32", "i32", "i32", "i32"], result: "i32" },
-  k_head_rms_norm_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_head_rms_norm_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
   k_ssim_fwd: { parameters: ["u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
   k_ssim_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
 } as const;
@@ -109,9 +109,9 @@ export interface OpsKernels {
   k_sum_fwd(y: bigint, x: bigint, workspace: bigint, O: bigint, R: bigint, I: bigint, scale: number, y_dtype: number, x_dtype: number, stream: bigint): void;
   k_sum_workspace(bytes: BigUint64Array<ArrayBuffer>, O: bigint, R: bigint, I: bigint): void;
   k_sum_bwd(dx: bigint, dy: bigint, O: bigint, R: bigint, I: bigint, scale: number, y_dtype: number, x_dtype: number, stream: bigint): void;
-  k_head_rms_norm_fwd(y: bigint, x: bigint, gamma_0: bigint, gamma_1: bigint, gamma_2: bigint, N: number, G: number, H: number, D: number, dtype: number, stream: bigint): void;
+  k_head_rms_norm_fwd(y: bigint, x: bigint, gamma_0: bigint, gamma_1: bigint, gamma_2: bigint, N: number, G: number, H: number, D: number, y_groups: number, x_groups: number, dtype: number, stream: bigint): void;
   k_head_rms_norm_bwd_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, G: number, H: number, D: number): void;
-  k_head_rms_norm_bwd(dx: bigint, dgamma_0: bigint, dgamma_1: bigint, dgamma_2: bigint, dy: bigint, x: bigint, gamma_0: bigint, gamma_1: bigint, gamma_2: bigint, scratch: bigint, N: number, G: number, H: number, D: number, dtype: number, stream: bigint): void;
+  k_head_rms_norm_bwd(dx: bigint, dgamma_0: bigint, dgamma_1: bigint, dgamma_2: bigint, dy: bigint, x: bigint, gamma_0: bigint, gamma_1: bigint, gamma_2: bigint, scratch: bigint, N: number, G: number, H: number, D: number, dy_groups: number, x_groups: number, dtype: number, stream: bigint): void;
   k_ssim_fwd(map: bigint, partials: bigint, x: bigint, y: bigint, B: number, H: number, W: number, C: number, stream: bigint): void;
   k_ssim_bwd(dx: bigint, dmap: bigint, partials: bigint, x: bigint, y: bigint, B: number, H: number, W: number, C: number, stream: bigint): void;
 }

@@ -4,7 +4,7 @@
 #include "sums.cuh"
 
 namespace {
-constexpr int THREADS = 128, COLUMNS = 8, ROWS = 4;  // ROWS vectors of the same head are in flight
+constexpr int THREADS = 128, COLUMNS = 8, ROWS = 4, BACKWARD_ROWS = 2;  // so many vectors of the same head are in flight
 constexpr float SMALLEST = 1e-12f;
 
 struct Gammas {
@@ -53,13 +53,14 @@ struct Elements {
 
 template <class T, int V>
 __global__ void __launch_bounds__(THREADS)
-    head_rms_norm_fwd(T* __restrict__ y, const T* __restrict__ x, Gammas gammas, int N, int slots, int H, int D, int lanes, int tiles) {
+    head_rms_norm_fwd(T* __restrict__ y, const T* __restrict__ x, Gammas gammas, int N, int slots, int H, int D, int y_slots, int x_slots,
+                      int lanes, int tiles) {
   const Place at(gammas, slots, H, D, lanes, blockIdx.x % tiles);
   const int64_t first = int64_t(blockIdx.x / tiles) * ROWS;
   const int count = at.live ? D - at.c : 0;
   Elements<T, V> v[ROWS];
 #pragma unroll
-  for (int j = 0; j < ROWS; j++) v[j].load(x + ((first + j) * slots + at.slot) * D + at.c, first + j < N ? count : 0);
+  for (int j = 0; j < ROWS; j++) v[j].load(x + ((first + j) * x_slots + at.slot) * D + at.c, first + j < N ? count : 0);
   float gamma[COLUMNS];
 #pragma unroll
   for (int i = 0; i < COLUMNS; i++) gamma[i] = at.gamma && i < count ? at.gamma[i] : 0;
@@ -73,31 +74,30 @@ __global__ void __launch_bounds__(THREADS)
 #pragma unroll
       for (int i = 0; i < COLUMNS; i++) v[j].set(i, v[j].get(i) * scale * gamma[i]);
     }
-    if (first + j < N) v[j].store(y + ((first + j) * slots + at.slot) * D + at.c, count);
+    if (first + j < N) v[j].store(y + ((first + j) * y_slots + at.slot) * D + at.c, count);
   }
 }
 
-// Block s * tiles + t takes every S-th run of ROWS rows. It writes dx and, where partial is not null,
+// Block s * tiles + t takes every S-th run of BACKWARD_ROWS rows. It writes dx and, where partial is not null,
 // partial[s, slot, :] = sum(dy * vhat) * sqrt(D).
 template <class T, int V>
 __global__ void __launch_bounds__(THREADS)
-    head_rms_norm_bwd(T* __restrict__ dx, float* __restrict__ partial, const T* __restrict__ dy, const T* __restrict__ x, Gammas gammas,
-                      int N, int slots, int H, int D, int lanes, int tiles, int S) {
+    head_rms_norm_bwd(T* dx, float* __restrict__ partial, const T* dy, const T* __restrict__ x, Gammas gammas, int N, int slots, int H,
+                      int D, int dy_slots, int x_slots, int lanes, int tiles, int S) {
   const Place at(gammas, slots, H, D, lanes, blockIdx.x % tiles);
   const int count = at.live ? D - at.c : 0, s = blockIdx.x / tiles;
   float gamma[COLUMNS], sums[COLUMNS] = {};
 #pragma unroll
   for (int i = 0; i < COLUMNS; i++) gamma[i] = at.gamma && i < count ? at.gamma[i] : 0;
-  for (int64_t first = int64_t(s) * ROWS; first < N; first += int64_t(S) * ROWS) {
-    Elements<T, V> v[ROWS], d[ROWS];
+  for (int64_t first = int64_t(s) * BACKWARD_ROWS; first < N; first += int64_t(S) * BACKWARD_ROWS) {
+    Elements<T, V> v[BACKWARD_ROWS], d[BACKWARD_ROWS];
 #pragma unroll
-    for (int j = 0; j < ROWS; j++) {
-      const int64_t i = ((first + j) * slots + at.slot) * D + at.c;
-      v[j].load(x + i, first + j < N && at.gamma ? count : 0);
-      d[j].load(dy + i, first + j < N ? count : 0);
+    for (int j = 0; j < BACKWARD_ROWS; j++) {
+      v[j].load(x + ((first + j) * x_slots + at.slot) * D + at.c, first + j < N && at.gamma ? count : 0);
+      d[j].load(dy + ((first + j) * dy_slots + at.slot) * D + at.c, first + j < N ? count : 0);
     }
 #pragma unroll
-    for (int j = 0; j < ROWS; j++) {
+    for (int j = 0; j < BACKWARD_ROWS; j++) {
       float squares = 0, dot = 0;
 #pragma unroll
       for (int i = 0; i < COLUMNS; i++) {
@@ -112,7 +112,7 @@ __global__ void __launch_bounds__(THREADS)
         sums[i] += g * vhat;
         if (at.gamma) d[j].set(i, scale * (g * gamma[i] - vhat * dot));
       }
-      if (dx && first + j < N) d[j].store(dx + ((first + j) * slots + at.slot) * D + at.c, count);
+      if (dx && first + j < N) d[j].store(dx + ((first + j) * dy_slots + at.slot) * D + at.c, count);
     }
   }
   if (!partial || !at.gamma) return;
@@ -127,9 +127,12 @@ int lanes_of(int D) { return power_of_two(ceil_div(D, COLUMNS)); }
 int64_t tiles_of(int64_t slots, int D) { return ceil_div(slots, THREADS / lanes_of(D)); }
 
 // Blocks a tile in the backward pass: 8 for each of 132 multiprocessors in all. Fixed, so that every GPU gives the same bits.
-int64_t backward_blocks(int64_t N, int64_t tiles) { return std::max<int64_t>(1, std::min(1056 / tiles, ceil_div(N, 2 * ROWS))); }
+int64_t backward_blocks(int64_t N, int64_t tiles) { return std::max<int64_t>(1, std::min(1056 / tiles, ceil_div(N, 2 * BACKWARD_ROWS))); }
 
-int32_t check(const char* where, int32_t N, int32_t G, int32_t H, int32_t D) {
+int32_t check(const char* where, int32_t N, int32_t G, int32_t H, int32_t D, int32_t groups, int32_t x_groups) {
+  if (groups < G || x_groups < G) {
+    return fail(K_BAD_ARGUMENT, where, "there are %d and %d groups, it must be at least G = %d", groups, x_groups, G);
+  }
   if (N < 0 || H < 1) return fail(K_BAD_ARGUMENT, where, "N = %d and H = %d, N must be >= 0 and H > 0", N, H);
   if (G < 1 || G > 3) return fail(K_BAD_ARGUMENT, where, "G = %d, it must be 1 to 3", G);
   if (D < 1 || D > 256) return fail(K_BAD_ARGUMENT, where, "D = %d, it must be 1 to 256", D);
@@ -140,9 +143,9 @@ int32_t check(const char* where, int32_t N, int32_t G, int32_t H, int32_t D) {
 }  // namespace
 
 int32_t k_head_rms_norm_fwd(uint64_t y, uint64_t x, uint64_t gamma_0, uint64_t gamma_1, uint64_t gamma_2, int32_t N, int32_t G, int32_t H,
-                            int32_t D, int32_t dtype, uint64_t stream) {
+                            int32_t D, int32_t y_groups, int32_t x_groups, int32_t dtype, uint64_t stream) {
   const char* where = "k_head_rms_norm_fwd";
-  if (const int32_t status = check(where, N, G, H, D)) return status;
+  if (const int32_t status = check(where, N, G, H, D, y_groups, x_groups)) return status;
   if (N == 0) return K_OK;
   const int slots = G * H, tiles = int(tiles_of(slots, D));
   const Gammas gammas{{at<const float>(gamma_0), at<const float>(gamma_1), at<const float>(gamma_2)}};
@@ -150,8 +153,8 @@ int32_t k_head_rms_norm_fwd(uint64_t y, uint64_t x, uint64_t gamma_0, uint64_t g
     using T = decltype(t);
     constexpr int V = 16 / sizeof(T);
     const auto kernel = D % V == 0 && aligned16(y, x) ? head_rms_norm_fwd<T, V> : head_rms_norm_fwd<T, 1>;
-    kernel<<<unsigned(ceil_div(N, ROWS) * tiles), THREADS, 0, stream_of(stream)>>>(at<T>(y), at<const T>(x), gammas, N, slots, H, D,
-                                                                                   lanes_of(D), tiles);
+    kernel<<<unsigned(ceil_div(N, ROWS) * tiles), THREADS, 0, stream_of(stream)>>>(
+        at<T>(y), at<const T>(x), gammas, N, slots, H, D, y_groups * H, x_groups * H, lanes_of(D), tiles);
     return launched(where);
   });
 }
@@ -163,10 +166,10 @@ int32_t k_head_rms_norm_bwd_workspace(uint64_t* bytes, int32_t N, int32_t G, int
 }
 
 int32_t k_head_rms_norm_bwd(uint64_t dx, uint64_t dgamma_0, uint64_t dgamma_1, uint64_t dgamma_2, uint64_t dy, uint64_t x, uint64_t gamma_0,
-                            uint64_t gamma_1, uint64_t gamma_2, uint64_t scratch, int32_t N, int32_t G, int32_t H, int32_t D, int32_t dtype,
-                            uint64_t stream) {
+                            uint64_t gamma_1, uint64_t gamma_2, uint64_t scratch, int32_t N, int32_t G, int32_t H, int32_t D, int32_t dy_groups,
+                            int32_t x_groups, int32_t dtype, uint64_t stream) {
   const char* where = "k_head_rms_norm_bwd";
-  if (const int32_t status = check(where, N, G, H, D)) return status;
+  if (const int32_t status = check(where, N, G, H, D, dy_groups, x_groups)) return status;
   const int slots = G * H, tiles = int(tiles_of(slots, D)), S = int(backward_blocks(N, tiles));
   const bool sums = dgamma_0 || dgamma_1 || dgamma_2;
   const Gammas gammas{{at<const float>(gamma_0), at<const float>(gamma_1), at<const float>(gamma_2)}};
@@ -175,7 +178,8 @@ int32_t k_head_rms_norm_bwd(uint64_t dx, uint64_t dgamma_0, uint64_t dgamma_1, u
     constexpr int V = 16 / sizeof(T);
     const auto kernel = D % V == 0 && aligned16(dx, dy, x) ? head_rms_norm_bwd<T, V> : head_rms_norm_bwd<T, 1>;
     kernel<<<unsigned(S * tiles), THREADS, 0, stream_of(stream)>>>(at<T>(dx), sums ? at<float>(scratch) : nullptr, at<const T>(dy),
-                                                                   at<const T>(x), gammas, N, slots, H, D, lanes_of(D), tiles, S);
+                                                                   at<const T>(x), gammas, N, slots, H, D, dy_groups * H, x_groups * H,
+                                                                   lanes_of(D), tiles, S);
     return launched(where);
   });
   if (status || !sums) return status;

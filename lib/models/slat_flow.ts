@@ -149,12 +149,12 @@ export function slatFlowSpec(args: SlatFlowArgs, dtype: FloatDType = args.use_fp
 }
 
 /**
- * x [N, inputs] and mod [B, C] give [N, outputs], or, with `finer`, the outputs on those voxels. The finer ones have the features of those that they
+ * x [N, inputs] and mod [B, C], after its SiLU, give [N, outputs], or, with `finer`, the outputs on those voxels. The finer ones have the features of those that they
  * are in, so what is done row by row is done before.
  */
 function resBlock(p: Parameters<ResBlockSpec>, { features: x, voxels }: SparseTensor, mod: Tensor, finer?: Voxels): Tensor {
   const lift = (features: Tensor): SparseTensor => finer ? sparseUpsample({ features, voxels }, finer, FACTOR) : { features, voxels };
-  const { weight: w, bias: b } = p.norm1, [scale, shift] = split(applyLinear(p.emb_layers[1], silu(mod)), 1, 2); // each [B, outputs]
+  const { weight: w, bias: b } = p.norm1, [scale, shift] = split(applyLinear(p.emb_layers[1], mod), 1, 2); // each [B, outputs]
   const skip = lift(p.skip_connection ? applyLinear(p.skip_connection, x) : x), { offsets } = skip.voxels;
   let h = applySparseConv(p.conv1, lift(silu(layerNorm(x, { w, b, eps: EPS }))));
   h = silu(layerNormModulate(h, shift, scale, { eps: EPS, offsets }));
@@ -186,7 +186,8 @@ export function slatFlow(
   return tidy(() => {
     const [mod, context] = tidy((): [Tensor, Tensor] => {
       const time = embedTimestep(p.t_embedder, t); // [B, C]
-      return [cast(p.adaLN_modulation ? applyLinear(p.adaLN_modulation[1], silu(time)) : time, dtype), cast(cond, dtype)];
+      const mod = p.adaLN_modulation ? cast(applyLinear(p.adaLN_modulation[1], silu(time)), dtype) : silu(cast(time, dtype));
+      return [mod, cast(cond, dtype)];
     });
     const finer: Voxels[] = [], seen: Tensor[] = [];
     let { voxels } = x, h = tidy(() => cast(applyLinear(p.input_layer, x.features), dtype));

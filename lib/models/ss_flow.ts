@@ -107,8 +107,8 @@ export function ssFlow({ args, dtype, params: p }: SsFlow, x: Tensor, t: Tensor,
     const tokens = permute(reshape(patchify(x, patch), [B, args.in_channels * patch ** 3, side ** 3]), [0, 2, 1]); // [B, L, in p³]
     const embedded = add(applyLinear(p.input_layer, tokens), p.pos_emb); // [B, L, C]
     const time = embedTimestep(p.t_embedder, t); // [B, C]
-    const shared = p.adaLN_modulation ? applyLinear(p.adaLN_modulation[1], silu(time)) : time;
-    return [cast(embedded, dtype), cast(shared, dtype)];
+    const mod = p.adaLN_modulation ? cast(applyLinear(p.adaLN_modulation[1], silu(time)), dtype) : silu(cast(time, dtype));
+    return [cast(embedded, dtype), mod];
   });
   const context = cast(cond, dtype);
   h = runBlocks(p.blocks, [h, mod, context], recompute, (block, _, h, mod, context) => modulatedCrossBlock(block, h, mod, context, H));

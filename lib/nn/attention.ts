@@ -1,6 +1,7 @@
 /** Multi-head attention layers with packed projections and optional q/k RMS norms. */
 import { crossAttention, selfAttention } from "../ops/attention.ts";
 import { reshape } from "../ops/movement.ts";
+import { normedSelfAttention } from "../ops/normed_attention.ts";
 import { headRmsNorm } from "../ops/rms_norm.ts";
 import { type AttentionPattern, sparseCrossAttention, sparseSelfAttention } from "../sparse/attention.ts";
 import type { Voxels } from "../sparse/voxels.ts";
@@ -69,9 +70,10 @@ export function multiHeadSelfAttention(
   { voxels, pattern = "full" }: SelfAttentionPlace = {},
 ): Tensor {
   const C = x.shape.at(-1)!;
-  let qkv = reshape(applyLinear(p.to_qkv, x), [...x.shape.slice(0, -1), 3, H, C / H]);
-  if (p.q_rms_norm && p.k_rms_norm) qkv = headRmsNorm(qkv, [p.q_rms_norm.gamma, p.k_rms_norm.gamma]);
-  return applyLinear(p.to_out, reshape(voxels ? sparseSelfAttention(qkv, voxels, pattern) : selfAttention(qkv), x.shape));
+  const qkv = reshape(applyLinear(p.to_qkv, x), [...x.shape.slice(0, -1), 3, H, C / H]);
+  const gammas = p.q_rms_norm && p.k_rms_norm && [p.q_rms_norm.gamma, p.k_rms_norm.gamma] satisfies [Tensor, Tensor];
+  const dense = (): Tensor => gammas ? normedSelfAttention(qkv, gammas) : selfAttention(qkv);
+  return applyLinear(p.to_out, reshape(voxels ? sparseSelfAttention(qkv, voxels, pattern, gammas) : dense(), x.shape));
 }
 
 /** Parameters of {@linkcode multiHeadCrossAttention}. */

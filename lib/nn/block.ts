@@ -2,7 +2,7 @@
  * The transformer blocks, over dense tokens [B, L, C] and over the voxels [N, C] of a batch: self-attention and MLP, and in the flow models
  * cross-attention between them, the first and the last then modulated by the timestep.
  */
-import { add, silu } from "../ops/elementwise.ts";
+import { add } from "../ops/elementwise.ts";
 import { layerNorm } from "../ops/layer_norm.ts";
 import { gateAdd, layerNormModulate } from "../ops/modulate.ts";
 import { modulationParts } from "../ops/norm.ts";
@@ -72,7 +72,7 @@ export function modulatedCrossBlockSpec(
   };
 }
 
-/** x [B, L, C] (or [N, C] of `voxels`), mod [B, C] (or [B, 6C] where shared), context [B, M, X] give x's shape. */
+/** x [B, L, C] (or [N, C] of `voxels`), mod [B, C] after its SiLU (or [B, 6C] where shared), context [B, M, X] give x's shape. */
 export function modulatedCrossBlock(
   p: Parameters<ModulatedCrossBlockSpec>,
   x: Tensor,
@@ -82,7 +82,7 @@ export function modulatedCrossBlock(
   voxels?: Voxels,
 ): Tensor {
   const offsets = voxels?.offsets, at = { eps: EPS, offsets };
-  const m = p.adaLN_modulation ? applyLinear(p.adaLN_modulation[1], silu(mod)) : mod; // [B, 6C]
+  const m = p.adaLN_modulation ? applyLinear(p.adaLN_modulation[1], mod) : mod; // [B, 6C]
   const [shiftA, scaleA, gateA, shiftM, scaleM, gateM] = modulationParts(m, 6); // each [B, C]
   let h = multiHeadSelfAttention(p.self_attn, layerNormModulate(x, shiftA, scaleA, at), H, { voxels });
   [x, h] = residualNorm(x, h, gateA, { w: p.norm2.weight, b: p.norm2.bias, ...at });

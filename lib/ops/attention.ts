@@ -47,7 +47,7 @@ interface Part {
 const WHOLE: Part = { input: 0, slot: 0, slots: 1 };
 
 /** Which inputs of an op its operands are. */
-interface Operands {
+export interface Operands {
   q: Part;
   k: Part;
   v: Part;
@@ -84,7 +84,30 @@ export function crossAttention(q: Tensor, kv: Tensor, options: AttentionOptions 
   return attend("crossAttention", [q, kv], operands, options);
 }
 
+/** An attention that is checked and has its output, not yet run. */
+export interface PreparedAttention {
+  out: Tensor;
+  lse: Tensor;
+  /** What says where sequences and rows are. */
+  maps: (Tensor | undefined)[];
+  /** Runs it forward into `out` or a tensor like it, and into lse. */
+  fill(out: Tensor): void;
+  /** Runs it backward; the gradients of q, k and v go to parts of `grads`, by default those that they are of the inputs. */
+  backward(dy: Tensor, grads: (Tensor | null)[], places?: Operands): void;
+}
+
 function attend(op: string, inputs: Tensor[], operands: Operands, options: AttentionOptions): Tensor {
+  const { out, lse, maps, fill, backward } = prepareAttention(op, inputs, operands, options);
+  fill(out);
+  return record(op, out, inputs, [...inputs, out, lse, ...maps], (dy) => {
+    const grads = inputs.map((t) => t.requiresGrad ? empty(t.shape, t.dtype) : null);
+    backward(dy, grads);
+    return grads;
+  }, { kind: "attention", from: [...inputs, lse, ...maps], fill });
+}
+
+/** Checks an attention over parts of `inputs`, and makes its output. */
+export function prepareAttention(op: string, inputs: Tensor[], operands: Operands, options: AttentionOptions): PreparedAttention {
   const { dtype, shape } = inputs[operands.q.input], { shape: keyShape } = inputs[operands.k.input], [H, D] = shape.slice(-2);
   if (!isFloat(dtype)) throw new TypeError(`Cannot run ${op}: the inputs are ${dtype}, they must be f32, f16 or bf16`);
   inputs.forEach((t, i) => expectDtype(op, `input ${i}`, t, dtype));
@@ -107,11 +130,11 @@ function attend(op: string, inputs: Tensor[], operands: Operands, options: Atten
   const maps = [sequences?.offsets, keySequences?.offsets, sequences?.rows, keySequences?.rows];
   const out = empty([...shape.slice(0, sequences ? 1 : 2), H, D], dtype), lse = empty(sequences ? [H, shape[0]] : [shape[0], H, shape[1]]);
 
-  const problem = (out: Tensor, dy: Tensor | null, grads: (Tensor | null)[]): KAttention => {
+  const problem = (out: Tensor, dy: Tensor | null, grads: (Tensor | null)[], places: Operands): KAttention => {
     const [q_offsets, k_offsets, q_rows, k_rows] = maps.map((t) => t ? t.addr : 0n);
-    const [q, q_batch, q_token, q_head] = placeOf(inputs, operands.q), [dq, dq_batch, dq_token, dq_head] = placeOf(grads, operands.q);
-    const [k, k_batch, k_token, k_head] = placeOf(inputs, operands.k), [dk, dk_batch, dk_token, dk_head] = placeOf(grads, operands.k);
-    const [v, v_batch, v_token, v_head] = placeOf(inputs, operands.v), [dv, dv_batch, dv_token, dv_head] = placeOf(grads, operands.v);
+    const [q, q_batch, q_token, q_head] = placeOf(inputs, operands.q), [dq, dq_batch, dq_token, dq_head] = placeOf(grads, places.q);
+    const [k, k_batch, k_token, k_head] = placeOf(inputs, operands.k), [dk, dk_batch, dk_token, dk_head] = placeOf(grads, places.k);
+    const [v, v_batch, v_token, v_head] = placeOf(inputs, operands.v), [dv, dv_batch, dv_token, dv_head] = placeOf(grads, places.v);
     const [o, o_batch, o_token, o_head] = placeOf([out], WHOLE), [d_o, d_o_batch, d_o_token, d_o_head] = placeOf([dy], WHOLE);
     return {
       ...sizes,
@@ -120,13 +143,11 @@ function attend(op: string, inputs: Tensor[], operands: Operands, options: Atten
       ...{ dk, dk_batch, dk_token, dk_head, dv, dv_batch, dv_token, dv_head, workspace: 0n, workspace_bytes: 0 },
     };
   };
-  const fill = (out: Tensor): void => launch("fwd", problem(out, null, []));
-  fill(out);
-  return record(op, out, inputs, [...inputs, out, lse, ...maps], (dy) => {
-    const grads = inputs.map((t) => t.requiresGrad ? empty(t.shape, dtype) : null);
-    launch("bwd", problem(out, dy, grads));
-    return grads;
-  }, { kind: "attention", from: [...inputs, lse, ...maps], fill });
+  return {
+    ...{ out, lse, maps },
+    fill: (out) => launch("fwd", problem(out, null, [], operands)),
+    backward: (dy, grads, places = operands) => launch("bwd", problem(out, dy, grads, places)),
+  };
 }
 
 function launch(pass: "fwd" | "bwd", problem: KAttention): void {

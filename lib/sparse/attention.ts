@@ -1,6 +1,8 @@
 /** Attention among the voxels of each sample: all of them, by windows of space, or by windows along a space-filling curve. */
 import { crossAttention, selfAttention, type Sequences } from "../ops/attention.ts";
 import { reshape, slice } from "../ops/movement.ts";
+import { normedSelfAttention } from "../ops/normed_attention.ts";
+import { headRmsNorm } from "../ops/rms_norm.ts";
 import { gatherRows, type RowIndex, rowIndex } from "../ops/rows.ts";
 import { argsort, type Curve, curveKeys, segments, windowKeys } from "../ops/sparse_order.ts";
 import { type Tensor, tensor } from "../tensor/tensor.ts";
@@ -26,10 +28,13 @@ export interface SequenceWindows {
 /** Which voxels of its sample a voxel attends to. */
 export type AttentionPattern = "full" | SpaceWindows | SequenceWindows;
 
-/** Packed projections qkv [N, 3, H, D] give [N, H, D]. */
-export function sparseSelfAttention(qkv: Tensor, voxels: Voxels, pattern: AttentionPattern): Tensor {
-  if (pattern === "full") return selfAttention(qkv, { sequences: samplesOf(voxels) });
-  if (!("curve" in pattern)) return selfAttention(qkv, { sequences: windowsOf(voxels, pattern) });
+/** Packed projections qkv [N, 3, H, D] give [N, H, D]; queries and keys pass a multi-head RMS norm first where there are gammas [H, D]. */
+export function sparseSelfAttention(qkv: Tensor, voxels: Voxels, pattern: AttentionPattern, gammas?: [q: Tensor, k: Tensor]): Tensor {
+  if (pattern === "full" || !("curve" in pattern)) {
+    const sequences = pattern === "full" ? samplesOf(voxels) : windowsOf(voxels, pattern);
+    return gammas ? normedSelfAttention(qkv, gammas, { sequences }) : selfAttention(qkv, { sequences });
+  }
+  if (gammas) qkv = headRmsNorm(qkv, gammas);
   const [N, , H, D] = qkv.shape, C = H * D, { sorted, windows, sequences, keySequences } = curveMaps(voxels, pattern);
   const rows = reshape(qkv, [N, 3 * C]), q = reshape(slice(rows, 1, 0, C), [N, H, D]);
   const kv = gatherRows(gatherRows(slice(rows, 1, C, 3 * C), sorted), windows); // [the windows' keys, 2 C]

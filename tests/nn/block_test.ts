@@ -50,7 +50,7 @@ for (const shareMod of [false, true]) {
       const given = mods.subarray(b * width, (b + 1) * width);
       const m = shareMod
         ? Float64Array.from(given)
-        : plain.linear(Array.from(given, plain.silu), named["adaLN_modulation.1.weight"], named["adaLN_modulation.1.bias"]);
+        : plain.linear(Array.from(given), named["adaLN_modulation.1.weight"], named["adaLN_modulation.1.bias"]);
       return [...plainBlock(named, xs.slice(b * L * C, (b + 1) * L * C), m, contexts.slice(b * M * X, (b + 1) * M * X))];
     });
     assertClose("block", step(() => run().read()), want, { rtol: 1e-4, atol: 2e-5 });
