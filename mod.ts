@@ -81,10 +81,11 @@ export { encodePng, imageGrid, readImage, resizeImage, writePng } from "./lib/io
 export type { Image } from "./lib/io/image.ts";
 export { loadParameters, readModelDescription, savePretrained } from "./lib/io/pretrained.ts";
 export { writeVoxels } from "./lib/io/ply.ts";
+export { hasFfmpeg, writeVideo } from "./lib/io/video.ts";
 export { readGaussians, writeGaussians } from "./lib/io/ply_gaussians.ts";
 export type { GaussianCloud, GaussianPlyOptions } from "./lib/io/ply_gaussians.ts";
 
-export { orbitCamera } from "./lib/render/camera.ts";
+export { orbitCamera, renderCameras } from "./lib/render/camera.ts";
 export type { Camera, Direction } from "./lib/render/camera.ts";
 export { activateGaussians, readSplats, splatsOf } from "./lib/render/gaussians.ts";
 export type { GaussianActivation, RawGaussians, SplatArrays } from "./lib/render/gaussians.ts";
@@ -93,8 +94,9 @@ export { renderVoxels } from "./lib/render/render_voxels.ts";
 export { rasterize, renderSplats } from "./lib/render/splat.ts";
 export type { SplatOptions, SplatPictures, Splats } from "./lib/render/splat.ts";
 
+export { meshCamera } from "./lib/mesh/raster.ts";
 export { removeSmallParts, simplifyMesh, smoothMesh } from "./lib/mesh/clean.ts";
-export { projectColors } from "./lib/mesh/color.ts";
+export { bakeColors, projectColors } from "./lib/mesh/color.ts";
 export { fitCamera } from "./lib/mesh/fit_camera.ts";
 export type { CameraFit } from "./lib/mesh/fit_camera.ts";
 export { glbBytes, writeGlb } from "./lib/mesh/glb.ts";
@@ -107,7 +109,7 @@ export { curvesHtml, viewerHtml } from "./lib/mesh/viewer.ts";
 export { APPEARANCE_CHANNELS, appearanceFeatures } from "./lib/data/appearance.ts";
 export { clearestPictures, conditionPictures, drawConditions, PLAIN_PICTURES } from "./lib/data/condition_batch.ts";
 export type { ConditionPictures, DrawnConditions, PictureVariation } from "./lib/data/condition_batch.ts";
-export { prepareImage } from "./lib/data/condition_image.ts";
+export { cutOutOf, prepareImage } from "./lib/data/condition_image.ts";
 export { clearestView, countViews, holdOut, loadCondition, loadVoxels, markObjects, openDataset } from "./lib/data/dataset.ts";
 export type { DatasetItem } from "./lib/data/dataset.ts";
 export { openObjects } from "./lib/data/loaded_objects.ts";
@@ -194,7 +196,7 @@ export { loadPipeline, savePipeline } from "./lib/train/pipeline.ts";
 export type { Pipeline, PipelineToSave } from "./lib/train/pipeline.ts";
 export { resolveConfig } from "./lib/train/presets.ts";
 export type { ConfigFlags } from "./lib/train/presets.ts";
-export { meshPictures } from "./lib/train/preview.ts";
+export { meshPictures, pictureOnWhite, splatPictures, turntable } from "./lib/train/preview.ts";
 export { formatSeconds, startProgress } from "./lib/train/progress.ts";
 export { openRun } from "./lib/train/run.ts";
 export type { LogConfig, Run } from "./lib/train/run.ts";
@@ -221,6 +223,7 @@ export {
   loadSsEncoder,
   loadSsVae,
 } from "./lib/train/trained_models.ts";
+export { type ObjectToSample, sampleLatents, splatsOfLatents } from "./lib/train/slat_sample.ts";
 export { hasSlatStage, loadSlatStage, saveSlatStage } from "./lib/train/slat_stage.ts";
 export type { SlatStage, SlatStageToSave } from "./lib/train/slat_stage.ts";
 export { readTrellisConfig, trellisModel, trellisTrainer } from "./lib/train/trellis.ts";

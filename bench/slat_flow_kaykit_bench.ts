@@ -1,6 +1,6 @@
 /**
  * SLat-Flow on real objects: latents that an encoder with fixed random weights makes of the appearance features of a folder of assets (KAYKIT).
- * Training takes SECONDS (by default 85) after the first steps have shown how fast they are. Measured: the loss on held-out objects beside that of
+ * Training takes TRAIN_SECONDS (by default 85) after the first steps have shown how fast they are. Measured: the loss on held-out objects beside that of
  * two predictors that see no picture, the statistics of latents sampled from held-out pictures, and the memory in use step by step.
  */
 import { openDataset } from "../lib/data/dataset.ts";
@@ -15,7 +15,7 @@ import { encode } from "../recipes/encode.ts";
 import { SLAT_FLOW_SIZES, type SlatFlowConfig, trainSlatFlow } from "../recipes/slat_flow.ts";
 import { benchmark, type Findings, measured, type Row } from "./harness.ts";
 
-const SECONDS = Number(Deno.env.get("SECONDS") ?? 85), FIRST = 40, BATCH = 8;
+const SECONDS = Number(Deno.env.get("TRAIN_SECONDS") ?? 85), FIRST = 40, BATCH = 8;
 const ENCODER = {
   ...{ resolution: 64, in_channels: 9, model_channels: 192, latent_channels: 8, num_blocks: 4, num_heads: 4, window_size: 8 },
   attn_mode: "swin",

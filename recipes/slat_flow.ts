@@ -65,7 +65,10 @@ export const SLAT_FLOW_SIZES: Record<string, SlatFlowConfig> = {
   tiny: {
     data: DATA,
     ...PATHS,
-    model: { ...MODEL, resolution: 32, model_channels: 128, cond_channels: 128, num_blocks: 4, num_heads: 4, io_block_channels: [32] },
+    model: {
+      ...{ ...MODEL, resolution: 32, in_channels: 4, out_channels: 4 },
+      ...{ model_channels: 128, cond_channels: 128, num_blocks: 4, num_heads: 4, io_block_channels: [32] },
+    },
     condition: { encoder: "patch", image_size: 64, patch_size: 8, channels: 128, num_blocks: 2, num_heads: 4 },
     flow: e.FLOW_DEFAULTS,
     normalization: null,
@@ -239,18 +242,11 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
     `${train.length} objects to train on, ${heldOut.length} to test on; ${e.formatCount(optimizer.size)} parameters, blocks in ${dtype}`,
   );
 
-  /** Latents, normalised, of these voxels and pictures; object k of `first` on has its own noise. */
-  const sample = (flow: e.SlatFlow, condition: e.Condition, coords: Int32Array[], images: Float32Array[], first = 0): Float32Array[] =>
-    e.step(() =>
-      e.noGrad(() => {
-        const voxels = e.makeVoxels(e.batchCoords(coords), { B: coords.length });
-        const noise = e.concat(coords.map((list, k) => new e.Generator(c.seed + first + k).normal([list.length / 3, C])), 0);
-        const tokens = condition.encode(e.tensor(e.joinFloats(images), [images.length, 3, S, S]));
-        const velocity = (x: e.Tensor, t: e.Tensor, y: e.Tensor): e.Tensor => e.slatFlow(flow, { features: x, voxels }, t, y);
-        const z = e.sampleEuler(velocity, noise, tokens, e.zeros(tokens.shape), { ...c.sampler, samples: coords.length }).read();
-        return coords.map((_, k) => z.slice(voxels.starts[k] * C, voxels.starts[k + 1] * C));
-      })
-    );
+  /** Normalised latents of the tested objects `places`, each with noise of its own. */
+  const sample = (flow: e.SlatFlow, condition: e.Condition, places: number[]): Float32Array[] => {
+    const objects = places.map((k) => ({ coords: testedX0[k].coords, picture: testedPictures[k], seed: c.seed + k }));
+    return e.sampleLatents({ flow, condition }, objects, c.sampler);
+  };
 
   const voxelsOfRows = (rows: e.VoxelRows[]): e.Voxels => {
     return e.makeVoxels(e.batchCoords(rows.map(({ coords }) => coords)), { B: rows.length });
@@ -320,7 +316,7 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
     }, c.batch.size);
     if (run.sampleDue(i + 1)) {
       const columns = testedX0.slice(0, 8).map(({ coords, feats }, k) => {
-        const [made] = sample(model, condition, [coords], [testedPictures[k]], k);
+        const [made] = sample(model, condition, [k]);
         const shown = [feats, made].map((z) => e.voxelPicture(coords, R, 160, e.channelColors(z, C)));
         return [e.conditionPicture(testedPictures[k], S), ...shown];
       });
@@ -335,8 +331,7 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
   if (run.writes) e.saveSlatStage(folder, stage);
   const held = heldOut.length ? heldOutLoss(flow, trained) : null, sampled = e.sumStatistics(C), data = e.sumStatistics(C);
   for (const group of e.groupByLoad(tested.map((item) => item.numVoxels), VOXELS_TOGETHER)) {
-    const coords = group.map((k) => testedX0[k].coords);
-    for (const z of sample(flow, trained, coords, group.map((k) => testedPictures[k]), group[0])) sampled.add(z);
+    for (const z of sample(flow, trained, group)) sampled.add(z);
   }
   for (const { feats } of testedX0) data.add(feats);
   const compared: LatentComparison = { objects: tested.length, sampled: sampled.result(), data: data.result() };

@@ -169,12 +169,6 @@ export interface SlatVae {
   decoder: e.SlatGaussianDecoder;
 }
 
-/** What latents on voxels look like as Gaussians, ready to be drawn. */
-export function splatsOfLatents(decoder: e.SlatGaussianDecoder, x: e.SparseTensor, recompute = 0): e.Splats {
-  const { representation_config: config } = decoder.args, starts = x.voxels.starts.map((row) => row * config.num_gaussians);
-  return e.activateGaussians(e.slatDecodeGaussians(decoder, x, { recompute }), starts, config);
-}
-
 /** Pictures [V, 4, S, S] in bytes, straight, over a background for each: [V, 3, S, S] f32. */
 function compose(pictures: Uint8Array[], S: number, backgrounds: number[]): e.Tensor {
   const V = pictures.length, rgba = e.bytesTensor(pictures, [V, 4, S, S]), alpha = e.slice(rgba, 1, 3, 4);
@@ -224,7 +218,7 @@ function reconstruct(
   S: number,
 ): { made: e.Tensor; truth: e.Tensor } {
   const x = inputOf([object]), cameras = object.cameras(), blur = decoder.args.representation_config["2d_filter_kernel_size"];
-  const splats = splatsOfLatents(decoder, { features: e.slatEncode(encoder, x).mean, voxels: x.voxels });
+  const splats = e.splatsOfLatents(decoder, { features: e.slatEncode(encoder, x).mean, voxels: x.voxels });
   const { color } = e.renderSplats(splats, [views.map((v) => cameras[v])], { size: S, blur });
   return { made: e.minimum(color, e.tensor([1], [1])), truth: compose(views.map((v) => object.picture(v)), S, views.map(() => 0)) };
 }
@@ -326,7 +320,7 @@ export function trainSlatVae(c: SlatVaeConfig, { output, ckpt = "latest", profil
         e.step(() => {
           const x = inputOf(objects), posterior = e.slatEncode(encoder, x, { recompute });
           const latents = e.samplePosterior(posterior, e.stepGenerator(c.seed, stream));
-          const splats = splatsOfLatents(decoder, { features: latents, voxels: x.voxels }, recompute);
+          const splats = e.splatsOfLatents(decoder, { features: latents, voxels: x.voxels }, recompute);
           const cameras = objects.map((o, k) => shown[k].map((view) => o.cameras()[view]));
           const { color } = e.renderSplats(splats, cameras, { size: S, blur, background: grounds.map((g) => [g, g, g] as const) });
           const truth = compose(objects.flatMap((o, k) => shown[k].map(o.picture)), S, grounds);

@@ -9,36 +9,24 @@ interface Bundle {
   output: string;
   /** Files whose change makes the bundle stale. */
   sources: string[];
-  /** Package that is bundled. */
-  dependency: "three" | "uplot";
-  copyright: string;
+  /** Packages that are bundled, and whose they are. */
+  packages: Partial<Record<"three" | "uplot" | "@sparkjsdev/spark", string>>;
 }
 
 const FOLDER = new URL("../lib/mesh/viewer/", import.meta.url);
+const THREE = "Copyright © 2010-2026 three.js authors", UPLOT = "Copyright (c) 2022 Leon Sorokin";
 const BUNDLES: Bundle[] = [
+  { entry: "main.ts", output: "viewer.bundle.js", sources: ["main.ts", "view.ts", "stage.ts"], packages: { three: THREE } },
   {
-    entry: "main.ts",
-    output: "viewer.bundle.js",
-    sources: ["main.ts", "stage.ts"],
-    dependency: "three",
-    copyright: "Copyright © 2010-2026 three.js authors",
+    entry: "main_splats.ts",
+    output: "viewer_splats.bundle.js",
+    sources: ["main_splats.ts", "view.ts", "stage.ts"],
+    packages: { three: THREE, "@sparkjsdev/spark": "Copyright © 2025 WORLD LABS TECHNOLOGIES, INC." },
   },
-  {
-    entry: "curves.ts",
-    output: "curves.bundle.js",
-    sources: ["curves.ts", "chart.ts"],
-    dependency: "uplot",
-    copyright: "Copyright (c) 2022 Leon Sorokin",
-  },
-  {
-    entry: "dashboard.ts",
-    output: "dashboard.bundle.js",
-    sources: ["dashboard.ts", "chart.ts"],
-    dependency: "uplot",
-    copyright: "Copyright (c) 2022 Leon Sorokin",
-  },
+  { entry: "curves.ts", output: "curves.bundle.js", sources: ["curves.ts", "chart.ts"], packages: { uplot: UPLOT } },
+  { entry: "dashboard.ts", output: "dashboard.bundle.js", sources: ["dashboard.ts", "chart.ts"], packages: { uplot: UPLOT } },
 ];
-/** The MIT License, which both packages carry and ask to be kept with every copy. */
+/** The MIT License, which all packages carry and ask to be kept with every copy. */
 const MIT = `Permission is hereby granted, free of charge, to any person obtaining a copy
 of this software and associated documentation files (the "Software"), to deal
 in the Software without restriction, including without limitation the rights
@@ -60,11 +48,11 @@ THE SOFTWARE.`;
 const UNSAFE = /<\/script|<!--/i;
 
 /** The first line of a bundle: what it was made from. */
-async function headerOf({ sources, dependency }: Bundle): Promise<string> {
+async function headerOf({ sources, packages }: Bundle): Promise<string> {
   const { imports } = JSON.parse(await Deno.readTextFile(new URL("../deno.json", import.meta.url)));
-  const texts = await Promise.all(sources.map((source) => Deno.readTextFile(new URL(source, FOLDER))));
-  const hash = await sha256(new TextEncoder().encode([imports[dependency], ...texts].join("\0")));
-  return `// sources sha256 ${hash} (${imports[dependency]}); made by scripts/build_viewer.ts`;
+  const names = Object.keys(packages), texts = await Promise.all(sources.map((source) => Deno.readTextFile(new URL(source, FOLDER))));
+  const hash = await sha256(new TextEncoder().encode([...names.map((name) => imports[name]), ...texts].join("\0")));
+  return `// sources sha256 ${hash} (${names.map((name) => imports[name]).join(", ")}); made by scripts/build_viewer.ts`;
 }
 
 async function buildBundle(bundle: Bundle): Promise<void> {
@@ -76,9 +64,8 @@ async function buildBundle(bundle: Bundle): Promise<void> {
     if (!success) throw new Error(`Cannot bundle ${bundle.entry}: ${new TextDecoder().decode(stderr)}`);
     const code = await Deno.readTextFile(temp), unsafe = code.match(UNSAFE)?.[0];
     if (unsafe) throw new Error(`Cannot bundle ${bundle.entry}: it has ${unsafe} in it, it must be fit for a script element`);
-    const text = `${await headerOf(
-      bundle,
-    )}\n/* ${bundle.dependency}, The MIT License\n${bundle.copyright}\n\n${MIT}\n*/\n${code.trimEnd()}\n`;
+    const owners = Object.entries(bundle.packages).map(([name, copyright]) => `${name}, The MIT License\n${copyright}`).join("\n");
+    const text = `${await headerOf(bundle)}\n/* ${owners}\n\n${MIT}\n*/\n${code.trimEnd()}\n`;
     await Deno.writeTextFile(new URL(bundle.output, FOLDER), text);
     console.log(`${bundle.output}: ${(text.length / 1024).toFixed(0)} KiB`);
   } finally {

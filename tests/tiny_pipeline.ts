@@ -64,12 +64,12 @@ const GAUSSIANS = {
 export function tinySlatStage(folder: string): SlatStageToSave {
   const args = { resolution: 8, model_channels: 16, latent_channels: 2, num_blocks: 1, num_heads: 2, representation_config: GAUSSIANS };
   const decoder = initialize(slatGaussianDecoderSpec(args), new Generator(4));
-  savePretrained(`${folder}/decoder`, { name: "SLatGaussianDecoder", args }, decoder);
+  savePretrained(`${folder}/slat_decoder`, { name: "SLatGaussianDecoder", args }, decoder);
   freeLeaves(decoder);
   return {
     condition: patchEncoder(IMAGE, initialize(patchEncoderSpec(IMAGE), new Generator(5))),
     flow: { args: SLAT_FLOW, params: initialize(slatFlowSpec(SLAT_FLOW), new Generator(6)) },
-    decoder: `${folder}/decoder`,
+    decoder: `${folder}/slat_decoder`,
     sampler: { steps: 2, cfgStrength: 1, cfgInterval: [0, 1], rescaleT: 1 },
     sigmaMin: 1e-5,
     normalization: { mean: [0.25, -1], std: [1.5, 0.5] },

@@ -176,3 +176,23 @@ function keyBackground(image: Image): { cutOut: Image; warning: string } {
     warning: `The picture has no transparency: its background (about rgb ${usual.join(" ")}) was taken away by its colour; ${advice}.`,
   };
 }
+
+/** Pixels around black ones that a resized edge reaches. */
+const EDGE = 3;
+
+/** A prepared picture [3, S, S] as RGBA: transparent where it is black, and near to that, where the resized edge of the object mixes with black. */
+export function cutOutOf(data: Float32Array, S: number): Image {
+  const out = new Uint8Array(S * S * 4), area = S * S;
+  for (let i = 0; i < area; i++) {
+    for (let c = 0; c < 3; c++) out[i * 4 + c] = Math.round(data[c * area + i] * 255);
+    out[i * 4 + 3] = 255;
+  }
+  for (let i = 0; i < area; i++) {
+    if (data[i] + data[area + i] + data[2 * area + i] > 0) continue;
+    const x = i % S, y = Math.floor(i / S);
+    for (let v = Math.max(0, y - EDGE); v <= Math.min(S - 1, y + EDGE); v++) {
+      for (let u = Math.max(0, x - EDGE); u <= Math.min(S - 1, x + EDGE); u++) out[(v * S + u) * 4 + 3] = 0;
+    }
+  }
+  return { width: S, height: S, channels: 4, data: out };
+}

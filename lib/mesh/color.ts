@@ -36,17 +36,55 @@ export function projectColors(
   return Uint8Array.from(colors, (c) => Math.round(c));
 }
 
+/** A view of a mesh's colours. */
+export interface ColorView {
+  picture: Picture;
+  camera: MeshCamera;
+}
+
+/**
+ * A colour for each vertex, [V,3] sRGB, from pictures all around: of all that show a vertex the mean, by the square of the cosine at which it is
+ * seen. Vertices that none shows get a blend from their neighbours inwards. Throws a RangeError where no vertex is seen in an opaque part.
+ */
+export function bakeColors(mesh: Mesh, views: readonly ColorView[]): Uint8Array<ArrayBuffer> {
+  const colors = new Float32Array(mesh.positions.length),
+    known = new Uint8Array(colors.length / 3),
+    weights = new Float32Array(known.length);
+  for (const { picture, camera } of views) {
+    forEachSeen(mesh, picture, camera, (v, rgb, facing) => {
+      const weight = facing ** 2;
+      weights[v] += weight;
+      known[v] = 1;
+      for (let k = 0; k < 3; k++) colors[3 * v + k] += (rgb[k] - colors[3 * v + k]) * weight / weights[v];
+    });
+  }
+  if (!known.includes(1)) {
+    throw new RangeError(`Cannot bake colours: in ${views.length} views 0 vertices are seen in an opaque part, it must be some`);
+  }
+  diffuseColors(mesh, { colors, known });
+  return Uint8Array.from(colors, (c) => Math.round(c));
+}
+
 function takeSeenColors(mesh: Mesh, picture: Picture, camera: MeshCamera, { colors, known }: PartialColors): void {
-  const scale = DEPTH_SIDE / Math.max(picture.width, picture.height);
+  forEachSeen(mesh, picture, camera, (v, rgb) => {
+    colors.set(rgb, 3 * v);
+    known[v] = 1;
+  });
+}
+
+/** Calls `take` with each vertex that the camera sees, that faces it, and where the picture is opaque: its colour there and the cosine. */
+function forEachSeen(mesh: Mesh, picture: Picture, camera: MeshCamera, take: (v: number, rgb: Float32Array, facing: number) => void): void {
+  const scale = DEPTH_SIDE / Math.max(picture.width, picture.height), rgb = new Float32Array(3);
   const size = { width: Math.ceil(picture.width * scale), height: Math.ceil(picture.height * scale) };
   const projection = projectVertices(mesh.positions, camera, size), { x, y, inverseDepth } = projection;
   const nearest = rasterizeDepth(projection, mesh.triangles, size), eye = cameraCenter(camera);
-  for (let v = 0; v < known.length; v++) {
+  for (let v = 0; v < inverseDepth.length; v++) {
     const column = Math.floor(x[v]), row = Math.floor(y[v]);
     if (inverseDepth[v] === 0 || column < 0 || row < 0 || column >= size.width || row >= size.height) continue;
     const front = nearest[row * size.width + column];
-    if (front === 0 || 1 / inverseDepth[v] > 1 / front + DEPTH_SLACK || facing(mesh, v, eye) < MIN_FACING) continue;
-    known[v] = samplePicture(picture, x[v] / size.width, y[v] / size.height, colors.subarray(3 * v, 3 * v + 3)) ? 1 : 0;
+    if (front === 0 || 1 / inverseDepth[v] > 1 / front + DEPTH_SLACK) continue;
+    const cosine = facing(mesh, v, eye);
+    if (cosine >= MIN_FACING && samplePicture(picture, x[v] / size.width, y[v] / size.height, rgb)) take(v, rgb, cosine);
   }
 }
 

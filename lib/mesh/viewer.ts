@@ -1,4 +1,7 @@
-/** Pages that open from a file, without a network: a mesh to look at, curves to read. */
+/** Pages that open from a file, without a network: a mesh and Gaussians to look at, curves to read. */
+import { gzipSync } from "fflate";
+import type { GaussianCloud } from "../io/ply_gaussians.ts";
+import { splatFile } from "../io/splat_file.ts";
 
 /** Options of {@linkcode viewerHtml}. */
 export interface ViewerOptions {
@@ -9,6 +12,8 @@ export interface ViewerOptions {
   picture?: Uint8Array;
   /** Voxels that can be shown in place of the mesh: coords [N,3] of a grid with `resolution` voxels a side. */
   voxels?: { coords: Int32Array; resolution: number };
+  /** Gaussians that can be shown in place of the mesh, in the world's axes. */
+  splats?: GaussianCloud;
   /** Rows of the table in the corner. */
   info?: Record<string, string>;
 }
@@ -30,6 +35,9 @@ const MAX_RESOLUTION = 65536;
 const POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; connect-src data: blob:";
 /** And to ask the server that it came from. */
 const SERVED_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self'; connect-src 'self'";
+
+/** The same with what draws Gaussians: compiled code and a worker of its own. */
+const SPLAT_POLICY = `${POLICY.replace("'unsafe-inline';", "'unsafe-inline' 'wasm-unsafe-eval' blob:;")}; worker-src blob:`;
 
 const COMMON_STYLE = `
 :root { color-scheme: light dark; --ink: #1d2733; --paper: #f4f3f0; --low: #d9dad8; --card: #ffffffd9; --line: #0000001f; }
@@ -97,11 +105,11 @@ export function dashboardHtml(): string {
 }
 
 /**
- * A page that shows a mesh in any browser, from a file and offline: orbit with the mouse, wireframe, flat shading, colours or clay, voxels, the
- * input picture and a table of facts. Text is escaped; `#wv` at the end of the page's address presses the keys w and v.
+ * A page that shows a mesh in any browser, from a file and offline: orbit with the mouse, wireframe, flat shading, colours or clay, Gaussians,
+ * voxels, the input picture and a table of facts. Text is escaped; `#wv` at the end of the page's address presses the keys w and v.
  * Throws a RangeError where a voxel lies outside of the resolution.
  */
-export function viewerHtml({ glb, title, picture, voxels, info = {} }: ViewerOptions): string {
+export function viewerHtml({ glb, title, picture, voxels, splats, info = {} }: ViewerOptions): string {
   const rows = Object.entries(info).map(([name, value]) => `<tr><td>${escapeHtml(name)}</td><td>${escapeHtml(value)}</td></tr>`);
   const kind = picture?.[0] === 0xff ? "image/jpeg" : "image/png";
   const body = [
@@ -110,9 +118,15 @@ export function viewerHtml({ glb, title, picture, voxels, info = {} }: ViewerOpt
     picture ? `<div id="picture" class="card"><img alt="input picture" src="data:${kind};base64,${picture.toBase64()}"></div>` : "",
     `<div id="buttons" class="card"></div><div id="message"></div>`,
     `<script type="text/plain" id="glb">${glb.toBase64()}</script>`,
+    splats ? `<script type="text/plain" id="splats">${gzipSync(splatFile(splats), { mtime: 0 }).toBase64()}</script>` : "",
     voxels ? `<script type="text/plain" id="voxels" data-resolution="${voxels.resolution}">${packVoxels(voxels)}</script>` : "",
   ];
-  return pageHtml({ title, style: VIEWER_STYLE, body: body.join("\n"), bundle: "viewer.bundle.js" });
+  return pageHtml({
+    title,
+    style: VIEWER_STYLE,
+    body: body.join("\n"),
+    ...(splats ? { bundle: "viewer_splats.bundle.js", policy: SPLAT_POLICY } : { bundle: "viewer.bundle.js" }),
+  });
 }
 
 /**

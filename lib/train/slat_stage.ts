@@ -107,6 +107,11 @@ export function saveSlatStage(folder: string, stage: SlatStageToSave): void {
   writeFileAtomic(join(folder, "pipeline.json"), new TextEncoder().encode(JSON.stringify({ name: NAME, args }, null, 4) + "\n"));
 }
 
+/** Whether `condition` is the published encoder that a pipeline names. */
+function isEncoder(image: z.infer<typeof CONDITION_FILE>, condition: Condition): boolean {
+  return condition.config.encoder !== "patch" && JSON.stringify(describeCondition(condition)) === JSON.stringify(image);
+}
+
 function expectFit(folder: string, { condition, flow: { args }, decoder, normalization: { mean, std } }: SlatStage): void {
   const C = decoder.args.latent_channels;
   const sizes: [what: string, got: number, want: number][] = [
@@ -130,9 +135,13 @@ export function hasSlatStage(folder: string): boolean {
 
 /**
  * Loads the structured-latent stage of the pipeline in `folder`, ours or a published one, onto the open device: f16 blocks on a GPU where a model
- * says use_fp16, else f32. Throws an Error naming the file where one is missing, does not fit or leads out of the folder.
+ * says use_fp16, else f32. A published image encoder that the sparse-structure stage has loaded already is `shared`. Throws an Error naming the file
+ * where one is missing, does not fit or leads out of the folder.
  */
-export function loadSlatStage(folder: string, { dino }: LoadPipelineOptions = {}): SlatStage {
+export function loadSlatStage(
+  folder: string,
+  { dino, shared }: LoadPipelineOptions & { shared?: Condition } = {},
+): SlatStage {
   const path = join(folder, "pipeline.json"), { args: file } = checkConfig(FILE, readJson(path), { known: null, source: path });
   const { slat_flow_model, slat_decoder_gs } = file.models, image = file.slat_image_cond_model ?? file.image_cond_model;
   if (!slat_decoder_gs || !image) {
@@ -144,7 +153,7 @@ export function loadSlatStage(folder: string, { dino }: LoadPipelineOptions = {}
   readArgs(decoderPath, "SLatGaussianDecoder", SLAT_GAUSSIAN_DECODER_ARGS, Object.keys(SLAT_GAUSSIAN_DECODER_ARGS.shape));
   const dtype = trainingDtype("auto", args.use_fp16 ?? false);
   const stage: SlatStage = {
-    condition: loadCondition(folder, image, dino),
+    condition: shared && isEncoder(image, shared) ? shared : loadCondition(folder, image, dino),
     flow: { args, dtype, params: loadParameters(slatFlowSpec(args, dtype), `${flowPath}.safetensors`) },
     decoder: loadSlatGaussianDecoder(decoderPath),
     sampler: readSampler(file.slat_sampler),

@@ -4,6 +4,7 @@ import { encode } from "fast-png";
 import { glbBytes, writeGlb } from "../../lib/mesh/glb.ts";
 import { srgbToLinear } from "../../lib/render/srgb.ts";
 import { isoSurface } from "../../lib/mesh/iso_surface.ts";
+import { expectValidGlb } from "../gltf_rules.ts";
 import { ballMesh } from "./fields.ts";
 
 Deno.test("writeGlb() round trip: Y up, linear colours, outward triangles, one rough material", async () => {
@@ -51,4 +52,10 @@ Deno.test("glbBytes() refuses an empty or inconsistent mesh", async () => {
     glbBytes({ ...mesh, uvs: new Float32Array(mesh.positions.length / 3 * 2), texture: new Uint8Array(4) }),
     /unknown kind/,
   );
+});
+
+Deno.test("glbBytes() obeys the Khronos validator's rules", async () => {
+  const mesh = ballMesh(12, 0.4), V = mesh.positions.length / 3, colors = new Uint8Array(3 * V).fill(100);
+  const texture = new Uint8Array(encode({ width: 1, height: 1, data: Uint8Array.of(1, 2, 3), channels: 3 })), uvs = new Float32Array(2 * V);
+  for (const made of [mesh, { ...mesh, colors }, { ...mesh, uvs, texture }]) await expectValidGlb(await glbBytes(made));
 });

@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { gunzipSync } from "fflate";
+import { splatFile } from "../../lib/io/splat_file.ts";
 import { glbBytes } from "../../lib/mesh/glb.ts";
 import { curvesHtml, viewerHtml } from "../../lib/mesh/viewer.ts";
 import { ballMesh } from "./fields.ts";
@@ -30,6 +32,20 @@ Deno.test("viewerHtml() is whole, offline and safe from what is put into it", as
   assert.ok(new Function(code) instanceof Function);
   assert.equal(more.length, 0);
   assert.match(html, /src="data:image\/png;base64,iVBORw=="/);
+});
+
+Deno.test("viewerHtml() with Gaussians carries them packed, and the code that draws them", async () => {
+  const glb = await glbBytes(ballMesh(8, 0.4));
+  const splats = {
+    ...{ positions: Float32Array.of(0.1, 0.2, 0.3), colors: Float32Array.of(0, 0, 0), opacities: Float32Array.of(0.5) },
+    ...{ scales: Float32Array.of(0.1, 0.1, 0.1), rotations: Float32Array.of(1, 0, 0, 0) },
+  };
+  const html = viewerHtml({ glb, title: HOSTILE, splats }), [, packed, code, ...more] = scriptsOf(html);
+  assert.deepEqual(gunzipSync(Uint8Array.fromBase64(packed)), splatFile(splats));
+  assert.ok(new Function(code) instanceof Function);
+  assert.equal(more.length, 0);
+  assert.match(html, /default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval' blob:; .*worker-src blob:/);
+  assert.doesNotMatch(html, /<link|<iframe|@import|src="(?!data:)/);
 });
 
 Deno.test("viewerHtml() takes a mesh alone and refuses voxels out of range", () => {

@@ -6,7 +6,11 @@ import { meshStats } from "../../lib/mesh/mesh.ts";
 import { device } from "../../lib/tensor/device.ts";
 import { generate, type GenerateOptions, type GenerateResult, meshOfLogits } from "../../recipes/generate.ts";
 import { fieldOf } from "../mesh/fields.ts";
-import { tinyPipelineFolder } from "../tiny_pipeline.ts";
+import { hasFfmpeg } from "../../lib/io/video.ts";
+import { readGaussians } from "../../lib/io/ply_gaussians.ts";
+import { saveSlatStage } from "../../lib/train/slat_stage.ts";
+import { expectValidGlb } from "../gltf_rules.ts";
+import { tinyPipelineFolder, tinySlatStage } from "../tiny_pipeline.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname, FILES = ["asset.glb", "preview.png", "viewer.html", "voxels.ply"];
 
@@ -20,13 +24,16 @@ function picture({ radius = 12, ground }: { radius?: number; ground?: [number, n
   return { width: side, height: side, channels: 4, data };
 }
 
-/** A folder with a pipeline, pictures by name, and a place for the output; what is said goes to `said`. */
+/** A folder with a pipeline, one with Gaussians where `whole` says so, pictures by name, and a place for the output. */
 async function inFolder(
-  { pictures, bias, ...options }: { pictures: Record<string, Image | null>; bias?: number } & Partial<GenerateOptions>,
+  { pictures, bias, whole = false, ...options }:
+    & { pictures: Record<string, Image | null>; bias?: number; whole?: boolean }
+    & Partial<GenerateOptions>,
   check: (result: GenerateResult, output: string) => Promise<void> | void,
 ): Promise<void> {
   const model = tinyPipelineFolder({ bias }), { log, error } = console;
   try {
+    if (whole) saveSlatStage(model, { ...tinySlatStage(model), structure: model });
     for (const [name, image] of Object.entries(pictures)) if (image) writePng(`${model}/${name}`, image);
     console.log = console.error = () => {};
     const result = await generate(Object.keys(pictures).map((name) => `${model}/${name}`), { model, output: `${model}/out`, ...options });
@@ -44,26 +51,55 @@ function namesIn(folder: string): string[] {
 Deno.test("generate() writes a coloured asset, voxels, a preview and a page", async () => {
   await inFolder({ pictures: { "disc.png": picture() } }, async ({ made: [shape], failed }, output) => {
     assert.deepEqual(failed, []);
-    assert.deepEqual(namesIn(output), FILES);
+    assert.deepEqual(namesIn(output), [...FILES, ...(hasFfmpeg() ? ["turntable.mp4"] : [])].sort());
     assert.deepEqual(readVoxels(`${output}/voxels.ply`, 8), shape.voxels);
+    await expectValidGlb(Deno.readFileSync(`${output}/asset.glb`));
     const mesh = await importMesh(`${output}/asset.glb`);
     assert.equal(mesh.triangles.length / 3, shape.triangles);
     assert.ok(mesh.colors!.some((c, i) => i % 4 === 0 && c > 0.3));
     const { width, height } = readImage(`${output}/preview.png`);
     assert.equal(width, 5 * height);
     assert.match(Deno.readTextFileSync(`${output}/viewer.html`), /<title>disc<\/title>/);
-    assert.ok(shape.outlineIou! > 0 && shape.peak > 0 && shape.seconds.sampling > 0);
+    assert.ok(shape.outlineIou! > 0 && shape.peak > 0 && shape.seconds.voxels > 0);
     assert.deepEqual(shape.warnings.filter((w) => !/colours are a guess/.test(w)), []);
   });
+});
+
+Deno.test("generate() with a whole pipeline writes Gaussians too, and colours the mesh from them", async () => {
+  await inFolder({ pictures: { "disc.png": picture() }, whole: true }, async ({ made: [shape], failed }, output) => {
+    assert.deepEqual(failed, []);
+    assert.deepEqual(namesIn(output), ["asset.ply", ...FILES, ...(hasFfmpeg() ? ["turntable.mp4"] : [])].sort());
+    const cloud = readGaussians(`${output}/asset.ply`), N = shape.voxels.length / 3 * 4;
+    assert.deepEqual([cloud.opacities.length, shape.splats?.opacities.length], [N, N]);
+    cloud.positions.forEach((x, i) => assert.ok(Math.abs(x - shape.splats!.positions[i]) < 1e-6));
+    const { width, height } = readImage(`${output}/preview.png`);
+    assert.equal(2 * width, 5 * height);
+    await expectValidGlb(Deno.readFileSync(`${output}/asset.glb`));
+    assert.match(Deno.readTextFileSync(`${output}/viewer.html`), /id="splats"/);
+    assert.ok(shape.outlineIou === null && shape.seconds.latents > 0 && shape.seconds.gaussians > 0);
+    assert.deepEqual(shape.warnings, []);
+  });
+});
+
+Deno.test("generate() repeats itself, and writes the formats that are asked for alone", async () => {
+  const runs: Float32Array[] = [], options = { pictures: { "disc.png": picture() }, whole: true, slatSteps: 1, slatCfg: 0 };
+  for (let k = 0; k < 2; k++) {
+    await inFolder({ ...options, formats: ["ply", "voxels"] }, ({ made: [shape] }, output) => {
+      assert.deepEqual(namesIn(output), ["asset.ply", "voxels.ply"]);
+      runs.push(shape.splats!.colors);
+    });
+  }
+  assert.deepEqual(runs[0], runs[1]);
+  await inFolder({ ...options, formats: ["ply"], seed: 1 }, ({ made: [shape] }) => assert.notDeepEqual(shape.splats!.colors, runs[0]));
 });
 
 Deno.test("generate() gives each picture and each sample a folder, samples with seeds that follow on each other", async () => {
   const pictures = { "disc.png": picture(), "other.png": picture({ radius: 6 }) };
   let second: Int32Array | undefined;
-  await inFolder({ pictures, samples: 2, seed: 4, color: false, steps: 2, cfg: 0 }, ({ made }, output) => {
+  await inFolder({ pictures, samples: 2, seed: 4, color: false, steps: 2, cfg: 0, formats: ["glb", "preview"] }, ({ made }, output) => {
     assert.deepEqual(namesIn(output), ["disc", "other"]);
     assert.deepEqual(namesIn(`${output}/disc`), ["sample_0", "sample_1"]);
-    for (const { folder } of made) assert.deepEqual(namesIn(folder), FILES);
+    for (const { folder } of made) assert.deepEqual(namesIn(folder), ["asset.glb", "preview.png"]);
     assert.notDeepEqual(made[0].voxels, made[1].voxels);
     assert.equal(made[0].outlineIou, null);
     second = made[1].voxels;
@@ -113,6 +149,11 @@ Deno.test("generate() refuses settings and models that cannot be used", async ()
     [{ faces: NaN }, /--faces is NaN/],
     [{ cfg: Infinity }, /--cfg is Infinity/],
     [{ output: "/dev/null" }, /Cannot write to \/dev\/null: .*; --output must be a folder/],
+    [{ slatSteps: 0 }, /--slat-steps is 0/],
+    [{ slatCfg: -1 }, /--slat-cfg is -1/],
+    [{ formats: ["obj" as "ply"] }, /the format is "obj", it must be one of glb, ply, /],
+    [{ formats: ["ply"] }, /the format is ply, and the pipeline must have a structured-latent stage/],
+    [{ slat: "/nowhere" }, /Cannot read \/nowhere\/pipeline\.json/],
     [{ model: "/nowhere" }, /Cannot read \/nowhere\/pipeline\.json/],
   ];
   for (const [options, message] of wrong) await assert.rejects(inFolder({ pictures, ...options }, () => {}), message);
