@@ -13,7 +13,8 @@ import { damageCheckpoint } from "../tests/train/damage.ts";
 import { sweepDisk } from "../tests/train/faulty_disk.ts";
 import { killAt } from "../tests/train/killed_save.ts";
 
-const FILE = new URL("results/reliability.json", import.meta.url).pathname;
+/** RELIABILITY_FILE names another one, so that sections can run beside each other. */
+const FILE = Deno.env.get("RELIABILITY_FILE") ?? new URL("results/reliability.json", import.meta.url).pathname;
 
 /** What a section counted, by name. */
 type Counts = Record<string, unknown>;

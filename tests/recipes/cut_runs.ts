@@ -1,45 +1,77 @@
 /** Runs of the recipes' `tiny` that are cut and gone on with, beside uncut ones: the hashes of all state must be equal. */
+import { encode } from "../../recipes/encode.ts";
+import { SLAT_FLOW_SIZES, trainSlatFlow } from "../../recipes/slat_flow.ts";
+import { SLAT_VAE_SIZES, trainSlatVae } from "../../recipes/slat_vae.ts";
 import { SS_FLOW_SIZES, trainSsFlow } from "../../recipes/ss_flow.ts";
 import { SS_VAE_SIZES, trainSsVae } from "../../recipes/ss_vae.ts";
 import { createRandom, integer } from "../../lib/data/random.ts";
 import { prepareDataset } from "../../lib/data/prepare.ts";
+import { device } from "../../lib/tensor/device.ts";
 import { checkpointPath, listCheckpoints, verifyCheckpoint } from "../../lib/train/checkpoint.ts";
 
 /** A recipe's `tiny`, with what a test sets. */
 export interface TinyRun {
   name: string;
   /** Trains up to `steps` in `output`, from its newest checkpoint on. */
-  train(output: string, steps: number, saveEvery?: number): void;
+  train(output: string, steps: number): void;
 }
 
-/** Makes a dataset of `objects` in `folder`, and gives the recipes that train on it, at this resolution; ss-flow's needs a run of ss-vae, made here too. */
-export async function tinyRuns(folder: string, { resolution = 32, objects = 6 } = {}): Promise<TinyRun[]> {
-  const root = `${folder}/data`, log = { every: 10, sampleEvery: 0, keep: 2 };
-  await prepareDataset({ output: root, objects, views: 2, size: 64, resolution, workers: 0 });
-  const { tiny: vae } = SS_VAE_SIZES, { tiny: flow } = SS_FLOW_SIZES, data = { root, resolution };
-  trainSsVae({ ...vae, data: { ...vae.data, ...data }, steps: 2, log: { ...log, saveEvery: 0 } }, { output: `${folder}/base` });
+/** Makes a dataset in `folder`, and gives the recipes that train on it, at this resolution, with narrower flow models where time is short; their VAEs are trained for two steps here. */
+export async function tinyRuns(folder: string, { resolution = 32, objects = 6, narrow = false } = {}): Promise<TinyRun[]> {
+  const root = `${folder}/data`, log = { every: 10, sampleEvery: 0, saveEvery: 0, keep: 2 }, size = 2 * resolution;
+  const quiet = console.log;
+  console.log = () => {};
+  await prepareDataset({
+    ...{ output: root, objects, views: 2, size, resolution, renders: 6, renderSize: size, features: ["appearance"], workers: 0 },
+    device: device().name,
+  });
+  const { tiny: vae } = SS_VAE_SIZES,
+    { tiny: flow } = SS_FLOW_SIZES,
+    { tiny: slatVae } = SLAT_VAE_SIZES,
+    { tiny: slatFlow } = SLAT_FLOW_SIZES;
+  const batch = { size: 4, split: 2 }, vaeConfig = { ...vae, data: { ...vae.data, root, resolution }, batch, log };
+  const slatVaeConfig = {
+    ...slatVae,
+    data: { ...slatVae.data, root, imageSize: size },
+    encoder: { ...slatVae.encoder, resolution },
+    decoder: { ...slatVae.decoder, resolution },
+    batch: { ...batch, views: 2 },
+    log,
+  };
+  trainSsVae({ ...vaeConfig, steps: 2 }, { output: `${folder}/ss_base` });
+  trainSlatVae({ ...slatVaeConfig, steps: 2 }, { output: `${folder}/slat_base` });
+  await encode({ data: root, slatEncoder: `${folder}/slat_base/models/encoder` });
+  console.log = quiet;
+  const few = { model_channels: 32, cond_channels: 32 };
+  const flowConfig = {
+    ...flow,
+    data: { ...flow.data, root, resolution },
+    vae: `${folder}/ss_base/models`,
+    model: { ...flow.model, resolution: resolution / 4 },
+    augment: { mirror: true, shift: 1 / 8, gain: 0.3, exchange: 0.3 },
+    ...{ batch, log },
+  };
+  const { latent_channels: channels } = slatVae.encoder,
+    slatFlowConfig = {
+      ...slatFlow,
+      data: { ...slatFlow.data, root, latents: "appearance_slat_base" },
+      decoder: `${folder}/slat_base/models/decoder`,
+      model: {
+        ...slatFlow.model,
+        resolution,
+        in_channels: channels,
+        out_channels: channels,
+        ...(narrow && { ...few, io_block_channels: [16] }),
+      },
+      condition: { ...slatFlow.condition, ...(narrow && { image_size: 16, channels: 32 }) } as typeof slatFlow.condition,
+      shift: 1 / 8,
+      ...{ batch, log },
+    };
   return [
-    {
-      name: "ss-vae",
-      train: (output, steps, saveEvery = 0) =>
-        void trainSsVae({ ...vae, data: { ...vae.data, ...data }, batch: { size: 4, split: 2 }, steps, log: { ...log, saveEvery } }, {
-          output,
-        }),
-    },
-    {
-      name: "ss-flow",
-      train: (output, steps, saveEvery = 0) =>
-        void trainSsFlow({
-          ...flow,
-          data: { ...flow.data, ...data },
-          vae: `${folder}/base/models`,
-          model: { ...flow.model, resolution: resolution / 4 },
-          augment: { mirror: true, shift: 1 / 8, gain: 0.3, exchange: 0.3 },
-          batch: { size: 4, split: 2 },
-          steps,
-          log: { ...log, saveEvery },
-        }, { output }),
-    },
+    { name: "ss-vae", train: (output, steps) => void trainSsVae({ ...vaeConfig, steps }, { output }) },
+    { name: "ss-flow", train: (output, steps) => void trainSsFlow({ ...flowConfig, steps }, { output }) },
+    { name: "slat-vae", train: (output, steps) => void trainSlatVae({ ...slatVaeConfig, steps }, { output }) },
+    { name: "slat-flow", train: (output, steps) => void trainSlatFlow({ ...slatFlowConfig, steps }, { output }) },
   ];
 }
 
