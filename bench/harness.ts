@@ -28,7 +28,7 @@ export function row(values: Pick<Row, "case" | "metric" | "unit" | "ours"> & Par
 /** A {@linkcode row} that is printed too. */
 export function measured(values: Parameters<typeof row>[0]): Row {
   const made = row(values), { peer, peer_name, ratio, unit } = made, digits = (x: number): string => `${Number(x.toPrecision(4))} ${unit}`;
-  console.log(`${made.case}: ${digits(made.ours)}${peer === null ? "" : `, ${peer_name} ${digits(peer)}, ratio ${ratio?.toFixed(3)}`}`);
+  console.error(`${made.case}: ${digits(made.ours)}${peer === null ? "" : `, ${peer_name} ${digits(peer)}, ratio ${ratio?.toFixed(3)}`}`);
   return made;
 }
 

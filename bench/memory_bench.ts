@@ -25,10 +25,14 @@ import { benchmark, measured, type Row } from "./harness.ts";
 
 const GIB = 2 ** 30, RUNS = 4;
 const PARTS = (Deno.env.get("MEMORY_PARTS") ?? "small,dense,sparse").split(",");
+/** Of a sparse micro-batch: so many that about half of them need recomputation. */
+const SAMPLES = 6;
 const MICRO_BATCHES = Number(Deno.env.get("MEMORY_BATCHES") ?? 500);
 
-/** Gradients of parameters in some of the blocks. */
-function someGradients(work: Work): Float32Array[] {
+/** Gradients of parameters in some of the blocks after one pass. */
+function gradients(work: Work, pass: () => Tensor): Float32Array[] {
+  clear(work);
+  pass().free();
   const chosen = leaves<Tensor>(work.optimizer.params).filter(([name]) => /^(input_layer|blocks\.(0|11|23)\.(self_attn|mlp))/.test(name));
   return chosen.map(([, p]) => p.grad!.read());
 }
@@ -41,23 +45,21 @@ function equal(a: Float32Array[], b: Float32Array[]): boolean {
   return a.every((x, i) => x.every((v, j) => Object.is(v, b[i][j])));
 }
 
-/** Median milliseconds and peak of steps that `pass` makes, beside the peak that was predicted; the gradients of the first are compared. */
+/** Median milliseconds and peak of steps that `pass` makes, beside the peak that was predicted. */
 function steps(
   work: Work,
   name: string,
   pass: () => Tensor,
   predicted: () => number,
-  want: Float32Array[] | null,
-): { rows: Row[]; grads: Float32Array[]; ms: number } {
+): { rows: Row[]; ms: number } {
   const { memory } = device(), all: number[] = [];
-  clear(work);
-  memory.resetPeak();
-  pass().free();
-  const peak = memory.use().peak, grads = someGradients(work);
+  let peak = 0;
   for (let i = 0; i < RUNS; i++) {
     memory.synchronize();
+    memory.resetPeak();
     const began = performance.now();
     pass().free();
+    peak = memory.use().peak;
     work.optimizer.step();
     memory.synchronize();
     all.push(performance.now() - began);
@@ -73,12 +75,7 @@ function steps(
       ...(expected && { peer: expected / GIB, peer_name: "predicted", ratio: expected / peak }),
     }),
   ];
-  if (want) {
-    rows.push(
-      measured({ case: `${work.name}, ${name}: gradients equal to the bit`, metric: "equal", unit: "", ours: Number(equal(grads, want)) }),
-    );
-  }
-  return { rows, grads, ms };
+  return { rows, ms };
 }
 
 function dense(): Row[] {
@@ -88,27 +85,37 @@ function dense(): Row[] {
     memory.free(at, bytes);
     return `${bytes}: ${taken}`;
   });
-  console.log(`bytes asked for and counted by the pool: ${probe.join(", ")}`);
+  console.error(`bytes asked for and counted by the pool: ${probe.join(", ")}`);
   const work = ssFlowWork({ batch: 8 });
   work.pass().free(); // cuBLASLt's workspace
   const known = (options: PassOptions) => simulate(() => work.pass(options).free(), card);
   const began = performance.now(), first = known({}), again = (performance.now(), known({})), host = performance.now();
-  console.log(
+  console.error(
     `simulating a pass takes ${(host - began).toFixed(1)} ms twice; it says ${
       (first.seconds * 1e3).toFixed(1)
     } ms, ${again.launches} launches`,
   );
-  const plain = steps(work, "nothing but norms and activations made again", () => work.pass(), () => first.peak, null);
+  const planned = [32, 24, 18].map((budget) => ({ budget, elastic: plannedMemory({ budget: budget * GIB, card, say: console.error }) }));
+  const whole = (): Tensor => work.pass({ recompute: 24 }), want = gradients(work, () => work.pass());
+  for (
+    const [name, pass] of [
+      ["the same pass again", () => work.pass()],
+      ["whole blocks made again", whole],
+      ...planned.map(({ budget, elastic }) => [`a budget of ${budget} GiB`, () => elastic.run((o) => work.pass(o), [8])] as const),
+    ] as const
+  ) {
+    const ours = Number(equal(gradients(work, pass), want));
+    rows.push(measured({ case: `${work.name}, ${name}: gradients equal to the bit`, metric: "equal", unit: "", ours }));
+  }
+  const plain = steps(work, "nothing but norms and activations made again", () => work.pass(), () => first.peak);
   rows.push(...plain.rows);
   const kept = (): Tensor => withChoice(() => "keep", () => work.pass());
-  rows.push(...steps(work, "everything kept", kept, () => simulate(() => kept().free(), card).peak, null).rows);
-  rows.push(
-    ...steps(work, "whole blocks made again", () => work.pass({ recompute: 24 }), () => known({ recompute: 24 }).peak, plain.grads).rows,
-  );
-  for (const budget of [32, 24, 18]) {
-    const elastic = plannedMemory({ budget: budget * GIB, card, say: console.log }), name = `a budget of ${budget} GiB`;
-    const ran = steps(work, name, () => elastic.run((o) => work.pass(o), [8]), () => elastic.report.predicted, plain.grads);
-    console.log(`${name}: ${elastic.describe()}; step ${(ran.ms / plain.ms).toFixed(3)} x without`);
+  rows.push(...steps(work, "everything kept", kept, () => simulate(() => kept().free(), card).peak).rows);
+  rows.push(...steps(work, "whole blocks made again", whole, () => known({ recompute: 24 }).peak).rows);
+  for (const { budget, elastic } of planned) {
+    const name = `a budget of ${budget} GiB`, run = (): Tensor => elastic.run((o) => work.pass(o), [8]);
+    const ran = steps(work, name, run, () => elastic.report.predicted);
+    console.error(`${name}: ${elastic.describe()}; step ${(ran.ms / plain.ms).toFixed(3)} x without`);
     rows.push(
       ...ran.rows,
       measured({ case: `${work.name}, ${name}: step over step without`, metric: "time", unit: "x", ours: ran.ms / plain.ms, limit: 1.15 }),
@@ -136,7 +143,7 @@ function sparse(): Row[] {
   const optimizer = createOptimizer(specs, initialize(specs, new Generator(1)), OPTIMIZER_DEFAULTS), budget = 40 * GIB;
   const model = { args, dtype: "bf16", params: optimizer.params } as const, host = new Generator(7), { memory } = device();
   const shells = Array.from({ length: 15 }, (_, i) => shell(4000 + 2000 * i));
-  const draws = step(() => host.uniform([MICRO_BATCHES, 4], { low: 0, high: shells.length }).read()), said: string[] = [];
+  const draws = step(() => host.uniform([MICRO_BATCHES, SAMPLES], { low: 0, high: shells.length }).read()), said: string[] = [];
   const run = (elastic: ElasticMemory, chosen: number[][]): void => {
     const sizes = chosen.map((places) => places.length / 3), N = sizes.reduce((a, b) => a + b, 0), B = sizes.length;
     step(() => {
@@ -152,7 +159,8 @@ function sparse(): Row[] {
   const card = cardFor(readDriver().gpus[0]?.name), elastic = plannedMemory({ budget, card, say: (text) => said.push(text) });
   const used: number[] = [], errors: number[] = [], voxels: number[] = [], ms: number[] = [], planning: number[] = [];
   for (let i = 0; i < MICRO_BATCHES; i++) {
-    const chosen = [0, 1, 2, 3].map((k) => shells[Math.min(shells.length - 1, Math.floor(draws[4 * i + k]))]), began = performance.now();
+    const chosen = Array.from({ length: SAMPLES }, (_, k) => shells[Math.min(shells.length - 1, Math.floor(draws[SAMPLES * i + k]))]),
+      began = performance.now();
     run(elastic, chosen);
     memory.synchronize();
     ms.push(performance.now() - began);
@@ -162,14 +170,14 @@ function sparse(): Row[] {
     if (share > 0) used.push(peak / budget);
     voxels.push(chosen.reduce((n, places) => n + places.length / 3, 0));
     if (i < 4 || i % 100 === 0) {
-      console.log(
+      console.error(
         `micro-batch ${i}: ${voxels[i]} voxels, ${ms[i].toFixed(0)} ms, ${elastic.describe()}, peak ${(peak / GIB).toFixed(2)} GiB`,
       );
     }
   }
   const mean = (list: number[]): number => list.reduce((a, b) => a + b, 0) / list.length,
     most = (list: number[]): number => Math.max(...list);
-  const name = `SLat-Flow image-L bf16, ${MICRO_BATCHES} micro-batches of 4 samples of 4k to 32k voxels, 40 GiB`;
+  const name = `SLat-Flow image-L bf16, ${MICRO_BATCHES} micro-batches of ${SAMPLES} samples of 4k to 32k voxels, 40 GiB`;
   optimizer.free();
   return [
     measured({ case: `${name}: out of memory`, metric: "count", unit: "", ours: said.length }),
@@ -208,7 +216,7 @@ function small(): Row[] {
   const { memory } = device(), card = cardFor(readDriver().gpus[0]?.name);
   return ([["nothing", 11], ["means", 9], ["state", 8]] as const).flatMap(([onHost, budget]) => {
     const work = ssFlowWork({ batch: 1, optimizer: { momentBits: 8, onHost } }), all: number[] = [], kept = memory.use().used;
-    const elastic = plannedMemory({ budget: budget * GIB, card, say: console.log });
+    const elastic = plannedMemory({ budget: budget * GIB, card, say: console.error });
     let peak = 0, driver = 0;
     for (let i = 0; i < 6; i++) {
       const began = performance.now();
@@ -222,7 +230,7 @@ function small(): Row[] {
       driver = Math.max(driver, driverMib());
     }
     const name = `${work.name}, 8-bit moments, ${onHost} in the host's memory, ${budget} GiB`;
-    console.log(`${name}: ${elastic.describe()}; ${(kept / GIB).toFixed(2)} GiB of state`);
+    console.error(`${name}: ${elastic.describe()}; ${(kept / GIB).toFixed(2)} GiB of state`);
     work.free();
     memory.trim();
     return [

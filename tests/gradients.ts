@@ -40,7 +40,7 @@ function probe(run: () => Tensor): number {
 export function gradientsOf(wrt: Record<string, Tensor>, run: () => Tensor): Record<string, Float32Array> {
   return step(() => {
     const y = run();
-    backward(y, tensor(random(90, y.size), y.shape));
+    backward(y, tensor(random(90, y.size), y.shape, { dtype: y.dtype }));
     const grads = Object.entries(wrt).map(([name, t]) => {
       if (!t.grad) throw new Error(`${name} has no gradient`);
       const values = t.grad.read();

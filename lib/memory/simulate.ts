@@ -44,7 +44,12 @@ const isQuestion = (symbol: string): boolean => symbol.endsWith("_workspace") ||
 const SYMBOLS = Object.keys({ ...OPS, ...FLASH_ATTN, ...SPCONV, ...RENDER });
 
 /** A simulated device of kind `name` with `card`'s rates; sizes of allocations are rounded as `granted` says. */
-export function simulatedDevice(name: Device, card: Card = CARDS.H100, granted = (bytes: number): number => bytes): SimulatedDevice {
+export function simulatedDevice(
+  name: Device,
+  card: Card = CARDS.H100,
+  granted = (bytes: number): number => bytes,
+  base?: OpenDevice,
+): SimulatedDevice {
   const sizes = new Map<bigint, { bytes: number; share: Share }>(), shares: Partial<Record<Share, number>> = {};
   let next = 2n ** 60n, silent = false;
   const add = (share: Share, bytes: number): void => {
@@ -123,6 +128,7 @@ export function simulatedDevice(name: Device, card: Card = CARDS.H100, granted =
     meter,
     card,
     simulated: {
+      base,
       matmul(problem: MatmulProblem) {
         count(matmulTime(problem, card));
         return true;
@@ -157,7 +163,7 @@ export type Simulation = Readonly<Pick<Meter, "peak" | "atPeak" | "seconds" | "l
  * can be run again: it makes what it frees, and what it reads from the device does not decide what it does.
  */
 export function simulate(pass: (at: SimulatedDevice) => unknown, card?: Card): Simulation {
-  const open = device(), { name, memory } = open, before = memory.use().used, at = simulatedDevice(name, card, memory.granted);
+  const open = device(), { name, memory } = open, before = memory.use().used, at = simulatedDevice(name, card, memory.granted, open);
   onDevice(at, () => step(() => void pass(at)));
   const { peak, atPeak, seconds, launches } = at.meter;
   return { peak: memory.use().used + peak, atPeak: { ...atPeak, other: before + (atPeak.other ?? 0) }, seconds, launches };

@@ -9,7 +9,7 @@ import { dim, empty, expectDtype, expectShape, kernels, sizeOf, stream, type Ten
 import { geluBackward, unaryBackward, unaryForward } from "./elementwise.ts";
 import { sum } from "./reduce.ts";
 
-const workspaces = new Map<OpenDevice, Tensor>();
+const workspaces = new WeakMap<OpenDevice, Tensor>();
 
 /** One product as cuBLASLt and the CPU library take it, with tensors for addresses. */
 interface Product extends Pick<MatmulProblem, "batch" | "M" | "N" | "K" | "transposeA" | "transposeB" | "strideA" | "strideB"> {
@@ -24,8 +24,9 @@ interface Product extends Pick<MatmulProblem, "batch" | "M" | "N" | "K" | "trans
 
 /** Runs a product with an epilogue on cuBLASLt; false where there is none for it. */
 function runCublasLt(p: Product, epilogue: MatmulProblem["epilogue"]): boolean {
-  const workspace = workspaces.get(device()) ?? persist(() => empty([WORKSPACE_BYTES], "u8"));
-  workspaces.set(device(), workspace);
+  const at = device(), known = workspaces.get(at) ?? (at.simulated && workspaces.get(at.simulated.base ?? at));
+  const workspace = known ?? persist(() => empty([WORKSPACE_BYTES], "u8"));
+  workspaces.set(at, workspace);
   const { y, a, b, bias, aux, adds = false, ...rest } = p;
   const addresses = { y: y.addr, a: a.addr, b: b.addr, bias: bias?.addr ?? 0n, aux: aux?.addr ?? 0n };
   const types = { type: a.dtype as FloatDType, outType: y.dtype as FloatDType };

@@ -11,8 +11,8 @@ export interface OpenDevice {
   readonly memory: Memory;
   /** The stream that all work is put on; 0 on the CPU. */
   readonly stream: bigint;
-  /** On a device that computes nothing (lib/memory/simulate.ts): what stands in for cuBLASLt. */
-  readonly simulated?: { matmul(problem: MatmulProblem): boolean };
+  /** On a device that computes nothing (lib/memory/simulate.ts): what stands in for cuBLASLt, and the device in whose place it is. */
+  readonly simulated?: { matmul(problem: MatmulProblem): boolean; base?: OpenDevice };
 }
 
 /** Options of {@linkcode openDevice}. */
