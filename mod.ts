@@ -114,7 +114,7 @@ export { clearestView, countViews, holdOut, loadCondition, loadVoxels, markObjec
 export type { DatasetItem } from "./lib/data/dataset.ts";
 export { openObjects } from "./lib/data/loaded_objects.ts";
 export type { LoadedObject, LoadedObjectOptions } from "./lib/data/loaded_objects.ts";
-export { fourSides, loadRender, renderCamerasOf } from "./lib/data/renders.ts";
+export { conditionCamerasOf, fourSides, loadRender, renderCamerasOf } from "./lib/data/renders.ts";
 export { DINO_FEATURES, extractViewFeatures } from "./lib/data/view_features.ts";
 export type { ViewEncoder, ViewFeatureOptions } from "./lib/data/view_features.ts";
 export { createEpochSampler } from "./lib/data/epoch_sampler.ts";

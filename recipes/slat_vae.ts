@@ -72,11 +72,11 @@ export const SLAT_VAE_SIZES: Record<string, SlatVaeConfig> = {
     loss: { ...LOSS, volume: 1e3 },
     inputGain: 8,
     ...KEEP_ALL,
-    steps: 6000,
+    steps: 4000,
     seed: 0,
     precision: "auto",
     batch: { size: 8, views: 2, split: 1 },
-    optimizer: { ...e.OPTIMIZER_DEFAULTS, lr: 6e-4, betas: [0.9, 0.99], warmup: 200, emaRates: [0.995] },
+    optimizer: { ...e.OPTIMIZER_DEFAULTS, lr: 1.2e-3, betas: [0.9, 0.99], warmup: 200, emaRates: [0.995] },
     log: { every: 50, sampleEvery: 1000, saveEvery: 2000, keep: 2 },
   },
   published: {
@@ -224,7 +224,7 @@ function reconstruct(
 }
 
 /** PSNR and SSIM over up to 8 views of each object. */
-function measureQuality(models: SlatVae, objects: e.LoadedObject[], S: number): SlatVaeQuality {
+export function measureQuality(models: SlatVae, objects: e.LoadedObject[], S: number): SlatVaeQuality {
   const psnr: number[] = [], similar: number[] = [];
   for (const object of objects) {
     const count = object.cameras().length,
@@ -242,7 +242,7 @@ function measureQuality(models: SlatVae, objects: e.LoadedObject[], S: number): 
 }
 
 /** Four sides of each object, above as it is, below as it comes back. */
-function contactSheet(models: SlatVae, objects: e.LoadedObject[], S: number): e.Image {
+export function contactSheet(models: SlatVae, objects: e.LoadedObject[], S: number): e.Image {
   const columns = objects.flatMap((object) =>
     e.step(() =>
       e.noGrad(() => {

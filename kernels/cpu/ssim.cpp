@@ -56,7 +56,8 @@ int32_t k_ssim_fwd(uint64_t map, uint64_t partials, uint64_t x, uint64_t y, int3
         blur(H, W, [&](int64_t i) { return of(x, i) * of(y, i); }),
     };
     for (int64_t i = 0; i < area; i++) {
-      const Ssim<double> s({moments[0][i], moments[1][i], moments[2][i], moments[3][i], moments[4][i]});
+      const double mx = moments[0][i], my = moments[1][i];
+      const Ssim<double> s(mx, my, moments[2][i] - mx * mx + moments[3][i] - my * my, moments[4][i] - mx * my);
       const int64_t to = first + i * C;
       at<float>(map)[to] = float(s.map);
       if (!partials) continue;

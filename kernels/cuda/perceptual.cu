@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(THREADS) unit_distance(float* __restrict__ d, 
     load_lanes(q, v + c);
 #pragma unroll
     for (int j = 0; j < V; j++) {
-      const float e = p[j] * s - q[j] * t;
+      const float e = __fmul_rn(p[j], s) - __fmul_rn(q[j], t);  // not fused: 0 where both are equal
       sum += w[c + j] * e * (BACKWARD ? p[j] * s : e);
     }
   }
@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(THREADS) unit_distance(float* __restrict__ d, 
       load_lanes(p, u + c);
       load_lanes(q, v + c);
 #pragma unroll
-      for (int j = 0; j < V; j++) p[j] = g * (w[c + j] * (p[j] * s - q[j] * t) - p[j] * back);
+      for (int j = 0; j < V; j++) p[j] = g * (w[c + j] * (__fmul_rn(p[j], s) - __fmul_rn(q[j], t)) - p[j] * back);
       store_lanes(da + n * C + c, p);
     }
   } else if (threadIdx.x % 32 == 0) {

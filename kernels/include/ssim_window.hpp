@@ -21,14 +21,13 @@ struct SsimWindow {
   }
 };
 
-// A pixel's similarity from sum w (x, y, x^2, y^2, x y), and its derivatives after the first, the third and the fifth.
+// A pixel's similarity from its means, the sum of its variances and its covariance, and its derivatives after sum w x, sum w x^2, sum w x y.
 template <class F>
 struct Ssim {
   F map, after_x, after_xx, after_xy;
-  K_BOTH explicit Ssim(const F (&m)[5]) {
+  K_BOTH Ssim(F mx, F my, F variances, F covariance) {
     const F c1 = F(0.0001), c2 = F(0.0009);
-    const F mx = m[0], my = m[1], n1 = 2 * mx * my + c1, n2 = 2 * (m[4] - mx * my) + c2;
-    const F d1 = mx * mx + my * my + c1, d2 = m[2] - mx * mx + (m[3] - my * my) + c2;
+    const F n1 = 2 * mx * my + c1, n2 = 2 * covariance + c2, d1 = mx * mx + my * my + c1, d2 = variances + c2;
     map = n1 / d1 * (n2 / d2);
     after_x = 2 * my * (n2 - n1) / (d1 * d2) + 2 * mx * map * (1 / d2 - 1 / d1);
     after_xx = -map / d2;

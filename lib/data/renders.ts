@@ -1,4 +1,4 @@
-/** The training views of a dataset's objects: `renders/<sha256>/`. */
+/** The views of a dataset's objects in numbers and bytes: cameras, and pictures of `renders/<sha256>/`. */
 import { type Image, readImage, resizeImage } from "../io/image.ts";
 import { type Camera, cameraOf, type TransformFrame } from "../render/camera.ts";
 import type { DatasetItem } from "./dataset.ts";
@@ -6,13 +6,21 @@ import { assetPaths } from "./layout.ts";
 
 /** The cameras of an object's training views, from their transforms.json. Throws an Error naming the file where it is damaged. */
 export function renderCamerasOf({ root, sha256 }: DatasetItem): Camera[] {
-  const path = assetPaths(root, sha256).renders.transforms;
+  return readCameras(assetPaths(root, sha256).renders.transforms, "--renders");
+}
+
+/** The cameras of an object's condition views; see {@linkcode renderCamerasOf}. */
+export function conditionCamerasOf({ root, sha256 }: DatasetItem): Camera[] {
+  return readCameras(assetPaths(root, sha256).transforms, "--views");
+}
+
+function readCameras(path: string, flag: string): Camera[] {
   try {
     const { frames } = JSON.parse(Deno.readTextFileSync(path));
     if (!Array.isArray(frames) || frames.length === 0) throw new Error("it has no frames");
     return (frames as TransformFrame[]).map(cameraOf);
   } catch (error) {
-    throw new Error(`Cannot read ${path}: ${(error as Error).message}; \`deno task prepare -- --renders\` makes it`, { cause: error });
+    throw new Error(`Cannot read ${path}: ${(error as Error).message}; \`deno task prepare -- ${flag}\` makes it`, { cause: error });
   }
 }
 

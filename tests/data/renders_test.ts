@@ -3,7 +3,7 @@ import { openDataset } from "../../lib/data/dataset.ts";
 import { assetPaths } from "../../lib/data/layout.ts";
 import { openObjects } from "../../lib/data/loaded_objects.ts";
 import { prepareDataset } from "../../lib/data/prepare.ts";
-import { fourSides, loadRender, renderCamerasOf } from "../../lib/data/renders.ts";
+import { conditionCamerasOf, fourSides, loadRender, renderCamerasOf } from "../../lib/data/renders.ts";
 import { readImage, writePng } from "../../lib/io/image.ts";
 import { renderCameras } from "../../lib/render/camera.ts";
 
@@ -23,6 +23,7 @@ Deno.test("loadRender() gives straight colours and alpha plane by plane, at any 
   const small = loadRender(item, 3, 10), mean = (a: Uint8Array) => a.reduce((x, y) => x + y, 0) / a.length;
   assert.equal(small.length, 400);
   assert.ok(Math.abs(mean(small.subarray(300)) - mean(planes.subarray(1200))) < 2);
+  assert.throws(() => conditionCamerasOf(item), /transforms\.json: No such file .* `deno task prepare -- --views` makes it/);
   const cameras = renderCamerasOf(item);
   assert.equal(cameras.length, 5);
   for (const { cameraToWorld: m } of cameras) assert.ok(Math.abs(Math.hypot(m[0][3], m[1][3], m[2][3]) - 2) < 1e-6);

@@ -126,8 +126,9 @@ Deno.test("lpips() refuses images that are too small or of two sizes", () =>
     freeLeaves(model.params);
   }));
 
+// In 16 bits gradients differ where rounding moves a value over a relu's kink: about 2^-11 (2^-8) of them a layer, which the root makes 2 % (6 %).
 for (const dtype of ["f32", "f16", "bf16"] as const) {
-  const shape = [2, 32, 32, 3], cpu = dtype === "f32" ? 2e-5 : dtype === "f16" ? 1e-2 : 6e-2;
+  const shape = [2, 32, 32, 3], cpu = dtype === "f32" ? 2e-5 : dtype === "f16" ? 4e-2 : 6e-2;
   let model: Lpips | undefined; // made on the device that the case runs on; on the CPU always in f32
   checkDevices(`lpips in ${dtype}`, import.meta.url, {
     inputs: { x: { shape, data: image(1, shape), dtype: "f32" }, y: { shape, data: image(2, shape), dtype: "f32", grad: false } },
