@@ -49,22 +49,33 @@ function isOurs(error: unknown): boolean {
   return !/^Cannot (read properties|destructure|convert|mix|set propert|access|create propert|assign)/.test(error.message);
 }
 
+/** Runs one input. */
+async function timed(target: Target, bytes: Uint8Array<ArrayBuffer>): Promise<{ ms: number; failed: boolean; error: unknown }> {
+  const began = performance.now();
+  let failed = false, error: unknown;
+  try {
+    const made = target.run(bytes);
+    if (made instanceof Promise) await made;
+  } catch (thrown) {
+    [failed, error] = [true, thrown];
+  }
+  return { ms: performance.now() - began, failed, error };
+}
+
 /** Runs inputs `first` to `first + count - 1`. */
 export async function fuzz(target: Target, count: number, seed: number, first = 0): Promise<FuzzCounts> {
   const counts: FuzzCounts = { executions: 0, accepted: 0, refused: 0, crashes: [], slowestMs: 0, peakMiB: 0 };
   const ready = prepare(target);
   for (let n = first; n < first + count; n++) {
-    const bytes = input(ready, seed, n), began = performance.now();
-    try {
-      const made = target.run(bytes);
-      if (made instanceof Promise) await made;
-      counts.accepted++;
-    } catch (error) {
+    const bytes = input(ready, seed, n), took = await timed(target, bytes), { error, ms } = took;
+    if (!took.failed) counts.accepted++;
+    else {
       if (isOurs(error)) counts.refused++;
       else if (counts.crashes.length < 20) counts.crashes.push({ input: n, error: `${error}\n${(error as Error).stack?.split("\n")[1]}` });
     }
-    const ms = performance.now() - began;
-    if (ms > counts.slowestMs) counts.slowestMs = ms;
+    // a machine that does other things makes anything slow once: what counts is the quicker of two
+    if (ms > counts.slowestMs && ms > 20) counts.slowestMs = Math.max(counts.slowestMs, Math.min(ms, (await timed(target, bytes)).ms));
+    else if (ms > counts.slowestMs) counts.slowestMs = ms;
     counts.executions++;
   }
   counts.peakMiB = Math.round(peakMemory() / 2 ** 20);

@@ -15,6 +15,7 @@ import { parsePly } from "../../lib/io/ply_parse.ts";
 import { decodePng, encodePng } from "../../lib/io/png.ts";
 import { parseSafetensors } from "../../lib/io/safetensors.ts";
 import { parseTorchFile } from "../../lib/io/torch_file.ts";
+import { OPTIMIZER_DEFAULTS } from "../../lib/optim/optimizer.ts";
 import { checkConfig, type Json, overlay } from "../../lib/train/config.ts";
 import { parseManifest } from "../../lib/train/manifest.ts";
 import { OPTIMIZER_SCHEMA, SS_FLOW_ARGS } from "../../lib/train/schemas.ts";
@@ -96,10 +97,7 @@ const TRELLIS = {
     },
   },
 };
-const OPTIMIZER = {
-  ...{ lr: 1e-4, weightDecay: 0, betas: [0.9, 0.999], eps: 1e-8, warmup: 0, scaleGrowth: 1e-3 },
-  ...{ clip: { maxNorm: 1, percentile: 95 }, emaRates: [0.99] },
-};
+const OPTIMIZER = { ...OPTIMIZER_DEFAULTS };
 const image = { width: 8, height: 8, data: ramp(256) };
 
 /** All of them, by name. */
