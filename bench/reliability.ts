@@ -12,6 +12,7 @@ import { killRuns } from "../tests/recipes/kills.ts";
 import { damageCheckpoint } from "../tests/train/damage.ts";
 import { sweepDisk } from "../tests/train/faulty_disk.ts";
 import { killAt } from "../tests/train/killed_save.ts";
+import { hasStrace, sweepCalls } from "../tests/train/traced_save.ts";
 
 /** RELIABILITY_FILE names another one, so that sections can run beside each other. */
 const FILE = Deno.env.get("RELIABILITY_FILE") ?? new URL("results/reliability.json", import.meta.url).pathname;
@@ -21,7 +22,10 @@ type Counts = Record<string, unknown>;
 
 const SECTIONS: Record<string, (folder: string, args: string[]) => Promise<Record<string, Counts>> | Record<string, Counts>> = {
   damage: (folder) => ({ damage: { ...damageCheckpoint(folder, { elements: 300, flips: 10_000 }) } }),
-  disk: (folder) => ({ disk: { ...sweepDisk(folder, killAt) } }),
+  disk: (folder) => ({
+    disk: { ...sweepDisk(`${folder}/functions`, killAt) },
+    ...(hasStrace() && { "disk system calls": { ...sweepCalls(`${folder}/calls`) } }),
+  }),
   kills: async (folder, [count = "200"]) => ({ kills: { ...await killRuns(folder, Number(count), 1), interval: 10 } }),
   fuzz: async (_, [count = "1000000", only]) => {
     const chunk = 50_000, found: Record<string, Counts> = {};

@@ -51,9 +51,9 @@ function filesIn(folder: string): number {
   }
 }
 
-/** Kills a run in `folder` `kills` times, lets it end, and compares with an uncut one. */
-export async function killRuns(folder: string, kills: number, seed: number): Promise<KillCounts> {
-  const { tiny } = SS_VAE_SIZES, random = createRandom(seed, 0), output = `${folder}/killed`, file = `${folder}/config.json`;
+/** A dataset of four objects in `folder` and a config of ss-vae's `tiny` that trains on it; the path of its file. */
+async function makeRun(folder: string): Promise<string> {
+  const { tiny } = SS_VAE_SIZES, file = `${folder}/config.json`;
   await prepareDataset({ output: `${folder}/data`, objects: 4, views: 1, size: 32, resolution: 16, workers: 0 });
   const config: SsVaeConfig = {
     ...tiny,
@@ -62,6 +62,28 @@ export async function killRuns(folder: string, kills: number, seed: number): Pro
     log: { every: 1, sampleEvery: 0, saveEvery: INTERVAL, keep: 2 },
   };
   Deno.writeTextFileSync(file, JSON.stringify(config));
+  return file;
+}
+
+/** Starts a run in `folder`, sends it `signal` once it trains, and gives the status it ends with, the seconds that took, and the step it is at. */
+export async function stopRun(
+  folder: string,
+  signal: Deno.Signal,
+): Promise<{ code: number; seconds: number; logged: number; saved: number }> {
+  const file = await makeRun(folder),
+    output = `${folder}/stopped`,
+    child = command(file, output, 1_000_000).spawn(),
+    ended = child.output();
+  while (lastLogged(output) < 3) await Promise.race([ended, new Promise((r) => setTimeout(r, 20))]);
+  const began = performance.now();
+  child.kill(signal);
+  const { code } = await ended, seconds = (performance.now() - began) / 1000;
+  return { code, seconds, logged: lastLogged(output), saved: verifyCheckpoint(checkpointPath(output, listCheckpoints(output)[0])).step };
+}
+
+/** Kills a run in `folder` `kills` times, lets it end, and compares with an uncut one. */
+export async function killRuns(folder: string, kills: number, seed: number): Promise<KillCounts> {
+  const random = createRandom(seed, 0), output = `${folder}/killed`, file = await makeRun(folder);
   const counts: KillCounts = { kills: 0, unusable: 0, duringSave: 0, mostLost: 0, meanLost: 0, equal: false, steps: 0 };
   let newest = 0, lost = 0;
   while (counts.kills < kills) {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { listCheckpoints } from "../../lib/train/checkpoint.ts";
-import { INTERVAL, killRuns } from "./kills.ts";
+import { INTERVAL, killRuns, stopRun } from "./kills.ts";
 
 Deno.test("a run that is killed again and again loses little, and ends in the state of an uncut one, to the bit", async () => {
   const folder = Deno.makeTempDirSync({ prefix: "espalier-kills-" });
@@ -9,4 +9,14 @@ Deno.test("a run that is killed again and again loses little, and ends in the st
   assert.ok(mostLost <= 2 * INTERVAL, "an interval, and the steps while the checkpoint was being written");
   assert.equal(listCheckpoints(`${folder}/killed`).length, 2);
   Deno.removeSync(folder, { recursive: true });
+});
+
+Deno.test("a run that is asked to stop ends the step, saves, and ends with status 130 in good time", async () => {
+  for (const signal of ["SIGTERM", "SIGUSR1"] as const) {
+    const folder = Deno.makeTempDirSync({ prefix: "espalier-stop-" });
+    const { code, seconds, logged, saved } = await stopRun(folder, signal);
+    assert.deepEqual([code, saved], [130, logged], signal);
+    assert.ok(seconds < 30, `${signal}: ${seconds} s`);
+    Deno.removeSync(folder, { recursive: true });
+  }
 });
