@@ -63,12 +63,16 @@ export function rasterize(splats: Splats, views: readonly (readonly Camera[])[],
   const cameras = views.flat(), V = cameras.length, scenes = sceneTable(splats.starts, views), k = kernels();
   const y = empty([V, 5, S, S]), inputs = [positions, colors, opacities, scales, rotations];
   return tidy(() => {
-    const table = tensor(scenes, [scenes.length / 3, 3], { dtype: "i32" }), status = empty([4], "i64");
-    const eyes = tensor(cameras.flatMap((camera, i) => packCamera(camera, S, i)), [V, 16]);
-    const backgrounds = tensor(packBackgrounds(options.background ?? [0, 0, 0], V), [V, 3]);
+    const rows = cameras.flatMap((camera, i) => packCamera(camera, S, i)),
+      backgrounds = packBackgrounds(options.background ?? [0, 0, 0], V);
+    const words = new Int32Array(scenes.length + rows.length + backgrounds.length), status = empty([4], "i64"); // one upload for all three
+    words.set(scenes);
+    new Float32Array(words.buffer, 4 * scenes.length).set([...rows, ...backgrounds]);
+    const tables = tensor(words, [words.length], { dtype: "i32" }), behind = (count: number): bigint => tables.addr + BigInt(4 * count);
     const problem: KSplat = {
       ...{ B: views.length, V, N, instances: dim("rasterize", "the number of splats", scenes.at(-1)!), height: S, width: S, coefficients },
-      ...{ capacity: 0, near, blur, scenes: table.addr, cameras: eyes.addr, backgrounds: backgrounds.addr, y: y.addr, status: status.addr },
+      ...{ capacity: 0, near, blur, y: y.addr, status: status.addr },
+      ...{ scenes: tables.addr, cameras: behind(scenes.length), backgrounds: behind(scenes.length + rows.length) },
       ...addresses("", inputs),
       ...{ projected: 0n, lists: 0n, scratch: 0n, d_y: 0n },
       ...addresses("d_", []),
@@ -80,7 +84,7 @@ export function rasterize(splats: Splats, views: readonly (readonly Camera[])[],
     const lists = bytes(sizesOf(problem)[1]);
     problem.lists = lists.addr;
     launch("fwd", problem);
-    const saved = [...inputs, y, table, status, eyes, backgrounds, projected, lists];
+    const saved = [...inputs, y, tables, status, projected, lists];
     return record("rasterize", y, inputs, saved, (dy) => {
       const grads = inputs.map((t) => t.requiresGrad ? empty(t.shape) : null);
       launch("bwd", { ...problem, d_y: dy.addr, ...addresses("d_", grads) });
