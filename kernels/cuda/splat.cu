@@ -2,6 +2,7 @@
 #include "splat.cuh"
 
 #include "scan.cuh"
+#include "splat_draw.cuh"
 #include "splat_sort.cuh"
 
 namespace {
@@ -124,119 +125,44 @@ __global__ void __launch_bounds__(THREADS)
   }
 }
 
-// starts[tile] = the first pair whose key is not below it.
+// starts[tile] = the first pair whose key is not below it, found by a warp.
 __global__ void __launch_bounds__(THREADS) find_starts(Problem q, const uint32_t* keys) {
-  const int64_t tile = int64_t(blockIdx.x) * THREADS + threadIdx.x;
+  const int64_t tile = (int64_t(blockIdx.x) * THREADS + threadIdx.x) / 32;
+  const int lane = threadIdx.x % 32;
   if (tile > q.tiles) return;
-  int64_t low = 0, high = PairCount{q.status, q.capacity}.get();
+  int64_t low = 0, high = PairCount{q.status, q.capacity}.get();  // it lies from low to high
   while (low < high) {
-    const int64_t middle = (low + high) / 2;
-    if (keys[middle] < tile) low = middle + 1;
-    else high = middle;
+    const int64_t step = (high - low + 31) / 32, mine = low + lane * step;
+    const uint32_t below = __ballot_sync(0xffffffffu, mine < high && keys[mine] < tile);
+    const int count = __popc(below);
+    if (count == 0) {
+      high = low;
+    } else {
+      const int64_t end = low + count * step;
+      low += (count - 1) * step + 1;
+      high = end < high ? end : high;
+    }
   }
-  q.starts[tile] = int32_t(low);
+  if (lane == 0) q.starts[tile] = int32_t(low);
 }
 
-constexpr int BATCH = 128, GROUP = 4;  // GROUP: splats whose alphas are found before the first of them is drawn
-
-// A block a tile. Its warps walk the list together, each through the splats that touch its patch.
-__global__ void __launch_bounds__(DRAW_THREADS) draw_tiles(Problem q) {
-  __shared__ Staged staged[BATCH + 1];
-  __shared__ uint8_t hits[DRAW_WARPS][BATCH + GROUP];
-  const int64_t tile = blockIdx.x, plane = q.H * q.W;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, view = int(tile / (q.across * q.down));
-  const int left = patch_left(int(tile % q.across)), top = patch_top(int(tile / q.across % q.down));
-  const int px = left + lane % 8;
-  float* out = q.y + view * CHANNELS * plane;
-  if (!q.valid()) {
-    for (int k = 0; k < EACH; k++) {
-      const int py = top + lane / 8 + 4 * k;
-      for (int c = 0; c < CHANNELS && px < q.W && py < q.H; c++) out[c * plane + py * q.W + px] = NAN;
-    }
-    return;
+// Which segments a tile has behind its first.
+struct Parts {
+  Problem q;
+  int32_t* total;
+  __device__ int get(int64_t tile) const { return max(q.starts[tile + 1] - q.starts[tile] - 1, 0) / SEGMENT; }
+  __device__ void set(int64_t tile, int sum) const {
+    q.parts[tile] = sum;
+    for (int n = get(tile), i = 0; i < n; i++) q.part_tile[sum + i] = int32_t(tile);
   }
-  const int first = q.starts[tile], end = q.starts[tile + 1];
-  float T[EACH], seen[EACH], sums[EACH][4] = {};
-  int last[EACH] = {};
-#pragma unroll
-  for (int k = 0; k < EACH; k++) T[k] = px < q.W && top + lane / 8 + 4 * k < q.H ? 1 : 0, seen[k] = 1;
-  if (threadIdx.x == 0) staged[BATCH] = Staged{{0, 0, 0, 0}, {0, 0, 0, 0}, {0, 0, 0, 0}};
-  const auto over = [&] {
-    bool all = true;
-    for (int k = 0; k < EACH; k++) all = all && T[k] == 0;
-    return all;
-  };
-  Staged next{};
-  const bool loads = threadIdx.x < BATCH;
-  if (loads && first + int(threadIdx.x) < end) next.load(q.splats[q.pairs[first + threadIdx.x].splat]);
-  for (int from = first; from < end; from += BATCH) {
-    const bool mine_over = over();
-    if (__syncthreads_and(mine_over)) break;
-    const int some = min(end - from, BATCH);
-    if (int(threadIdx.x) < some) {
-      next.scale();
-      staged[threadIdx.x] = next;
-    }
-    const int ahead = from + BATCH + threadIdx.x;
-    if (loads && ahead < end) next.load(q.splats[q.pairs[ahead].splat]);
-    __syncthreads();
-    if (__all_sync(0xffffffffu, mine_over)) continue;
-    int count = 0;
-#pragma unroll
-    for (int base = 0; base < BATCH; base += 32) {
-      const bool hit = base + lane < some && staged[base + lane].touches(float(left), float(top));
-      const uint32_t mask = __ballot_sync(0xffffffffu, hit);
-      if (hit) hits[warp][count + __popc(mask & ((1u << lane) - 1))] = uint8_t(base + lane);
-      count += __popc(mask);
-    }
-    if (lane < GROUP) hits[warp][count + lane] = BATCH;
-    __syncwarp();
-    for (int at = 0; at < count; at += GROUP) {
-      float alpha[GROUP][EACH];
-#pragma unroll
-      for (int g = 0; g < GROUP; g++) {
-        const Staged& s = staged[hits[warp][at + g]];
-        const float4 place = s.place, conic = s.conic;
-#pragma unroll
-        for (int k = 0; k < EACH; k++) alpha[g][k] = alpha_of(place, conic, float(px), float(top + lane / 8 + 4 * k));
-      }
-#pragma unroll
-      for (int g = 0; g < GROUP; g++) {
-        const int which = hits[warp][at + g];
-        const float4 color = staged[which].color;
-        const float depth = staged[which].conic.w;
-#pragma unroll
-        for (int k = 0; k < EACH; k++) {
-          const float after = T[k] * (1 - alpha[g][k]);
-          const bool live = after >= MIN_T;
-          const float w = live ? alpha[g][k] * T[k] : 0;
-          sums[k][0] += w * color.x, sums[k][1] += w * color.y, sums[k][2] += w * color.z, sums[k][3] += w * depth;
-          seen[k] = live ? after : seen[k];
-          T[k] = live ? after : 0;
-          last[k] = w > 0 ? from - first + which + 1 : last[k];
-        }
-      }
-      if (__all_sync(0xffffffffu, over())) break;
-    }
-  }
-  const float* background = q.backgrounds + 3 * view;
-#pragma unroll
-  for (int k = 0; k < EACH; k++) {
-    const int py = top + lane / 8 + 4 * k;
-    if (px >= q.W || py >= q.H) continue;
-    const int64_t pixel = py * q.W + px;
-    for (int c = 0; c < 3; c++) out[c * plane + pixel] = sums[k][c] + seen[k] * background[c];
-    out[3 * plane + pixel] = 1 - seen[k];
-    out[4 * plane + pixel] = sums[k][3];
-    q.last[view * plane + pixel] = last[k];
-  }
-}
+};
 
 // The scratch of k_splat_fwd.
 struct Scratch {
   uint64_t bytes = 0;
   uint64_t base;
-  int32_t *order, *firsts, *sums;
+  int32_t *order, *firsts, *sums, *part_sums;
+  Rest rest;
   uint32_t* keys;    // of the pairs, as they are listed
   uint64_t* values;
   splat_sort::Buffers<uint32_t> splats;
@@ -251,7 +177,8 @@ struct Scratch {
   Scratch(const Problem& q, uint64_t address) : base(address) {
     const int64_t I = q.I, most = I > q.capacity ? I : q.capacity;
     order = take<int32_t>(I), firsts = take<int32_t>(I);
-    sums = take<int32_t>(int64_t(scan::bytes(I)) / 4);
+    sums = take<int32_t>(int64_t(scan::bytes(I)) / 4), part_sums = take<int32_t>(int64_t(scan::bytes(q.tiles)) / 4);
+    rest = {take<int32_t>(q.tiles), take<float>(q.segments * Rest::SIZE)};
     const int64_t n = q.capacity;
     int32_t* const counts = take<int32_t>(splat_sort::count_size(most));
     splats = {q.keys, nullptr, {take<uint32_t>(I), take<uint32_t>(I)}, {take<uint32_t>(I), take<uint32_t>(I)}, counts};
@@ -302,7 +229,8 @@ int32_t k_splat_fwd(const k_splat* problem, uint64_t stream) {
     keys = splat_sort::sort(s.pairs, reinterpret_cast<uint64_t*>(q.pairs), pairs, q.capacity, bits, true, on);
     if (int32_t status = launched(where)) return status;
   }
-  find_starts<<<grid(q.tiles + 1), THREADS, 0, on>>>(q, keys);
-  draw_tiles<<<unsigned(q.tiles), DRAW_THREADS, 0, on>>>(q);
+  find_starts<<<grid(32 * (q.tiles + 1)), THREADS, 0, on>>>(q, keys);
+  if (int32_t status = scan::run(where, Parts{q, q.parts + q.tiles}, s.part_sums, q.tiles, stream)) return status;
+  draw(q, s.rest, on);
   return launched(where);
 }

@@ -13,6 +13,10 @@ constexpr int EACH = 2, ACROSS = 8, DOWN = 4 * EACH, PIXELS = ACROSS * DOWN;
 constexpr int DRAW_THREADS = TILE * TILE / EACH, DRAW_WARPS = DRAW_THREADS / 32;
 constexpr float LOG2_E = 1.4426950408889634f;
 
+// Lists are cut into segments. One block draws the first START pairs of a tile; if then there are pixels that go on, a block a segment draws
+// the rest.
+constexpr int SEGMENT = 512, START = 1024, BEFORE = 5 * TILE * TILE;
+
 struct Pair {
   int32_t splat, slot;  // slot: where the pair's gradient goes; those of a splat lie together
 };
@@ -24,7 +28,7 @@ inline uint64_t aligned(uint64_t bytes) { return (bytes + 15) / 16 * 16; }
 struct Problem {
   int64_t I, V, H, W, N, capacity, pixels;
   int across, down;
-  int64_t tiles;
+  int64_t tiles, segments;  // segments: as many as there may be behind the first of their list
   float near, blur;
   const int32_t* scenes;
   const float *cameras, *backgrounds;
@@ -34,9 +38,12 @@ struct Problem {
   int32_t* slots;   // [I + 1]
   int32_t* counts;  // [I]
   uint32_t* keys;   // [I]: depths
-  Pair* pairs;      // [capacity]
-  int32_t* starts;  // [tiles + 1]
-  int32_t* last;    // [V, H, W]: how far into its tile's list a pixel goes
+  Pair* pairs;         // [capacity]
+  float* before;       // [segments, 5, 256]: of a segment's pixels, T and the sums of colour and depth before it
+  int32_t* starts;     // [tiles + 1]
+  int32_t* parts;      // [tiles + 1]: a tile's second segment
+  int32_t* part_tile;  // [segments]
+  int32_t* last;       // [V, H, W]: how far into its tile's list a pixel goes
   float* y;
   const float* d_y;
 
@@ -51,6 +58,7 @@ struct Problem {
         across(int(tiles_across(p))),
         down(int(tiles_down(p))),
         tiles(splat::tiles(p)),
+        segments(capacity / SEGMENT),
         near(float(p.near)),
         blur(float(p.blur)),
         scenes(at<const int32_t>(p.scenes)),
@@ -64,13 +72,16 @@ struct Problem {
         counts(slots + I + 1),
         keys(reinterpret_cast<uint32_t*>(counts + I)),
         pairs(at<Pair>(p.lists)),
-        starts(reinterpret_cast<int32_t*>(pairs + capacity)),
-        last(starts + tiles + 1),
+        before(reinterpret_cast<float*>(pairs + capacity)),
+        starts(reinterpret_cast<int32_t*>(before + segments * BEFORE)),
+        parts(starts + tiles + 1),
+        part_tile(parts + tiles + 1),
+        last(part_tile + segments),
         y(at<float>(p.y)),
         d_y(at<const float>(p.d_y)) {}
 
   uint64_t projected_bytes() const { return aligned(I * sizeof(Splat) + (3 * I + 1) * 4); }
-  uint64_t lists_bytes() const { return aligned(capacity * sizeof(Pair) + (tiles + 1 + pixels) * 4); }
+  uint64_t lists_bytes() const { return aligned(capacity * sizeof(Pair) + (segments * (BEFORE + 1) + 2 * (tiles + 1) + pixels) * 4); }
 
   __device__ bool valid() const { return status[0] <= capacity && status[1] == 0; }
   // The scene that has the `item`th Gaussian (column 0), view (1) or splat (2).
@@ -79,6 +90,8 @@ struct Problem {
     while (scene[3 + column] <= item) scene += 3;
     return scene;
   }
+  // What is kept of segment s > 0 of a tile.
+  __device__ float* before_of(int64_t tile, int s) const { return before + (parts[tile] + s - 1) * int64_t(BEFORE); }
   // View and Gaussian of a splat.
   __device__ int view_of(int64_t i, int64_t& gaussian) const {
     const int32_t* scene = scene_of(i, 2);
@@ -126,9 +139,22 @@ struct Staged {
   }
 };
 
-// The first pixel of a warp's patch in a tile.
-__device__ inline int patch_left(int tile_x) { return tile_x * TILE + int(threadIdx.x / 32 % 2) * ACROSS; }
-__device__ inline int patch_top(int tile_y) { return tile_y * TILE + int(threadIdx.x / 64) * DOWN; }
+// The pixels of a thread.
+struct Pixels {
+  int left, top, x, y;  // of the warp's patch; the thread's first pixel, the others are 4 rows below each
+  int64_t view, plane, width, height;
+
+  __device__ Pixels(const Problem& q, int64_t tile) : plane(q.H * q.W), width(q.W), height(q.H) {
+    view = tile / (q.across * q.down);
+    left = int(tile % q.across) * TILE + int(threadIdx.x / 32 % 2) * ACROSS;
+    top = int(tile / q.across % q.down) * TILE + int(threadIdx.x / 64) * DOWN;
+    x = left + int(threadIdx.x % 8), y = top + int(threadIdx.x % 32 / 8);
+  }
+  __device__ bool inside(int k) const { return x < width && y + 4 * k < height; }
+  __device__ int64_t at(int k) const { return (y + 4 * k) * width + x; }
+  // Of EACH * DRAW_THREADS places, the k-th of this thread.
+  __device__ static int place(int k) { return k * DRAW_THREADS + int(threadIdx.x); }
+};
 
 // Alpha in the pixel (px, py), 0 where it is skipped. The same instructions in every pass: what is skipped in one is in the other.
 __device__ __forceinline__ float alpha_of(const float4& place, const float4& conic, float px, float py) {

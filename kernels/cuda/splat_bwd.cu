@@ -26,41 +26,46 @@ struct Shared {
   uint8_t hits[DRAW_WARPS][BATCH];
 };
 
-__global__ void __launch_bounds__(DRAW_THREADS, 4) draw_tiles_back(Problem q, Sums* gradients, uint8_t* written) {
+__global__ void __launch_bounds__(DRAW_THREADS, 4) draw_segments_back(Problem q, Sums* gradients, uint8_t* written) {
   extern __shared__ float4 raw[];
   Shared& sh = *reinterpret_cast<Shared*>(raw);
-  const int64_t tile = blockIdx.x, plane = q.H * q.W;
-  if (!q.valid()) return;
-  const int first = q.starts[tile];
-  int end = q.starts[tile + 1];
-  if (first == end) return;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, view = int(tile / (q.across * q.down));
-  const int left = patch_left(int(tile % q.across)), top = patch_top(int(tile / q.across % q.down)), px = left + lane % 8;
-  const float *y = q.y + view * CHANNELS * plane, *d_y = q.d_y + view * CHANNELS * plane;
-  float T[EACH], rest[EACH] = {};  // rest: what the splats to come and the background give
+  const int64_t part = int64_t(blockIdx.x) - q.tiles;  // first segments come first
+  if (!q.valid() || part >= q.parts[q.tiles]) return;
+  const int64_t tile = part < 0 ? blockIdx.x : q.part_tile[part];
+  const Pixels p(q, tile);
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, segment = part < 0 ? 0 : 1 + int(part) - q.parts[tile];
+  const int first = q.starts[tile], start = segment * SEGMENT;
+  const float *y = q.y + p.view * CHANNELS * p.plane, *d_y = q.d_y + p.view * CHANNELS * p.plane;
+  const float* const before = segment ? q.before_of(tile, segment) : nullptr;
+  float T[EACH] = {}, rest[EACH] = {};  // rest: what the splats to come and the background give
   float4 d[EACH] = {};
   int last[EACH] = {}, mine = 0;
 #pragma unroll
   for (int k = 0; k < EACH; k++) {
-    const int py = top + lane / 8 + 4 * k;
-    T[k] = 1;
-    if (px < q.W && py < q.H) {
-      const int64_t pixel = py * q.W + px;
-      d[k] = {d_y[pixel], d_y[plane + pixel], d_y[2 * plane + pixel], d_y[4 * plane + pixel]};
-      rest[k] = y[pixel] * d[k].x + y[plane + pixel] * d[k].y + y[2 * plane + pixel] * d[k].z + y[4 * plane + pixel] * d[k].w -
-                (1 - y[3 * plane + pixel]) * d_y[3 * plane + pixel];
-      last[k] = q.last[view * plane + pixel];
+    if (p.inside(k)) last[k] = q.last[p.view * p.plane + p.at(k)];
+    if (last[k] > start) {
+      const float *of = y + p.at(k), *d_of = d_y + p.at(k);
+      const int64_t c = p.plane;
+      d[k] = {d_of[0], d_of[c], d_of[2 * c], d_of[4 * c]};
+      float4 sums = {of[0], of[c], of[2 * c], of[4 * c]};
+      T[k] = 1;
+      if (segment) {
+        const float* b = before + p.place(k);
+        T[k] = b[0];
+        sums.x -= b[TILE * TILE], sums.y -= b[2 * TILE * TILE], sums.z -= b[3 * TILE * TILE], sums.w -= b[4 * TILE * TILE];
+      }
+      rest[k] = sums.x * d[k].x + sums.y * d[k].y + sums.z * d[k].z + sums.w * d[k].w - (1 - of[3 * c]) * d_of[3 * c];
+      mine = max(mine, last[k]);
     }
     sh.d[warp][k * 32 + lane] = d[k];
-    mine = max(mine, last[k]);
   }
   mine = __reduce_max_sync(0xffffffffu, mine);
   if (lane == 0) sh.ends[warp] = mine;
   __syncthreads();
   int most = 0;
   for (int w = 0; w < DRAW_WARPS; w++) most = max(most, sh.ends[w]);
-  end = min(end, first + most);
-  for (int from = first; from < end; from += BATCH) {
+  const int end = first + min(most, start + SEGMENT);
+  for (int from = first + start; from < end; from += BATCH) {
     const int some = min(end - from, BATCH), begin = from - first;
     __syncthreads();
     if (int(threadIdx.x) < some) {
@@ -76,7 +81,7 @@ __global__ void __launch_bounds__(DRAW_THREADS, 4) draw_tiles_back(Problem q, Su
     uint64_t masks = 0;
 #pragma unroll
     for (int base = 0; base < BATCH; base += 32) {
-      const bool hit = base + lane < some && begin + base + lane < mine && sh.staged[base + lane].touches(float(left), float(top));
+      const bool hit = base + lane < some && begin + base + lane < mine && sh.staged[base + lane].touches(float(p.left), float(p.top));
       const uint32_t mask = __ballot_sync(0xffffffffu, hit);
       if (hit) sh.hits[warp][count + __popc(mask & ((1u << lane) - 1))] = uint8_t(base + lane);
       count += __popc(mask);
@@ -93,7 +98,7 @@ __global__ void __launch_bounds__(DRAW_THREADS, 4) draw_tiles_back(Problem q, Su
         float2* const part = sh.parts[warp] + g * (PIXELS + 1) + lane;
 #pragma unroll
         for (int k = 0; k < EACH; k++) {
-          const float found = alpha_of(place, conic, float(px), float(top + lane / 8 + 4 * k)), alpha = begin + which < last[k] ? found : 0;
+          const float found = alpha_of(place, conic, float(p.x), float(p.y + 4 * k)), alpha = begin + which < last[k] ? found : 0;
           const float w = alpha * T[k], by_w = color.x * d[k].x + color.y * d[k].y + color.z * d[k].z + conic.w * d[k].w;
           rest[k] -= w * by_w;
           const float d_alpha = T[k] * by_w - __fdividef(rest[k], 1 - alpha);
@@ -106,18 +111,18 @@ __global__ void __launch_bounds__(DRAW_THREADS, 4) draw_tiles_back(Problem q, Su
       const int g = lane % GROUP, part_of = lane / GROUP;
       float v[SUMS] = {};
       if (g < group) {
-        const float2* part = sh.parts[warp] + g * (PIXELS + 1) + part_of * ROWS * 8;
+        const float2* const part = sh.parts[warp] + g * (PIXELS + 1) + part_of * ROWS * 8;
         const float4* dp = sh.d[warp] + part_of * ROWS * 8;
 #pragma unroll
         for (int row = 0; row < ROWS; row++) {
           float s0 = 0, s1 = 0, s2 = 0;
 #pragma unroll
           for (int x = 0; x < 8; x++) {
-            const float2 p = part[row * 8 + x];
+            const float2 of = part[row * 8 + x];
             const float4 by = dp[row * 8 + x];
             const float X = x - MIDDLE_X;
-            s0 += p.x, s1 += X * p.x, s2 += X * X * p.x;
-            v[6] += p.y * by.x, v[7] += p.y * by.y, v[8] += p.y * by.z, v[9] += p.y * by.w;
+            s0 += of.x, s1 += X * of.x, s2 += X * X * of.x;
+            v[6] += of.y * by.x, v[7] += of.y * by.y, v[8] += of.y * by.z, v[9] += of.y * by.w;
           }
           const float Y = part_of * ROWS + row - MIDDLE_Y;
           v[0] += s0, v[1] += s1, v[2] += Y * s0, v[3] += s2, v[4] += Y * s1, v[5] += Y * Y * s0;
@@ -130,7 +135,7 @@ __global__ void __launch_bounds__(DRAW_THREADS, 4) draw_tiles_back(Problem q, Su
       }
       if (lane < group) {
         const int which = sh.hits[warp][at + g];
-        const float ox = left + MIDDLE_X - sh.staged[which].place.x, oy = top + MIDDLE_Y - sh.staged[which].place.y;
+        const float ox = p.left + MIDDLE_X - sh.staged[which].place.x, oy = p.top + MIDDLE_Y - sh.staged[which].place.y;
         float* const to = sh.sums[warp][which];
         to[0] = v[0];
         to[1] = v[1] + ox * v[0];
@@ -224,9 +229,9 @@ int32_t k_splat_bwd(const k_splat* problem, uint64_t stream) {
   uint8_t* const written = at<uint8_t>(problem->scratch + aligned(uint64_t(q.capacity) * sizeof(Sums)));
   if (q.capacity) {
     if (cudaError_t e = cudaMemsetAsync(written, 0, q.capacity, on)) return fail(e, where, "%s", cudaGetErrorString(e));
-    const cudaError_t e = cudaFuncSetAttribute(draw_tiles_back, cudaFuncAttributeMaxDynamicSharedMemorySize, int(sizeof(Shared)));
+    const cudaError_t e = cudaFuncSetAttribute(draw_segments_back, cudaFuncAttributeMaxDynamicSharedMemorySize, int(sizeof(Shared)));
     if (e) return fail(e, where, "%s", cudaGetErrorString(e));
-    draw_tiles_back<<<unsigned(q.tiles), DRAW_THREADS, sizeof(Shared), on>>>(q, gradients, written);
+    draw_segments_back<<<unsigned(q.tiles + q.segments), DRAW_THREADS, sizeof(Shared), on>>>(q, gradients, written);
     if (int32_t status = launched(where)) return status;
   }
   if (q.N) {

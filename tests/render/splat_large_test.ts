@@ -40,8 +40,9 @@ function around(count: number, first = 0): Camera[] {
   return Array.from({ length: count }, (_, i) => orbitCamera({ yaw: 0.3 + 1.7 * (first + i), pitch: 0.4 - 0.3 * (first + i) }, 2, FOV));
 }
 
-// A splat whose alpha is 1/255 to the last digits is drawn by one device and skipped by the other: hence wider bounds than for sums alone.
-const TOLERANCE = { f32: 2e-4 };
+// A splat whose alpha is 1/255 to the last digits is drawn in a pixel by one device and skipped by the other. Where there is none of these, outputs
+// and gradients agree to 1e-5; with some, an H200's differed by up to 5e-4 of the gradients' norm.
+const TOLERANCE = { f32: 1e-3 };
 const CASES: Record<string, [Scene, starts: number[], views: Camera[][], size: number]> = {
   "a shell": [{ N: 60000, scale: 0.006, shell: true }, [0, 60000], [around(1)], 256],
   "a shell in four views": [{ N: 20000, scale: 0.01, shell: true, K: 1 }, [0, 20000], [around(4)], 128],
