@@ -89,6 +89,7 @@ export { orbitCamera, renderCameras } from "./lib/render/camera.ts";
 export type { Camera, Direction } from "./lib/render/camera.ts";
 export { activateGaussians, readSplats, splatsOf } from "./lib/render/gaussians.ts";
 export type { GaussianActivation, RawGaussians, SplatArrays } from "./lib/render/gaussians.ts";
+export { normalizeMesh } from "./lib/render/mesh.ts";
 export { renderMesh } from "./lib/render/render_mesh.ts";
 export { renderVoxels } from "./lib/render/render_voxels.ts";
 export { rasterize, renderSplats } from "./lib/render/splat.ts";

@@ -1,0 +1,202 @@
+/** How pictures turn into objects: whole-chain generation from held-out pictures, measured on renders beside the true asset. */
+import * as e from "../mod.ts";
+
+/** Pixels across and down of what is compared, and of a picture in a contact sheet. */
+const S = 256, TILE = 192;
+const SIDES = [45, 135, 225, 315].map((degrees) =>
+  e.orbitCamera({ yaw: degrees * Math.PI / 180, pitch: 20 * Math.PI / 180 }, 2, 40 * Math.PI / 180)
+);
+/** Pictures that pass the structure's flow together, and voxels that pass the latents' flow together. */
+const TOGETHER = 16, VOXELS_TOGETHER = 65_536;
+
+/** What is compared with the truth. */
+export interface Chain {
+  structure: e.Pipeline;
+  slat: e.SlatStage;
+  encoder: e.SlatEncoder;
+  /** The name of the encoder's features. */
+  features: string;
+}
+
+/** Mean PSNR in decibels and SSIM from the input view and from behind. */
+export interface ViewScores {
+  front: { psnr: number; ssim: number };
+  behind: { psnr: number; ssim: number };
+}
+
+/** What was found. */
+export interface ChainScores {
+  objects: number;
+  /** Voxels and colours generated; colours on the true voxels; both from the encoder; the training object with the nearest picture. */
+  generated: ViewScores;
+  generatedOnTrueVoxels: ViewScores;
+  reconstructed: ViewScores;
+  nearest: ViewScores;
+  iou: { generated: number; nearest: number };
+}
+
+/** The same camera on the other side of the object. */
+function behindOf({ fov, cameraToWorld: m }: e.Camera): e.Camera {
+  const [x, y, z] = [0, 1, 2].map((d) => m[d][3]), radius = Math.hypot(x, y, z);
+  return e.orbitCamera({ yaw: Math.atan2(y, x) + Math.PI, pitch: Math.asin(z / radius) }, radius, fov);
+}
+
+/** Views of the asset that an object was made of, on black: [3, size, size] each. */
+async function truthOf({ row }: e.DatasetItem, cameras: e.Camera[], size: number): Promise<Float32Array[]> {
+  const { mesh } = e.normalizeMesh(await e.importMesh(row.local_path)), area = size * size;
+  return e.renderMesh(mesh, cameras, { size }).map(({ rgba }) =>
+    Float32Array.from({ length: 3 * area }, (_, at) => {
+      const i = at % area, c = Math.floor(at / area);
+      return rgba[i * 4 + c] / 255 * rgba[i * 4 + 3] / 255;
+    })
+  );
+}
+
+/** Latents on voxels, not normalised. */
+type Latents = e.VoxelRows;
+
+/** Views of what a decoder makes of latents, on black. */
+function drawn(decoder: e.SlatGaussianDecoder, { coords, feats }: Latents, cameras: e.Camera[], size: number): Float32Array[] {
+  if (coords.length === 0) return cameras.map(() => new Float32Array(3 * size * size));
+  const blur = decoder.args.representation_config["2d_filter_kernel_size"], N = coords.length / 3;
+  const all = e.step(() =>
+    e.noGrad(() => {
+      const x = { features: e.tensor(feats, [N, feats.length / N]), voxels: e.makeVoxels(e.batchCoords([coords])) };
+      const { color } = e.renderSplats(e.splatsOfLatents(decoder, x), [cameras], { size, blur });
+      return e.minimum(color, e.tensor([1], [1])).read();
+    })
+  );
+  return cameras.map((_, v) => all.slice(v * 3 * size * size, (v + 1) * 3 * size * size));
+}
+
+/** PSNR and SSIM of pictures [3, S, S]. */
+function score(made: Float32Array, truth: Float32Array): { psnr: number; ssim: number } {
+  return e.step(() =>
+    e.noGrad(() => {
+      const [a, b] = [made, truth].map((values) => e.tensor(values, [3, S, S, 1]));
+      return { psnr: -10 * Math.log10(Math.max(e.mse(a, b).item(), 1e-10)), ssim: e.ssim(a, b).item() };
+    })
+  );
+}
+
+/** Sums of scores, and their means. */
+function scoreSum(): { add(made: Float32Array[], truth: Float32Array[]): void; mean(): ViewScores } {
+  const sums = [0, 0, 0, 0];
+  let count = 0;
+  return {
+    add(made, truth) {
+      [0, 1].forEach((v) => {
+        const { psnr, ssim } = score(made[v], truth[v]);
+        sums[2 * v] += psnr, sums[2 * v + 1] += ssim;
+      });
+      count++;
+    },
+    mean() {
+      const [a, b, c, d] = sums.map((s) => s / count);
+      return { front: { psnr: a, ssim: b }, behind: { psnr: c, ssim: d } };
+    },
+  };
+}
+
+/** Voxels of each picture. */
+function sampleVoxels(
+  { condition, flow, decoder, sampler, normalization }: e.Pipeline,
+  pictures: Float32Array[],
+  seed: number,
+): Int32Array<ArrayBuffer>[] {
+  const { in_channels: C, resolution: r } = flow.args, size = condition.config.image_size, out: Int32Array<ArrayBuffer>[] = [];
+  for (let first = 0; first < pictures.length; first += TOGETHER) {
+    const group = pictures.slice(first, first + TOGETHER), B = group.length;
+    const logits = e.step(() =>
+      e.noGrad(() => {
+        const tokens = condition.encode(e.tensor(e.joinFloats(group), [B, 3, size, size]));
+        const noise = e.concat(group.map((_, k) => new e.Generator(seed + first + k).normal([1, C, r, r, r])), 0);
+        const z = e.sampleEuler((x, t, cond) => e.ssFlow(flow, x, t, cond), noise, tokens, e.zeros(tokens.shape), sampler);
+        return e.ssDecode(decoder, e.denormalize(z, normalization)).read();
+      })
+    );
+    const n = logits.length / B, R = Math.round(Math.cbrt(n));
+    group.forEach((_, k) => out.push(e.voxelsAbove(logits.slice(k * n, (k + 1) * n), R) as Int32Array<ArrayBuffer>));
+  }
+  return out;
+}
+
+/** Latents on voxels for each picture; an object without voxels has none. */
+function sampleColors({ slat }: Chain, voxels: Int32Array<ArrayBuffer>[], pictures: Float32Array[], seed: number): Latents[] {
+  const C = slat.flow.args.in_channels, { mean, std } = slat.normalization;
+  const out = voxels.map((coords): Latents => ({ coords, feats: new Float32Array(0) }));
+  const places = voxels.keys().filter((k) => voxels[k].length > 0).toArray();
+  for (const group of e.groupByLoad(places.map((k) => voxels[k].length / 3), VOXELS_TOGETHER)) {
+    const objects = group.map((at) => places[at]).map((k) => ({ coords: voxels[k], picture: pictures[k], seed: seed + k }));
+    e.sampleLatents(slat, objects, slat.sampler).forEach((z, i) =>
+      out[places[group[i]]].feats = z.map((v, at) => v * std[at % C] + mean[at % C])
+    );
+  }
+  return out;
+}
+
+/** The training object that has the picture nearest to each of `pictures`, in pixels. */
+function nearestOf(pictures: Float32Array[], train: e.DatasetItem[], size: number): e.DatasetItem[] {
+  const { picture, views } = e.conditionPictures(train, size);
+  return pictures.map((values) => {
+    const wanted = e.toBytes(values);
+    let nearest = train[0], least = Infinity;
+    train.forEach((item, j) => {
+      for (let v = 0; v < views[j]; v++) {
+        const distance = e.byteDistance(wanted, picture(j, v), least);
+        if (distance < least) [nearest, least] = [item, distance];
+      }
+    });
+    return nearest;
+  });
+}
+
+/** Measures `chain` on held-out objects, from each one's clearest view; the contact sheet shows `shown` of them: input, truth, ours from four sides. */
+export async function measureChain(
+  chain: Chain,
+  { train, heldOut }: { train: e.DatasetItem[]; heldOut: e.DatasetItem[] },
+  { shown = 10, seed = 0 }: { shown?: number; seed?: number } = {},
+): Promise<{ scores: ChainScores; sheet: e.Image }> {
+  const { structure, slat, encoder } = chain, R = slat.flow.args.resolution;
+  const sizes = [structure.condition.config.image_size, slat.condition.config.image_size];
+  const [seenBySs, seenBySlat] = sizes.map((size) => e.clearestPictures(heldOut, size));
+  const voxels = sampleVoxels(structure, seenBySs, seed), made = sampleColors(chain, voxels, seenBySlat, seed);
+  const trueVoxels = heldOut.map((item) => e.voxelsAbove(e.loadVoxels(item, R), R) as Int32Array<ArrayBuffer>);
+  const onTrue = sampleColors(chain, trueVoxels, seenBySlat, seed), nearest = nearestOf(seenBySs, train, sizes[0]);
+  const sums = { generated: scoreSum(), onTrue: scoreSum(), reconstructed: scoreSum(), nearest: scoreSum() }, tiles: e.Image[] = [];
+  const iou = { generated: 0, nearest: 0 }, picture = (values: Float32Array, size: number) => e.conditionPicture(values, size, TILE);
+  for (const [k, item] of heldOut.entries()) {
+    const view = e.clearestView(item), front = e.conditionCamerasOf(item)[view], cameras = [front, behindOf(front)];
+    const truth = await truthOf(item, cameras, S), rows = e.readFeatures(e.assetPaths(item.root, item.sha256).features(chain.features));
+    sums.generated.add(drawn(slat.decoder, made[k], cameras, S), truth);
+    sums.onTrue.add(drawn(slat.decoder, onTrue[k], cameras, S), truth);
+    sums.reconstructed.add(drawn(slat.decoder, encoded(encoder, rows), cameras, S), truth);
+    sums.nearest.add(await truthOf(nearest[k], cameras, S), truth);
+    iou.generated += e.voxelIou(trueVoxels[k], voxels[k], R) / heldOut.length;
+    iou.nearest += e.voxelIou(trueVoxels[k], e.voxelsAbove(e.loadVoxels(nearest[k], R), R), R) / heldOut.length;
+    if (k % Math.max(1, Math.floor(heldOut.length / shown)) === 0 && tiles.length < 9 * shown) {
+      tiles.push(picture(seenBySlat[k], sizes[1]), ...(await truthOf(item, SIDES, TILE)).map((values) => picture(values, TILE)));
+      tiles.push(...drawn(slat.decoder, made[k], SIDES, TILE).map((values) => picture(values, TILE)));
+    }
+  }
+  const { generated, onTrue: generatedOnTrueVoxels, reconstructed, nearest: near } = sums;
+  return {
+    scores: {
+      objects: heldOut.length,
+      ...{ generated: generated.mean(), generatedOnTrueVoxels: generatedOnTrueVoxels.mean() },
+      ...{ reconstructed: reconstructed.mean(), nearest: near.mean(), iou },
+    },
+    sheet: e.imageGrid(tiles, { columns: 9, padding: 2 }),
+  };
+}
+
+/** The posterior's mean. */
+function encoded(encoder: e.SlatEncoder, { coords, feats }: e.VoxelRows): Latents {
+  return e.step(() =>
+    e.noGrad(() => {
+      const voxels = e.makeVoxels(e.batchCoords([coords]));
+      const { mean } = e.slatEncode(encoder, { features: e.tensor(feats, [voxels.N, feats.length / voxels.N]), voxels });
+      return { coords, feats: mean.read() as Float32Array<ArrayBuffer> };
+    })
+  );
+}

@@ -1,0 +1,80 @@
+/**
+ * Structured latents on real assets: how well held-out objects come back through a trained SLat-VAE, and how well pictures of them turn into objects
+ * through the whole chain. The models are trained before, with the recipes; the environment says where they are:
+ *
+ *   DATA      the dataset: deno task prepare -- --input KAYKIT --output $DATA --views 12 --size 256 --renders 24 --render-size 256 --features appearance
+ *   SLAT_VAE  models of deno task train:slat-vae -- --size small --data $DATA
+ *   PIPELINE  models of deno task train:slat-flow with --structure, for the whole chain (left out where it is not set)
+ *   COMMANDS  a text file with the commands of the training, to be recorded
+ *
+ * Writes bench/results/slat_kaykit.json and pictures in bench/results/slat_kaykit/.
+ */
+import * as e from "../mod.ts";
+import { contactSheet, measureQuality } from "../recipes/slat_vae.ts";
+import { measureChain, type ViewScores } from "./chain_quality.ts";
+import { benchmark, type Findings, measured, type Row } from "./harness.ts";
+
+const HOLD_OUT = 10, S = 256, FEATURES = "appearance";
+const RESULTS = new URL("results/slat_kaykit/", import.meta.url).pathname;
+
+function vaeRows(folder: string, heldOut: e.DatasetItem[]): Row[] {
+  const encoder = e.loadSlatEncoder(`${folder}/encoder`), decoder = e.loadSlatGaussianDecoder(`${folder}/decoder`);
+  const objects = e.openObjects(heldOut, { features: FEATURES, channels: encoder.args.in_channels, size: S }),
+    models = { encoder, decoder };
+  const { psnr, ssim } = measureQuality(models, objects, S),
+    what = `SLat-VAE small, ${objects.length} held-out objects, 8 views each at ${S} x ${S} on black`;
+  const every = Math.max(1, Math.floor(objects.length / 12)), shown = objects.filter((_, k) => k % every === 0).slice(0, 12);
+  Deno.mkdirSync(RESULTS, { recursive: true });
+  e.writePng(`${RESULTS}reconstructions.png`, contactSheet(models, shown, 128));
+  e.freeLeaves([encoder.params, decoder.params]);
+  return [
+    measured({ case: what, metric: "PSNR", unit: "dB", ours: psnr }),
+    measured({ case: what, metric: "SSIM", unit: "", ours: ssim }),
+  ];
+}
+
+async function chainRows(vae: string, pipeline: string, split: { train: e.DatasetItem[]; heldOut: e.DatasetItem[] }): Promise<Row[]> {
+  const slat = e.loadSlatStage(pipeline), encoder = e.loadSlatEncoder(`${vae}/encoder`), structure = e.loadPipeline(pipeline);
+  const { scores, sheet } = await measureChain({ structure, slat, encoder, features: FEATURES }, split);
+  e.writePng(`${RESULTS}whole_chain.png`, sheet);
+  const kinds: [name: string, scores: ViewScores][] = [
+    ["picture to object", scores.generated],
+    ["picture and true voxels to colours", scores.generatedOnTrueVoxels],
+    ["reconstruction through the VAE, no picture", scores.reconstructed],
+  ];
+  const rows = kinds.flatMap(([name, { front, behind }]) =>
+    ([["input view", front, scores.nearest.front], ["from behind", behind, scores.nearest.behind]] as const).flatMap(([view, ours, peer]) =>
+      (["psnr", "ssim"] as const).map((metric) =>
+        measured({
+          case: `${name}, ${scores.objects} held-out objects, ${view}`,
+          ...{ metric: metric.toUpperCase(), unit: metric === "psnr" ? "dB" : "", ours: ours[metric] },
+          ...{ peer: peer[metric], peer_name: "the training asset with the nearest picture", ratio: ours[metric] / peer[metric] },
+        })
+      )
+    )
+  );
+  const { generated, nearest } = scores.iou, peer_name = "the training asset with the nearest picture";
+  return [
+    ...rows,
+    measured({ case: "picture to voxels", metric: "IoU", unit: "", ours: generated, peer: nearest, peer_name, ratio: generated / nearest }),
+  ];
+}
+
+async function measure(root: string, vae: string, pipeline: string | undefined): Promise<Findings> {
+  const require = [`feature_${FEATURES}`, "rendered", ...(pipeline ? ["cond_rendered"] : [])];
+  const split = e.holdOut(e.openDataset(root, { require, maxVoxels: 32_768 }).items, HOLD_OUT);
+  const rows = [...vaeRows(vae, split.heldOut), ...(pipeline ? await chainRows(vae, pipeline, split) : [])];
+  const commands = Deno.env.get("COMMANDS");
+  return {
+    rows,
+    notes: [
+      `${split.train.length} game assets to train on and ${split.heldOut.length} to test on, every tenth by name order; those with more than 32768 voxels are left out.`,
+      "The same studio lights as in the dataset. Input view: the condition view nearest to 25 degrees above; behind: the same camera on the other side.",
+    ],
+    ...(commands ? { training: Deno.readTextFileSync(commands).trim().split("\n") } : {}),
+  };
+}
+
+const { DATA, SLAT_VAE, PIPELINE } = Deno.env.toObject();
+if (DATA && SLAT_VAE) benchmark("slat_kaykit", () => measure(DATA, SLAT_VAE, PIPELINE));
+else Deno.bench({ name: "slat_kaykit (DATA and SLAT_VAE must name a dataset and models)", ignore: true, fn: () => {} });
