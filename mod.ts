@@ -72,6 +72,7 @@ export type { SsDecoder, SsDecoderArgs, SsEncoder, SsEncoderArgs } from "./lib/m
 export { createOptimizer, OPTIMIZER_DEFAULTS } from "./lib/optim/optimizer.ts";
 export type { Optimizer, OptimizerConfig, OptimizerState } from "./lib/optim/optimizer.ts";
 
+export { cardFor, CARDS } from "./lib/memory/cards.ts";
 export { plannedMemory } from "./lib/memory/elastic.ts";
 export type { ElasticMemory, MemoryReport, PassOptions } from "./lib/memory/elastic.ts";
 
@@ -164,11 +165,12 @@ export {
   plainCommand,
   recipeCommand,
   runRecipe,
+  splitOverrides,
   trainingCommand,
   UserError,
 } from "./lib/train/cli.ts";
 export type { RunFlags } from "./lib/train/cli.ts";
-export { dropTokens, encodeDrawn, latentHead, loadDino, openCondition } from "./lib/train/condition.ts";
+export { dropTokens, encodeDrawn, latentHead, loadDino, openCondition, randomCondition } from "./lib/train/condition.ts";
 export type { Condition, ConditionConfig } from "./lib/train/condition.ts";
 export { ConfigError, overlay, readJson } from "./lib/train/config.ts";
 export type { Json } from "./lib/train/config.ts";
@@ -192,6 +194,8 @@ export {
 } from "./lib/train/memory_config.ts";
 export type { MemoryConfig } from "./lib/train/memory_config.ts";
 export { serveDashboard } from "./lib/train/dashboard.ts";
+export { predictTraining } from "./lib/train/predict.ts";
+export type { Prediction, Training } from "./lib/train/predict.ts";
 export { readMetrics } from "./lib/train/metrics.ts";
 export { loadPipeline, savePipeline } from "./lib/train/pipeline.ts";
 export type { Pipeline, PipelineToSave } from "./lib/train/pipeline.ts";

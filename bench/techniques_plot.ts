@@ -43,7 +43,7 @@ export function techniquesSvg(points: Point[]): string {
         text(x0 - 6, y(v) + 4, String(Math.round(v)), `text-anchor="end"`);
       }
       for (const batch of batches) text(x(batch), bottom + 15, String(batch), `text-anchor="middle"`);
-      text(x0 + WIDTH / 2, bottom + 31, "samples a step; samples a second upwards; x: out of memory", `text-anchor="middle" fill="#666"`);
+      text(x0 + WIDTH / 2, bottom + 31, "batch", `text-anchor="middle" fill="#666"`);
       techniques.forEach((technique, i) => {
         const mine = points.filter((p) => p.model === model && p.gib === gib && p.technique === technique).sort((a, b) =>
           a.batch - b.batch
@@ -53,7 +53,7 @@ export function techniquesSvg(points: Point[]): string {
         if (path.length > 1) out.push(`<polyline points="${path.join(" ")}" fill="none" stroke="${color}" stroke-width="2"/>`);
         for (const at of path) out.push(`<circle cx="${at.split(",")[0]}" cy="${at.split(",")[1]}" r="3" fill="${color}"/>`);
         for (const p of mine.filter((p) => p.ms === null)) {
-          text(x(p.batch) + 5 * (i - 1), bottom - 4, "x", `text-anchor="middle" fill="${color}" font-weight="bold"`);
+          text(x(p.batch) + 8 * (i - 1.5), bottom - 4, "x", `text-anchor="middle" fill="${color}" font-weight="bold"`);
         }
       });
     });

@@ -7,7 +7,7 @@ import { formatBytes, OutOfMemoryError } from "../tensor/memory.ts";
 import { withChoice } from "../tensor/storage.ts";
 import { booked, Ledger } from "../tensor/tape.ts";
 import { type Card, cardFor } from "./cards.ts";
-import { chooseLevel, type GivenUp, givenUp, NO_LADDER, simulateLevel, surveyPass } from "./plan.ts";
+import { chooseLevel, type GivenUp, givenUp, type Ladder, NO_LADDER, simulateLevel, surveyPass } from "./plan.ts";
 
 /** What a model is told: how many blocks, from the first on, are whole checkpoints; undefined leaves it to the model's config. */
 export interface PassOptions {
@@ -80,8 +80,13 @@ interface State {
   retries: number;
 }
 
+/** The planned policy, which can be asked for its last plan. */
+export interface PlannedMemory extends ElasticMemory {
+  plan(): { ladder: Ladder; level: number };
+}
+
 /** The planned policy. */
-export function plannedMemory({ budget, card = cardFor(), say = () => {} }: PlannedMemoryOptions = {}): ElasticMemory {
+export function plannedMemory({ budget, card = cardFor(), say = () => {} }: PlannedMemoryOptions = {}): PlannedMemory {
   let ladder = NO_LADDER,
     surveyed = { size: 0, fixed: 0 },
     plan = { key: "", fixed: 0, target: 0, level: 0, predicted: 0, tensors: 0 },
@@ -184,6 +189,7 @@ export function plannedMemory({ budget, card = cardFor(), say = () => {} }: Plan
         list.length ? list.join(", ") : "norms and activations alone"
       }`;
     },
+    plan: () => ({ ladder, level: plan.level }),
     state: () => state,
     restore(saved) {
       state = saved as State;

@@ -73,10 +73,11 @@ export function simulateLevel(
 ): Simulation & { tensors: number } | null {
   const choose = chooseLevel(ladder, level);
   let tensors = 0;
-  const simulation = simulate(() =>
-    withChoice((...args) => {
+  const simulation = simulate((at) =>
+    withChoice((t, recipe, block) => {
       tensors++;
-      return choose(...args);
+      at.meter.label(t.storage.address, recipe.kind);
+      return choose(t, recipe, block);
     }, pass), card);
   return tensors === ladder.tensors || ladder.tensors < 0 ? { ...simulation, tensors } : null;
 }

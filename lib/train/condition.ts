@@ -11,8 +11,9 @@ import {
 } from "../models/patch_encoder.ts";
 import { mul } from "../ops/elementwise.ts";
 import type { LinearSpec } from "../nn/linear.ts";
-import type { Parameters } from "../nn/parameters.ts";
+import { initialize, type Parameters } from "../nn/parameters.ts";
 import type { FloatDType } from "../tensor/dtype.ts";
+import { Generator } from "../tensor/random.ts";
 import { noGrad } from "../tensor/tape.ts";
 import { type Tensor, tensor } from "../tensor/tensor.ts";
 import { bytesTensor, trainingDtype } from "./batch.ts";
@@ -62,9 +63,12 @@ export function loadDino(weights: string): Dino {
 
 /** {@linkcode loadDino}, frozen. */
 export function dinoEncoder(weights: string, imageSize: number): Condition {
-  const model = loadDino(weights);
+  return frozenDino(loadDino(weights), { encoder: "dinov2_vitl14_reg", weights, image_size: imageSize });
+}
+
+function frozenDino(model: Dino, config: ConditionConfig): Condition {
   const condition: Condition = {
-    config: { encoder: "dinov2_vitl14_reg", weights, image_size: imageSize },
+    config,
     channels: DINOV2_VITL14_REG.embed_dim,
     spec: undefined,
     trained: undefined,
@@ -79,6 +83,13 @@ export function openCondition(config: ConditionConfig, precision: "auto" | Float
   if (config.encoder === "dinov2_vitl14_reg") return dinoEncoder(config.weights, config.image_size);
   const { encoder: _, ...args } = config;
   return patchEncoder(args, undefined, trainingDtype(precision, args.use_fp16 ?? false));
+}
+
+/** The same encoder with random weights: for what does not depend on them, such as a plan of memory. */
+export function randomCondition(config: ConditionConfig, precision: "auto" | FloatDType = "auto"): Condition {
+  if (config.encoder === "patch") return openCondition(config, precision);
+  const params = initialize(dinoSpec(DINOV2_VITL14_REG), new Generator(0));
+  return frozenDino({ args: DINOV2_VITL14_REG, params }, config);
 }
 
 /** A head for training alone: what latent the condition tokens say. A loss on it teaches the encoder directly what shape it looks at. */
