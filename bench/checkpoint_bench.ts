@@ -5,7 +5,7 @@
  *   deno task bench bench/checkpoint_bench.ts
  */
 import { device } from "../lib/tensor/device.ts";
-import { listCheckpoints } from "../lib/train/checkpoint.ts";
+import { listCheckpoints, loadCheckpoint } from "../lib/train/checkpoint.ts";
 import { checkpointPath, readManifest } from "../lib/train/manifest.ts";
 import { openSaver } from "../lib/train/saver.ts";
 import { ssFlowWork } from "./flow_models.ts";
@@ -49,6 +49,7 @@ benchmark("checkpoint", () => {
   const equal = a.bytes === b.bytes && sameData(`${folder}/ckpts/${a.name}`, `${folder}/ckpts/${b.name}`);
   if (!equal) throw new Error("the two saves differ");
   saver.close();
+  const loading = timed(() => loadCheckpoint(checkpointPath(folder, 4), tensors));
   work.free();
   Deno.removeSync(folder, { recursive: true });
 
@@ -63,6 +64,7 @@ benchmark("checkpoint", () => {
     ms("the checkpoint is on the disk after", writing),
     ms("the first checkpoint is on the disk after", first + firstWritten),
     ms("a save that waits", synchronous),
+    ms("a load, every byte checked", loading),
     measured({
       case: `${name}: cost of a checkpoint every ${INTERVAL} steps`,
       metric: "fraction of step time",

@@ -74,7 +74,7 @@ export function readPickle(bytes: Uint8Array, name: string, world: PickleWorld):
     return stack.splice(from).slice(1);
   };
   const top = (): unknown => {
-    if (!stack.length) throw fault("its pickle takes from an empty stack");
+    if (!stack.length || stack.at(-1) === MARK) throw fault("its pickle takes from an empty stack");
     return stack.at(-1);
   };
   const recall = (key: number): void => {

@@ -73,7 +73,7 @@ function openShards(paths: readonly string[], admit?: (name: string, path: strin
 }
 
 function openIndex(path: string): SafetensorsFile {
-  const shardOf = readWeightMap(path);
+  const shardOf = parseWeightMap(readBytes(path, MAX_INDEX), path);
   const folder = path.slice(0, path.lastIndexOf("/") + 1);
   const shards = [...new Set(shardOf.values())].map((shard) => folder + shard);
   const file = openShards(shards, (name, shard) => {
@@ -87,9 +87,9 @@ function openIndex(path: string): SafetensorsFile {
   throw new Error(`Cannot read ${path}: tensor ${quote(missing[0])} is not in ${missing[1]}, where the index has it`);
 }
 
-function readWeightMap(path: string): Map<string, string> {
+/** Which shard has which tensor, from `bytes`, a whole index; `path` is what messages call it. A shard is a file beside the index. */
+export function parseWeightMap(bytes: Uint8Array, path: string): Map<string, string> {
   let index: Record<string, unknown>;
-  const bytes = readBytes(path, MAX_INDEX);
   try {
     index = parseJsonObject(bytes);
   } catch (cause) {

@@ -46,7 +46,7 @@ export const OPTIMIZER_DEFAULTS: OptimizerConfig = {
 };
 
 /** So many skipped steps in a row are no loss scale that is too high, which halves at each. */
-const MOST_SKIPPED = 100;
+export const MOST_SKIPPED = 100;
 
 /** What an optimizer's tensors do not hold, for a checkpoint. */
 export interface OptimizerState {

@@ -55,7 +55,10 @@ let watching = false;
 /** What {@linkcode firstNonFinite} looks for. */
 class NonFinite extends Error {}
 
-/** Runs `body` again to find out why it went wrong: the first op inside whose result is not finite, or null where all are. Slow: it reads every result. */
+/**
+ * Runs `body` again to find out why it went wrong: the first op inside whose result is not finite, or else the first of its backward pass that gives a
+ * gradient that is not; null where all are. Slow: it reads every result.
+ */
 export function firstNonFinite(body: () => unknown): string | null {
   watching = true;
   try {
@@ -228,6 +231,7 @@ function runTape(y: Tensor, dy: Tensor | undefined, first: number): void {
         node.inputs.forEach((input, i) => {
           const d = made[i];
           if (!d) return;
+          if (watching) watch(`${node.op}'s gradient of its input ${i}`, d);
           if (!input.requiresGrad) return d.free();
           expectTape(input);
           expectShape(`${node.op} backward`, `the gradient of input ${i}`, d, input.shape);

@@ -1,6 +1,7 @@
 /** The folder of a training run: its config and command, its log, its checkpoints, and stopping on a signal. */
 import { writeFileAtomic } from "../io/atomic.ts";
 import { communicator } from "../dist/communicator.ts";
+import { MOST_SKIPPED } from "../optim/optimizer.ts";
 import { debugStep } from "../tensor/debug.ts";
 import { firstNonFinite } from "../tensor/tape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
@@ -82,6 +83,7 @@ interface RunState {
   recipe: unknown;
   log: LogState;
   nonFinite: number;
+  skipped: number;
 }
 
 /** So many losses in a row that are not finite are no single bad batch. */
@@ -116,24 +118,41 @@ export function openRun(folder: string, options: RunOptions): Run {
   const listener = new Worker(new URL("./stop_worker.ts", import.meta.url), { type: "module" });
   listener.postMessage(stop);
   const profile = options.profile && writes ? profileRun(folder, (text) => log.say(text)) : undefined;
-  let nonFinite = state?.nonFinite ?? 0;
+  let nonFinite = state?.nonFinite ?? 0, skipped = state?.skipped ?? 0, lastPass: (() => unknown) | undefined;
   const starts = ranks.exchange(first);
   if (starts.some((step) => step !== first)) {
     throw new Error(
       `Cannot start ${folder}: the ranks go on from the steps ${starts.join(", ")}, they must be equal; all must see the same folder`,
     );
   }
+  const stopped = (why: string): never => {
+    saver?.finish();
+    const [newest] = listCheckpoints(folder);
+    const kept = newest === undefined
+      ? "No checkpoint was written yet"
+      : `The newest checkpoint in ${folder}/ckpts is of step ${newest}; --ckpt goes on from one of before`;
+    throw new RangeError(`Cannot go on: ${why}. ${kept}; try a smaller --optimizer.lr, or --precision=f32`);
+  };
   log.stepBegins();
   return {
     first,
     writes,
-    log,
+    log: {
+      ...log,
+      step(step, values, samples) {
+        skipped = values.skipped ? skipped + 1 : 0;
+        log.step(step, values, samples);
+        if (skipped < MOST_SKIPPED - 1) return;
+        const op = lastPass && firstNonFinite(lastPass);
+        stopped(`the gradients of the last ${skipped} steps are not finite, they must be${op ? ` (the first that is not: ${op})` : ""}`);
+      },
+    },
     sampleDue: (done) => sampleEvery > 0 && (done % sampleEvery === 0 || done === steps || done === 1),
     saveOrStop(done) {
       const asked = ranks.exchange(Atomics.load(stop, 0) === 1).some((asked) => asked), wait = asked || done === steps;
       saver?.check();
       if (wait || (saveEvery > 0 && done % saveEvery === 0)) {
-        saver?.save(done, { recipe: options.state(), log: log.state(), nonFinite } satisfies RunState, { wait });
+        saver?.save(done, { recipe: options.state(), log: log.state(), nonFinite, skipped } satisfies RunState, { wait });
       }
       profile?.stepDone(done - first);
       debugStep(done, log.say);
@@ -142,26 +161,16 @@ export function openRun(folder: string, options: RunOptions): Run {
       return asked;
     },
     expectFinite(step, values, again) {
+      lastPass = again;
       const wrong = Object.entries(values).find(([, v]) => !Number.isFinite(v));
       if (!wrong) {
         nonFinite = 0;
         return;
       }
-      const op = firstNonFinite(again), what = `${wrong[0]} is ${wrong[1]} at step ${step + 1}`;
-      const where = op ? ` (the first op that is not: ${op})` : "";
-      if (++nonFinite < MOST_NON_FINITE) {
-        return log.say(
-          `${what}, it must be finite${where}; its gradients are passed over (${nonFinite} in a row, ${MOST_NON_FINITE} stop the run)`,
-        );
-      }
-      saver?.finish();
-      const [newest] = listCheckpoints(folder);
-      const kept = newest === undefined
-        ? "No checkpoint was written yet"
-        : `The checkpoint of step ${newest} in ${folder}/ckpts is from before`;
-      throw new RangeError(
-        `Cannot go on: ${what}, it must be finite${where}, ${nonFinite} times in a row. ${kept}; try a smaller --optimizer.lr, or --precision=f32`,
-      );
+      const op = firstNonFinite(again), where = op ? ` (the first op that is not: ${op})` : "";
+      const what = `${wrong[0]} is ${wrong[1]} at step ${step + 1}, it must be finite${where}`;
+      if (++nonFinite >= MOST_NON_FINITE) stopped(`${what}, ${nonFinite} times in a row`);
+      log.say(`${what}; its gradients are passed over (${nonFinite} in a row, ${MOST_NON_FINITE} stop the run)`);
     },
     close() {
       try {

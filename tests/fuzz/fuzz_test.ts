@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { parseJsonObject } from "../../lib/io/json.ts";
-import { fuzz } from "./fuzz.ts";
+import { fuzz, prepare } from "./fuzz.ts";
 import { fuzzApart } from "./run.ts";
 import { TARGETS } from "./targets.ts";
 
@@ -15,6 +15,12 @@ Deno.test("no parser of files from outside crashes, hangs or grows on mutated fi
     );
     assert.ok(slowestMs < 2000, `${target}: an input took ${slowestMs} ms`);
     assert.ok(peakMiB < 1024, `${target}: ${peakMiB} MiB`);
+  }
+});
+
+Deno.test("every file of the corpus is one that its parser takes", async () => {
+  for (const target of Object.values(TARGETS)) {
+    for (const bytes of prepare(target).whole) await target.run(bytes);
   }
 });
 

@@ -11,9 +11,11 @@ import { decodeJpeg } from "../../lib/io/jpeg.ts";
 import { parseJsonObject } from "../../lib/io/json.ts";
 import { encodeNpy, parseNpy } from "../../lib/io/npy.ts";
 import { readNpz } from "../../lib/io/npz.ts";
+import { readPlyMesh, readVoxels } from "../../lib/io/ply.ts";
+import { readGaussians } from "../../lib/io/ply_gaussians.ts";
 import { parsePly } from "../../lib/io/ply_parse.ts";
 import { decodePng, encodePng } from "../../lib/io/png.ts";
-import { parseSafetensors } from "../../lib/io/safetensors.ts";
+import { parseSafetensors, parseWeightMap } from "../../lib/io/safetensors.ts";
 import { parseTorchFile } from "../../lib/io/torch_file.ts";
 import { OPTIMIZER_DEFAULTS } from "../../lib/optim/optimizer.ts";
 import { checkConfig, type Json, overlay } from "../../lib/train/config.ts";
@@ -75,7 +77,7 @@ function gltf(change: (json: ReturnType<typeof square>["json"]) => void = () => 
 }
 
 const PLY =
-  `ply\nformat ascii 1.0\ncomment x\nelement vertex 3\nproperty float x\nproperty float y\nproperty uchar red\nelement face 1\nproperty list uchar int vertex_indices\nend_header\n0 1 255\n1 0 0\n0.5 -1e3 7\n3 0 1 2\n`;
+  `ply\nformat ascii 1.0\ncomment x\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\nproperty uchar red\nelement face 1\nproperty list uchar int vertex_indices\nend_header\n0 1 2 255\n1 0 0 0\n0.5 -1e3 0 7\n3 0 1 2\n`;
 const BINARY_PLY = concat(
   latin1(
     "ply\nformat binary_little_endian 1.0\nelement vertex 2\nproperty double x\nproperty short y\nelement face 1\nproperty list uchar uint vertex_index\nend_header\n",
@@ -99,6 +101,42 @@ const TRELLIS = {
 };
 const OPTIMIZER = { ...OPTIMIZER_DEFAULTS };
 const image = { width: 8, height: 8, data: ramp(256) };
+
+const VOXELS =
+  "ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\nproperty float y\nproperty float z\nend_header\n-0.4375 0.0625 0.4375\n0.1875 -0.0625 0.3125\n";
+const COLUMNS = [...[
+  "x",
+  "y",
+  "z",
+  "f_dc_0",
+  "f_dc_1",
+  "f_dc_2",
+  "opacity",
+  "scale_0",
+  "scale_1",
+  "scale_2",
+  "rot_0",
+  "rot_1",
+  "rot_2",
+  "rot_3",
+]];
+const GAUSSIANS = `ply\nformat ascii 1.0\nelement vertex 1\n${COLUMNS.map((c) => `property float ${c}\n`).join("")}end_header\n${
+  COLUMNS.map((_, i) => 0.1 * i).join(" ")
+}\n`;
+
+/** Runs all readers; throws an error that is not ours before one that is, and nothing where one of them takes the file. */
+function every(readers: (() => unknown)[]): void {
+  const errors = readers.flatMap((read) => {
+    try {
+      read();
+      return [];
+    } catch (error) {
+      return [error as Error];
+    }
+  });
+  const foreign = errors.find((e) => !/^Cannot \w+ [^(]/.test(e.message) || e instanceof TypeError);
+  if (foreign || errors.length === readers.length) throw foreign ?? errors[0];
+}
 
 /** All of them, by name. */
 export const TARGETS: Record<string, Target> = {
@@ -197,6 +235,16 @@ export const TARGETS: Record<string, Target> = {
     tokens: ["element vertex ", "property list uchar int ", "property float z\n", "end_header\n", "4294967295", "binary_big_endian"],
     run: (bytes) => parsePly(bytes, "x"),
   },
+  ply_readers: {
+    seeds: [[text(PLY)], [text(VOXELS)], [text(GAUSSIANS)]],
+    tokens: ["element vertex ", "property list uchar int ", "property float z\n", "end_header\n", "4294967295", " nan ", "-1"],
+    run: (bytes) => every([() => readPlyMesh(bytes), () => readVoxels(bytes, 8), () => readGaussians(bytes)]),
+  },
+  shards: {
+    seeds: [[text({ metadata: {}, weight_map: { "a.weight": "model-1.safetensors", b: "model-2.safetensors" } })]],
+    tokens: ['"../x.safetensors"', '"/etc/x.safetensors"', '"a\\u0000.safetensors"', '"weight_map":'],
+    run: (bytes) => parseWeightMap(bytes, "x"),
+  },
   png: {
     seeds: [[smallPng()], [Uint8Array.from(encodePng({ width: 8, height: 8, channels: 3, data: ramp(192) }))]],
     assemble: ([png]) => withChecksums(png.slice()),
@@ -211,7 +259,7 @@ export const TARGETS: Record<string, Target> = {
     run: (bytes) => decodeJpeg(bytes, "x", 2 ** 16),
   },
   json: {
-    seeds: [[text(TRELLIS)], [text({ optimizer: OPTIMIZER, model: { resolution: 8, in_channels: 8 } })]],
+    seeds: [[text(TRELLIS)], [text({ ...TRELLIS, optimizer: OPTIMIZER, model: { resolution: 8, in_channels: 8 } })]],
     tokens: ['"optimizer":', '"args":{', '"name":"x",', "\\ud800", '{"a":'.repeat(70), "1e400"],
     run(bytes) {
       const value = parseJsonObject(bytes) as Json;
@@ -228,7 +276,9 @@ export const TARGETS: Record<string, Target> = {
         new Uint8Array(24),
       ] as Bytes[],
       [
-        op.whole(op.dict({ a: tensorPickle({ key: "0", count: 6, shape: [3, 2], stride: [1, 3] }), b: op.tuple(op.put(1), op.get(1)) })),
+        op.whole(
+          op.dict({ a: tensorPickle({ key: "0", count: 6, shape: [3, 2], stride: [1, 3] }), b: op.tuple(op.int(1), op.put(1), op.get(1)) }),
+        ),
         new Uint8Array(24),
       ] as Bytes[],
     ],

@@ -74,6 +74,7 @@ Deno.test("parseTorchFile() refuses tensors that lie, and bombs", () => {
     [withPickle(latin1("]K")), "cut off"],
     [withPickle(concat(latin1("]"), op.get(3))), "recalls value 3"],
     [withPickle(latin1("s")), "empty stack"],
+    [withPickle(concat(latin1("("), op.put(0))), "empty stack"],
     [withPickle(latin1("]]s")), "empty stack"],
     [withPickle(latin1("}NNN")), "leaves values over"],
     [withPickle(concat(latin1("}"), latin1("]N"), latin1("s"))), "neither a text nor a number"],

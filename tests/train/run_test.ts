@@ -3,7 +3,9 @@ import { listCheckpoints } from "../../lib/train/checkpoint.ts";
 import { DryRun } from "../../lib/train/dry_run.ts";
 import { readMetrics } from "../../lib/train/metrics.ts";
 import { openRun, type Run, type RunOptions } from "../../lib/train/run.ts";
-import { log } from "../../lib/ops/elementwise.ts";
+import { log, mul, sqrt } from "../../lib/ops/elementwise.ts";
+import { sum } from "../../lib/ops/reduce.ts";
+import { backward } from "../../lib/tensor/tape.ts";
 import { step } from "../../lib/tensor/scope.ts";
 import { type Tensor, tensor } from "../../lib/tensor/tensor.ts";
 import { withFolder } from "../io/corrupt.ts";
@@ -104,6 +106,31 @@ Deno.test("openRun() says when samples and checkpoints are due, and stops on ten
     assert.equal(never.run.saveOrStop(10), false);
     never.run.close();
     assert.deepEqual(listCheckpoints(folder), [10]);
+    weights.free();
+  });
+});
+
+Deno.test("openRun() stops on gradients that are not finite for a hundred steps, naming the op whose gradient is the first", () => {
+  withFolder((folder) => {
+    const weights = tensor([0], [1]), { run } = open(folder, weights, { steps: 1000 });
+    const pass = (): void => {
+      step(() => {
+        const x = tensor([0, 1], [2], { requiresGrad: true });
+        backward(sum(mul(sqrt(x), 1)));
+      });
+    };
+    for (let i = 0; i < 98; i++) {
+      run.expectFinite(i, { loss: 1 }, pass);
+      run.log.step(i + 1, { loss: 1, skipped: 1 }, 1);
+    }
+    run.log.step(99, { loss: 1, skipped: 0 }, 1);
+    for (let i = 0; i < 98; i++) run.log.step(100 + i, { loss: 1, skipped: 1 }, 1);
+    assert.throws(() => run.log.step(198, { loss: 1, skipped: 1 }, 1), {
+      name: "RangeError",
+      message:
+        /^Cannot go on: the gradients of the last 99 steps are not finite, they must be \(the first that is not: \w+'s gradient of its input 0 \[2\]/,
+    });
+    run.close();
     weights.free();
   });
 });
