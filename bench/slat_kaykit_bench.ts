@@ -10,16 +10,16 @@
  * Writes bench/results/slat_kaykit.json and pictures in bench/results/slat_kaykit/.
  */
 import * as e from "../mod.ts";
-import { contactSheet, measureQuality } from "../recipes/slat_vae.ts";
+import { contactSheet, measureQuality } from "../recipes/slat_vae_quality.ts";
 import { measureChain, type ViewScores } from "./chain_quality.ts";
 import { benchmark, type Findings, measured, type Row } from "./harness.ts";
 
-const HOLD_OUT = 10, S = 256, FEATURES = "appearance";
+const GRID = { resolution: { prepared: 64, model: 64 } }, HOLD_OUT = 10, S = 256, FEATURES = "appearance";
 const RESULTS = new URL("results/slat_kaykit/", import.meta.url).pathname;
 
 function vaeRows(folder: string, heldOut: e.DatasetItem[]): Row[] {
   const encoder = e.loadSlatEncoder(`${folder}/encoder`), decoder = e.loadSlatGaussianDecoder(`${folder}/decoder`);
-  const objects = e.openObjects(heldOut, { features: FEATURES, channels: encoder.args.in_channels, size: S }),
+  const objects = e.openObjects(heldOut, { ...GRID, features: FEATURES, channels: encoder.args.in_channels, size: S }),
     models = { encoder, decoder };
   const { psnr, ssim } = measureQuality(models, objects, S),
     what = `SLat-VAE small, ${objects.length} held-out objects, 8 views each at ${S} x ${S} on black`;

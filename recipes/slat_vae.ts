@@ -10,10 +10,20 @@
  */
 import * as e from "../mod.ts";
 import { z } from "../mod.ts";
+import { compose, contactSheet, inputOf, measureQuality, planes, type SlatVaeQuality } from "./slat_vae_quality.ts";
 
 /** Everything that decides a run. */
 export interface SlatVaeConfig {
-  data: { root: string; features: string; imageSize: number; holdOut: number; minAestheticScore: number | null; maxVoxels: number };
+  data: {
+    root: string;
+    features: string;
+    /** Voxels along a side as the objects were prepared; the networks' resolution divides it. */
+    resolution: number;
+    imageSize: number;
+    holdOut: number;
+    minAestheticScore: number | null;
+    maxVoxels: number;
+  };
   encoder: e.SlatEncoderArgs;
   decoder: e.SlatGaussianDecoderArgs;
   loss: {
@@ -52,7 +62,15 @@ const SMALL = { ...PUBLISHED, model_channels: 256, num_blocks: 6, num_heads: 4 }
 /** The sizes to start from. */
 export const SLAT_VAE_SIZES: Record<string, SlatVaeConfig> = {
   tiny: {
-    data: { root: "out/dataset", features: "appearance", imageSize: 64, holdOut: 0, minAestheticScore: null, maxVoxels: 32768 },
+    data: {
+      root: "out/dataset",
+      features: "appearance",
+      resolution: 32,
+      imageSize: 64,
+      holdOut: 0,
+      minAestheticScore: null,
+      maxVoxels: 32768,
+    },
     encoder: { ...TINY, in_channels: e.APPEARANCE_CHANNELS },
     decoder: { ...TINY, representation_config: { ...GAUSSIANS, num_gaussians: 4, scaling_bias: 0.012 } },
     loss: { ...LOSS, volume: 0 },
@@ -66,7 +84,15 @@ export const SLAT_VAE_SIZES: Record<string, SlatVaeConfig> = {
     log: { every: 10, sampleEvery: 100, saveEvery: 100, keep: 2 },
   },
   small: {
-    data: { root: "out/dataset", features: "appearance", imageSize: 256, holdOut: 10, minAestheticScore: null, maxVoxels: 32768 },
+    data: {
+      root: "out/dataset",
+      features: "appearance",
+      resolution: 64,
+      imageSize: 256,
+      holdOut: 10,
+      minAestheticScore: null,
+      maxVoxels: 32768,
+    },
     encoder: { ...SMALL, in_channels: e.APPEARANCE_CHANNELS },
     decoder: { ...SMALL, representation_config: { ...GAUSSIANS, num_gaussians: 8, scaling_bias: 6e-3 } },
     loss: { ...LOSS, volume: 1e3 },
@@ -80,7 +106,15 @@ export const SLAT_VAE_SIZES: Record<string, SlatVaeConfig> = {
     log: { every: 50, sampleEvery: 1000, saveEvery: 2000, keep: 2 },
   },
   published: {
-    data: { root: "out/dataset", features: "dinov2_vitl14_reg", imageSize: 512, holdOut: 0, minAestheticScore: 4.5, maxVoxels: 32768 },
+    data: {
+      root: "out/dataset",
+      features: "dinov2_vitl14_reg",
+      resolution: 64,
+      imageSize: 512,
+      holdOut: 0,
+      minAestheticScore: 4.5,
+      maxVoxels: 32768,
+    },
     encoder: e.PUBLISHED_SLAT_ENCODER,
     decoder: e.PUBLISHED_SLAT_GAUSSIAN_DECODER,
     loss: { ...LOSS, lpips: 0.2 },
@@ -100,6 +134,7 @@ const SCHEMA: z.ZodType<SlatVaeConfig> = z.strictObject({
   data: z.strictObject({
     root: z.string(),
     features: z.string(),
+    resolution: e.COUNT,
     imageSize: e.COUNT,
     holdOut: z.int().min(0),
     minAestheticScore: z.number().nullable(),
@@ -134,13 +169,19 @@ function fromTrellis(json: e.Json): e.Json {
       `Cannot use the TRELLIS config: regularizations has ${Object.keys(unknown)[0]}, it must be one of lambda_vol, lambda_opacity`,
     );
   }
+  const encoder = e.trellisModel(config, "SLatEncoder");
+  if (encoder.resolution !== (data.resolution ?? 64)) {
+    throw new e.ConfigError(
+      `Cannot use the TRELLIS config: dataset.args.resolution is ${data.resolution ?? 64}, it must be the encoder's, ${encoder.resolution}`,
+    );
+  }
   return e.overlay(e.trellisTrainer(config, { elastic: true }), {
-    encoder: e.trellisModel(config, "SLatEncoder"),
+    encoder,
     memory: args.elastic ? e.trellisMemory(args.elastic) : null,
     decoder: e.trellisModel(config, "SLatGaussianDecoder"),
     data: {
       ...{ features: data.model ?? "dinov2_vitl14_reg", imageSize: data.image_size ?? 512, maxVoxels: data.max_num_voxels ?? 32768 },
-      minAestheticScore: data.min_aesthetic_score ?? 5,
+      ...{ minAestheticScore: data.min_aesthetic_score ?? 5, resolution: 64 },
     },
     loss: {
       ...{ type: args.loss_type ?? "l1", ssim: args.lambda_ssim ?? 0.2, lpips: args.lambda_lpips ?? 0.2, kl: args.lambda_kl ?? 1e-6 },
@@ -154,32 +195,6 @@ function fromTrellis(json: e.Json): e.Json {
 /** The config of a command line. */
 export function slatVaeConfig(flags: e.ConfigFlags): SlatVaeConfig {
   return e.resolveConfig(SCHEMA, SLAT_VAE_SIZES, { ...flags, fromTrellis });
-}
-
-/** The features of objects as one sparse tensor. */
-function inputOf(objects: e.LoadedObject[]): e.SparseTensor {
-  const rows = objects.map((o) => o.rows()), voxels = e.makeVoxels(e.batchCoords(rows.map((r) => r.coords)), { B: rows.length });
-  const feats = e.joinFloats(rows.map((r) => r.feats));
-  return { features: e.tensor(feats, [voxels.N, feats.length / Math.max(1, voxels.N)]), voxels };
-}
-
-/** The two networks. */
-export interface SlatVae {
-  encoder: e.SlatEncoder;
-  decoder: e.SlatGaussianDecoder;
-}
-
-/** Pictures [V, 4, S, S] in bytes, straight, over a background for each: [V, 3, S, S] f32. */
-function compose(pictures: Uint8Array[], S: number, backgrounds: number[]): e.Tensor {
-  const V = pictures.length, rgba = e.bytesTensor(pictures, [V, 4, S, S]), alpha = e.slice(rgba, 1, 3, 4);
-  const behind = e.mul(e.affine(alpha, { scale: -1, shift: 1 }), e.tensor(backgrounds, [V, 1, 1, 1]));
-  return e.add(e.mul(e.slice(rgba, 1, 0, 3), alpha), behind);
-}
-
-/** Colour planes [V, 3, S, S] one by one, as `ssim` takes them. */
-function planes(pictures: e.Tensor): e.Tensor {
-  const [V, C, H, W] = pictures.shape;
-  return e.reshape(pictures, [V * C, H, W, 1]);
 }
 
 /** How like pictures made [V, 3, S, S] are to true ones: what is minimised, and its terms. */
@@ -203,59 +218,6 @@ function pictureLoss(
   return { rec, terms };
 }
 
-/** How well objects come back through the posterior's mean: means over their pictures on black, in decibels and from -1 to 1. */
-export interface SlatVaeQuality {
-  psnr: number;
-  ssim: number;
-  objects: number;
-}
-
-/** Training views `views` of an object drawn from its reconstruction, and as they are: [V, 3, S, S] each, in the caller's step. */
-function reconstruct(
-  { encoder, decoder }: SlatVae,
-  object: e.LoadedObject,
-  views: number[],
-  S: number,
-): { made: e.Tensor; truth: e.Tensor } {
-  const x = inputOf([object]), cameras = object.cameras(), blur = decoder.args.representation_config["2d_filter_kernel_size"];
-  const splats = e.splatsOfLatents(decoder, { features: e.slatEncode(encoder, x).mean, voxels: x.voxels });
-  const { color } = e.renderSplats(splats, [views.map((v) => cameras[v])], { size: S, blur });
-  return { made: e.minimum(color, e.tensor([1], [1])), truth: compose(views.map((v) => object.picture(v)), S, views.map(() => 0)) };
-}
-
-/** PSNR and SSIM over up to 8 views of each object. */
-export function measureQuality(models: SlatVae, objects: e.LoadedObject[], S: number): SlatVaeQuality {
-  const psnr: number[] = [], similar: number[] = [];
-  for (const object of objects) {
-    const count = object.cameras().length,
-      views = Array.from({ length: Math.min(8, count) }, (_, k, n = Math.min(8, count)) => Math.floor(k * count / n));
-    e.step(() =>
-      e.noGrad(() => {
-        const { made, truth } = reconstruct(models, object, views, S);
-        psnr.push(...e.mseRows(made, truth).read().map((error) => -10 * Math.log10(Math.max(error, 1e-10))));
-        similar.push(e.ssim(planes(made), planes(truth)).item());
-      })
-    );
-  }
-  const mean = (list: number[]) => list.reduce((a, b) => a + b, 0) / list.length;
-  return { psnr: mean(psnr), ssim: mean(similar), objects: objects.length };
-}
-
-/** Four sides of each object, above as it is, below as it comes back. */
-export function contactSheet(models: SlatVae, objects: e.LoadedObject[], S: number): e.Image {
-  const columns = objects.flatMap((object) =>
-    e.step(() =>
-      e.noGrad(() => {
-        const { made, truth } = reconstruct(models, object, e.fourSides(object.cameras()), S), [ours, theirs] = [made.read(), truth.read()];
-        const picture = (values: Float32Array, v: number) => e.conditionPicture(values.subarray(v * 3 * S * S, (v + 1) * 3 * S * S), S, S);
-        return [0, 1, 2, 3].map((v) => [picture(theirs, v), picture(ours, v)]);
-      })
-    )
-  );
-  const rows = Array.from({ length: Math.ceil(columns.length / 8) }, (_, r) => e.columnsOf(columns.slice(8 * r, 8 * r + 8)));
-  return rows.length > 1 && columns.length % 8 === 0 ? e.imageGrid(rows, { columns: 1, padding: 4 }) : e.columnsOf(columns);
-}
-
 /** What a run found. */
 export interface SlatVaeResult extends SlatVaeQuality {
   /** Where the EMA models are: `encoder` and `decoder` pairs. */
@@ -276,7 +238,12 @@ export function trainSlatVae(c: SlatVaeConfig, { output, ckpt = "latest", profil
   const { items } = e.openDataset(root, { require, minAestheticScore: c.data.minAestheticScore ?? undefined, maxVoxels });
   const parts = c.data.holdOut ? e.holdOut(items, c.data.holdOut) : { train: items, heldOut: items.slice(0, 8) };
   const [train, heldOut] = [parts.train, parts.heldOut].map((list) =>
-    e.openObjects(list, { features, channels: c.encoder.in_channels, size: S })
+    e.openObjects(list, {
+      features,
+      channels: c.encoder.in_channels,
+      resolution: { prepared: c.data.resolution, model: c.encoder.resolution },
+      size: S,
+    })
   );
   const dtype = e.trainingDtype(c.precision, c.encoder.use_fp16 ?? false), perceptual = openPerceptual(c.loss, dtype);
   const specs = { encoder: e.slatEncoderSpec(c.encoder, dtype), decoder: e.slatGaussianDecoderSpec(c.decoder, dtype) };

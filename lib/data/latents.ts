@@ -95,6 +95,24 @@ export function loadLatents(
   return { coords, feats: feats.map((z, i) => (z - mean[i % C]) / std[i % C]) };
 }
 
+/** The rows of a grid that is `factor` times coarser: each voxel has the mean of those that lie in it, in ascending order of places. */
+export function coarsenRows({ coords, feats }: VoxelRows, factor: number): VoxelRows {
+  const N = coords.length / 3, C = feats.length / N, SIDE = 256, cells = new Map<number, number[]>();
+  for (let n = 0; n < N; n++) {
+    const [x, y, z] = [0, 1, 2].map((d) => Math.floor(coords[3 * n + d] / factor)),
+      cell = (x * SIDE + y) * SIDE + z,
+      rows = cells.get(cell);
+    if (rows) rows.push(n);
+    else cells.set(cell, [n]);
+  }
+  const ordered = [...cells].sort(([a], [b]) => a - b), out = new Float32Array(ordered.length * C);
+  ordered.forEach(([, rows], i) => {
+    for (const n of rows) for (let c = 0; c < C; c++) out[i * C + c] += feats[n * C + c] / rows.length;
+  });
+  const places = ordered.flatMap(([cell]) => [Math.floor(cell / SIDE / SIDE), Math.floor(cell / SIDE) % SIDE, cell % SIDE]);
+  return { coords: Int32Array.from(places), feats: out };
+}
+
 /** Gathers statistics object by object, each of which counts alike however many values it has. */
 export interface StatisticsSum {
   /** Adds an object with values [N, C], or [C, ...] with `channelsFirst`. */

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import {
+  coarsenRows,
   loadLatents,
   readFeatures,
   readLatents,
@@ -91,4 +92,10 @@ Deno.test("loadLatents() normalises by channel and refuses what is not the model
     assert.throws(() => loadLatents(item, "m", { C: 3, R: 64, normalization }), /a voxel index is 255, it must be below the model's 64/);
     assert.throws(() => loadLatents(item, "other", { C: 3, R: 64, normalization }), /Cannot read .*other/);
   });
+});
+
+Deno.test("coarsenRows() takes means over what lies in a coarser voxel, in order of places", () => {
+  const coords = Int32Array.of(5, 4, 4, 0, 1, 1, 1, 0, 0, 4, 5, 5), feats = Float32Array.of(1, 10, 2, 20, 4, 40, 3, 30);
+  const { coords: places, feats: means } = coarsenRows({ coords, feats }, 2);
+  assert.deepEqual([[...places], [...means]], [[0, 0, 0, 2, 2, 2], [3, 30, 2, 20]]);
 });

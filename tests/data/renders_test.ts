@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { coarsenRows } from "../../lib/data/latents.ts";
 import { openDataset } from "../../lib/data/dataset.ts";
 import { assetPaths } from "../../lib/data/layout.ts";
 import { openObjects } from "../../lib/data/loaded_objects.ts";
@@ -31,12 +32,23 @@ Deno.test("loadRender() gives straight colours and alpha plane by plane, at any 
 
 Deno.test("openObjects() reads an object's rows, cameras and pictures once", async () => {
   await prepare;
-  const { items } = openDataset(root), [object] = openObjects(items, { features: "appearance", channels: 9, size: 20 });
+  const resolution = { prepared: 16, model: 16 }, options = { features: "appearance", channels: 9, resolution, size: 20 };
+  const { items } = openDataset(root), [object] = openObjects(items, options);
   const rows = object.rows();
   assert.deepEqual([rows.feats.length, rows.coords.length], [9 * items[0].numVoxels, 3 * items[0].numVoxels]);
   assert.ok(object.rows() === rows && object.picture(2) === object.picture(2) && object.cameras() === object.cameras());
   assert.deepEqual(object.picture(2), loadRender(items[0], 2, 20));
-  assert.throws(() => openObjects(items, { features: "appearance", channels: 8, size: 20 })[0].rows(), {
+  const [coarse] = openObjects(items, { ...options, resolution: { prepared: 16, model: 8 } }), half = coarse.rows();
+  assert.deepEqual(half, coarsenRows(rows, 2));
+  assert.throws(
+    () => openObjects(items, { ...options, resolution: { prepared: 16, model: 5 } }),
+    /the model's resolution is 5, it must divide/,
+  );
+  assert.throws(
+    () => openObjects(items, { ...options, resolution: { prepared: 8, model: 8 } })[0].rows(),
+    /a voxel index is \d+, it must be below 8/,
+  );
+  assert.throws(() => openObjects(items, { ...options, channels: 8 })[0].rows(), {
     message: /npz: it has 9 channels, the encoder's in_channels must say so and is 8$/,
   });
 });

@@ -32,7 +32,7 @@ export async function tinyRuns(folder: string, { resolution = 32, objects = 6, n
   const batch = { size: 4, split: 2 }, vaeConfig = { ...vae, data: { ...vae.data, root, resolution }, batch, log };
   const slatVaeConfig = {
     ...slatVae,
-    data: { ...slatVae.data, root, imageSize: size },
+    data: { ...slatVae.data, root, resolution, imageSize: size },
     encoder: { ...slatVae.encoder, resolution },
     decoder: { ...slatVae.decoder, resolution },
     batch: { ...batch, views: 2 },

@@ -20,7 +20,7 @@ function config(changes: Partial<SlatVaeConfig> = {}): SlatVaeConfig {
   const { tiny } = SLAT_VAE_SIZES, shape = { resolution: 16, model_channels: 24, num_blocks: 2, num_heads: 2 };
   return {
     ...tiny,
-    data: { ...tiny.data, root: DATA, imageSize: 24 },
+    data: { ...tiny.data, root: DATA, resolution: 16, imageSize: 24 },
     encoder: { ...tiny.encoder, ...shape },
     decoder: { ...tiny.decoder, ...shape },
     steps: 8,
