@@ -1,7 +1,7 @@
 /**
  * The long forms of the reliability tests, a section at a time, with their counts in bench/results/reliability.json.
  *
- *   deno run -P=test bench/reliability.ts damage | disk | kills [COUNT] | cuts [STEPS CUTS RECIPE] | fuzz [COUNT TARGET]
+ *   deno run -P=test bench/reliability.ts damage | disk | kills [COUNT] | cuts [STEPS CUTS RECIPE RESOLUTION] | fuzz [COUNT TARGET]
  */
 import { writeFileAtomic } from "../lib/io/atomic.ts";
 import { device } from "../lib/tensor/device.ts";
@@ -48,13 +48,14 @@ const SECTIONS: Record<string, (folder: string, args: string[]) => Promise<Recor
     }
     return found;
   },
-  cuts: async (folder, [steps = "1000", cuts = "20", only]) => {
+  cuts: async (folder, [steps = "1000", cuts = "20", only, resolution = "32"]) => {
     const found: Record<string, Counts> = {};
-    for (const run of (await tinyRuns(folder)).filter(({ name }) => !only || name === only)) {
+    for (const run of (await tinyRuns(folder, { resolution: Number(resolution) })).filter(({ name }) => !only || name === only)) {
       const at = drawCuts(Number(steps), Number(cuts), 2), { uncut, cut } = compareCuts(run, folder, Number(steps), at);
       const { steps: done, applied } = JSON.parse(uncut.state).recipe.optimizer;
       found[`cuts ${run.name} ${device().name}`] = {
         steps: uncut.step,
+        resolution: Number(resolution),
         cuts: at,
         equal: JSON.stringify(uncut) === JSON.stringify(cut),
         tensors_sha256: uncut.tensors,
