@@ -4,7 +4,7 @@
  *
  *   deno task bench bench/attention_bench.ts
  */
-import { crossAttention, selfAttention, type SelfAttentionOptions } from "../lib/ops/attention.ts";
+import { crossAttention, selfAttention } from "../lib/ops/attention.ts";
 import { Generator } from "../lib/tensor/random.ts";
 import { step } from "../lib/tensor/scope.ts";
 import { backward, noGrad } from "../lib/tensor/tape.ts";
@@ -15,26 +15,21 @@ import { benchmark, fastest, measured, type PeerTime, type Row, time, timePeers 
 const LIMIT = 989, BANDWIDTH = 4.3e12;
 const BF16 = { dtype: "bf16" as const };
 
-/** Milliseconds of an op's forward and backward pass: by default, and with gradients added in any order. */
+/** Milliseconds of an op's forward and backward pass. */
 interface Times {
   forward: number;
   backward: number;
-  anyOrder: number;
 }
 
-/** Times `run`, which takes `inputs` and options. */
-function timeOp(inputs: Tensor[], run: (options: SelfAttentionOptions) => Tensor): Times {
-  const dy = noGrad(() => new Generator(2).normal(run({}).shape, BF16));
+/** Times `run`, which takes `inputs`. */
+function timeOp(inputs: Tensor[], run: () => Tensor): Times {
+  const dy = noGrad(() => new Generator(2).normal(run().shape, BF16));
   for (const t of inputs) t.requiresGrad = true;
-  const fresh = (options: SelfAttentionOptions) => (): Tensor => {
+  const fresh = (): Tensor => {
     for (const t of inputs) t.grad = null;
-    return run(options);
+    return run();
   };
-  return {
-    forward: time(() => {}, () => void noGrad(() => run({}))),
-    backward: time(fresh({}), (y) => backward(y, dy)),
-    anyOrder: time(fresh({ anyOrder: true }), (y) => backward(y, dy)),
-  };
+  return { forward: time(() => {}, () => void noGrad(run)), backward: time(fresh, (y) => backward(y, dy)) };
 }
 
 /** A row in TFLOP/s, from milliseconds and a peer's. */
@@ -43,20 +38,18 @@ function rate(name: string, tflop: number, ms: number, peer?: { name: string; ms
   return measured({ case: name, metric: "rate", unit: "TFLOP/s", ours, limit: LIMIT, fraction_of_limit: ours / LIMIT, ...beside });
 }
 
-const OURS = { anyOrder: "ours, in any order", dense: "ours, dense of equal work" };
+const DENSE = "ours, dense of equal work";
 
 /** One dense shape; useful work alone is counted: 4 B H L M D forward, 2.5 times that backward. */
 function dense(peers: PeerTime[], [L, M, D]: number[], B = 8, H = 16): Row[] {
   return step(() => {
     const random = new Generator(1), self = L === M;
     const q = random.normal(self ? [B, L, 3, H, D] : [B, L, H, D], BF16), kv = self ? [] : [random.normal([B, M, 2, H, D], BF16)];
-    const ms = timeOp([q, ...kv], (options) => self ? selfAttention(q, options) : crossAttention(q, kv[0], options));
-    const work = 4 * B * H * L * M * D / 1e12, name = `bf16 B ${B} H ${H} D ${D} ${L} x ${M}`, peer = fastest(peers, `${name} backward`);
+    const ms = timeOp([q, ...kv], () => self ? selfAttention(q) : crossAttention(q, kv[0]));
+    const work = 4 * B * H * L * M * D / 1e12, name = `bf16 B ${B} H ${H} D ${D} ${L} x ${M}`;
     return [
       rate(`${name} forward`, work, ms.forward, fastest(peers, `${name} forward`)),
-      rate(`${name} backward`, 2.5 * work, ms.backward, peer),
-      rate(`${name} backward in any order`, 2.5 * work, ms.anyOrder, peer),
-      rate(`${name} backward, beside any order`, 2.5 * work, ms.backward, { name: OURS.anyOrder, ms: ms.anyOrder }),
+      rate(`${name} backward`, 2.5 * work, ms.backward, fastest(peers, `${name} backward`)),
     ];
   });
 }
@@ -70,13 +63,12 @@ function varlen(H = 16, D = 64): Row[] {
   return step(() => {
     const random = new Generator(1), sequences = { offsets: tensor(offsets, [9], { dtype: "i32" }), longest: 8192 };
     const ragged = random.normal([N, 3, H, D], BF16), same = random.normal([8, L, 3, H, D], BF16);
-    const ours = timeOp([ragged], (options) => selfAttention(ragged, { sequences, ...options }));
-    const plain = timeOp([same], (options) => selfAttention(same, options)), scale = squares / even;
-    const name = `bf16 8 sequences of 2048 to 8192 H ${H} D ${D}`, beside = (ms: number) => ({ name: OURS.dense, ms: ms * scale });
+    const ours = timeOp([ragged], () => selfAttention(ragged, { sequences }));
+    const plain = timeOp([same], () => selfAttention(same)), scale = squares / even;
+    const name = `bf16 8 sequences of 2048 to 8192 H ${H} D ${D}`, beside = (ms: number) => ({ name: DENSE, ms: ms * scale });
     return [
       rate(`${name} forward`, work(squares), ours.forward, beside(plain.forward)),
       rate(`${name} backward`, 2.5 * work(squares), ours.backward, beside(plain.backward)),
-      rate(`${name} backward in any order`, 2.5 * work(squares), ours.anyOrder, beside(plain.anyOrder)),
     ];
   });
 }
@@ -115,7 +107,7 @@ function windowed(peers: PeerTime[], samples: number, H = 12, D = 64): Row[] {
       longest: Math.max(...lengths),
       rows: tensor(rows, [N], i32),
     };
-    const qkv = new Generator(1).normal([N, 3, H, D], BF16), ms = timeOp([qkv], (options) => selfAttention(qkv, { sequences, ...options }));
+    const qkv = new Generator(1).normal([N, 3, H, D], BF16), ms = timeOp([qkv], () => selfAttention(qkv, { sequences }));
     const name = `bf16 windows of ${N} voxels H ${H} D ${D}`,
       micros = (pass: "forward" | "backward", arrays: number): Row => {
         const peer = fastest(peers, `${name} ${pass}`), limit = 1e6 * arrays * N * H * D * 2 / BANDWIDTH, ours = 1e3 * ms[pass];

@@ -1,4 +1,4 @@
-/** The CUDA runtime: device properties, the stream-ordered memory pool, copies, streams, events. Every call throws on an error status. */
+/** The CUDA runtime: device properties, the memory pool, copies, streams, events, graphs. Every call throws on an error status. */
 import { observer } from "./observer.ts";
 import { openCudaLibrary } from "./shared_library.ts";
 
@@ -30,6 +30,11 @@ const SYMBOLS = {
   cudaEventSynchronize: { parameters: ["u64"], result: "i32" },
   cudaEventElapsedTime: { parameters: ["buffer", "u64", "u64"], result: "i32" },
   cudaEventDestroy: { parameters: ["u64"], result: "i32" },
+  cudaStreamBeginCapture: { parameters: ["u64", "i32"], result: "i32" },
+  cudaStreamEndCapture: { parameters: ["u64", "buffer"], result: "i32" },
+  cudaGraphInstantiate: { parameters: ["buffer", "u64", "u64"], result: "i32" },
+  cudaGraphLaunch: { parameters: ["u64", "u64"], result: "i32" },
+  cudaGraphDestroy: { parameters: ["u64"], result: "i32" },
   cudaGetLastError: { parameters: [], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
 

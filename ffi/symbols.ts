@@ -206,8 +206,6 @@ export interface FlashAttnKernels {
   k_attention_bwd(problem: BigUint64Array<ArrayBuffer>, stream: bigint): void;
 }
 
-export const K_ATTENTION_ANY_ORDER = 1;
-
 export const K_ATTENTION_CHECK = 2;
 
 export const K_ATTENTION_SM80 = 4;

@@ -158,7 +158,7 @@ int32_t run_forward(const char* where, const k_attention& p, cudaStream_t stream
   const Operands<T> x = operands_of<T>(p);
   const int rows = owned_rows(p, false);
   const int64_t blocks = grid_of(problem.q, p.B, p.H, rows);
-  const auto tiles = [&] { return make_tiles(problem.q, problem.B, rows, p.workspace, stream); };
+  const auto tiles = [&] { return make_tiles(problem.q, problem.k, problem.B, rows, p.workspace, stream); };
   if constexpr (sizeof(T) == 4) {
     const auto run = [&](auto kernel, int shared) {
       return launch(where, kernel, blocks, F32_THREADS, shared, stream, x.o, x.q, x.k, x.v, problem, tiles());
@@ -198,11 +198,11 @@ int32_t run_backward(const char* where, const k_attention& p, cudaStream_t strea
     const int64_t query_blocks = p.dq ? grid_of(problem.q, p.B, p.H, rows) : 0;
     const int64_t key_blocks = p.dk || p.dv ? grid_of(problem.k, p.B, p.H, rows) : 0;
     if (query_blocks) {
-      const Tiles tiles = make_tiles(problem.q, problem.B, rows, p.workspace + space.query_tiles, stream);
+      const Tiles tiles = make_tiles(problem.q, problem.k, problem.B, rows, p.workspace + space.query_tiles, stream);
       status = launch(where, grad_q, query_blocks, threads, shared, stream, x.dq, x.d_o, delta, x.q, x.k, x.v, problem, tiles);
     }
     if (status || key_blocks == 0) return status;
-    const Tiles tiles = make_tiles(problem.k, problem.B, rows, p.workspace + space.key_tiles, stream);
+    const Tiles tiles = make_tiles(problem.k, problem.q, problem.B, rows, p.workspace + space.key_tiles, stream);
     return launch(where, grad_kv, key_blocks, threads, shared, stream, x.dk, x.dv, x.d_o, delta, x.q, x.k, x.v, problem, tiles);
   };
   if constexpr (sizeof(T) == 4) {

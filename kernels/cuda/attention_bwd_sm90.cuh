@@ -50,7 +50,7 @@ int32_t run_backward_sm90(const char* where, const k_attention& p, const Problem
                                                                             chunks > 0 ? chunks : 1);
   if (int32_t status = launched(where)) return status;
   if (blocks == 0 || (problem.k.offsets && problem.k.total == 0)) return K_OK;
-  x.tiles = make_tiles(problem.k, problem.B, Z::KEYS, p.workspace + space.list, stream);
+  x.tiles = make_tiles(problem.k, problem.q, problem.B, Z::KEYS, p.workspace + space.list, stream);
 
   CUtensorMap q_map, k_map, v_map, do_map;
   const Sequences& queries = rows ? problem.q : problem.k;  // with no queries at all their maps are not used
@@ -102,8 +102,7 @@ inline int64_t backward_sm90_workspace(const k_attention& p) {
   return with_head_width(p.D, [&](auto width) { return backward_space<decltype(width)::D>(p).bytes; });
 }
 
-// dq, dk and dv as k_attention_bwd has them, for a problem that fits. Sums are always added in order: with K_ATTENTION_ANY_ORDER it was
-// not faster.
+// dq, dk and dv as k_attention_bwd has them, for a problem that fits.
 template <class T>
 int32_t backward_sm90(const char* where, const k_attention& p, const Problem& problem, cudaStream_t stream) {
   return with_head_width(p.D, [&](auto width) { return run_backward_sm90<T, decltype(width)::D>(where, p, problem, stream); });

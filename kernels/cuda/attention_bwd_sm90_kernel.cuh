@@ -91,12 +91,12 @@ __global__ void __launch_bounds__(384, 1)
     registers_shrink<24>();
     if (warp == 8 && lane == 0) {
       barrier_expect(keys_full, 2 * Z::K_BYTES);
-      const RaggedBox keys = ragged_box(p.k, tile.sequence, h, ks, tile.from, KEYS);
+      const RowBox keys = row_box(p.k, tile.sequence, h, first_of(p.k, ks) + tile.from, ks.length - tile.from, KEYS);
       for (int i = 0; i < Z::PANELS; i++) load_box(base + i * Z::K_PANEL, k_map, i * WIDTH, keys, keys_full);
       for (int i = 0; i < Z::PANELS; i++) load_box(base + Z::V + i * Z::K_PANEL, v_map, i * WIDTH, keys, keys_full);
       for (int n = 0; n < count; n++) {
         const int stage = n % Z::STAGES;
-        const RaggedBox box = ragged_box(p.q, tile.sequence, h, qs, n * QUERIES, QUERIES);
+        const RowBox box = row_box(p.q, tile.sequence, h, first_of(p.q, qs) + n * QUERIES, qs.length - n * QUERIES, QUERIES);
         const uint32_t to = base + Z::Q + stage * Z::STAGE, barrier = full + 8 * stage;
         barrier_wait(empty + 8 * stage, n / Z::STAGES % 2 ^ 1);
         barrier_expect(barrier, Z::STAGE);
@@ -163,10 +163,10 @@ __global__ void __launch_bounds__(384, 1)
   }
 
   registers_grow<240>();
-  const int group = warp / 4, row = warp * 16 + lane / 4;  // of the tile of keys, and the one 8 on
+  const int group = warp / 4;
   const float c = p.scale * LOG2_E;
-  const uint32_t tail[2] = {tile.from + row < ks.length ? ~0u : 0, tile.from + row + 8 < ks.length ? ~0u : 0};
-  const bool full_tile = tile.from + KEYS <= ks.length;
+  T* const dq_rows = head_of(x.dq, p.q, tile.sequence, h, qs).data;
+  const int left = ks.length - tile.from;  // keys from here to the end of the sequence
   const uint32_t own_keys = base + group * 64 * Z::ROW;
   const uint64_t ds_a = down_rows<64>(base + Z::DS + (Z::HALVES ? group * KEYS * 128 : 0), 0);
   const uint64_t k_b = down_rows<WIDTH>(base + (Z::HALVES ? 0 : group * Z::K_PANEL), Z::K_PANEL);
@@ -214,9 +214,8 @@ __global__ void __launch_bounds__(384, 1)
     float4* sums = reinterpret_cast<float4*>(shared + Z::DQ) + thread_again() / 32 * (Z::SUMS / 8) + thread_again() % 32;
     if (rounds) {
       const int warp = thread_again() / 32, from = n * QUERIES + (Z::HALVES ? warp : warp % 4) * 16;
-      const Operand<T> to = head_of(x.dq, p.q, tile.sequence, h, qs);
       if (shares) barrier_wait(sums_full, n % 2);
-      store_sums<Z::DQ_WIDTH>(to.data + (Z::HALVES ? 0 : warp / 4 * WIDTH), to.stride.token, p.scale, from, qs.length, [&](int i) {
+      store_sums<Z::DQ_WIDTH>(dq_rows + (Z::HALVES ? 0 : warp / 4 * WIDTH), x.dq.stride.token, p.scale, from, qs.length, [&](int i) {
         const float4 before = shares ? sums[i * 32] : float4{};
         return make_float4(dq[4 * i] + before.x, dq[4 * i + 1] + before.y, dq[4 * i + 2] + before.z, dq[4 * i + 3] + before.w);
       });
@@ -286,7 +285,9 @@ __global__ void __launch_bounds__(384, 1)
           ds16[i][j] = pack(T{}, e.x * low, e.y * high);
         }
       }
-      if (!full_tile) {
+      if (left < KEYS) {
+        const int here = left - thread_again() / 32 * 16 - thread_again() % 32 / 4;
+        const uint32_t tail[2] = {here > 0 ? ~0u : 0, here > 8 ? ~0u : 0};
 #pragma unroll
         for (int i = 0; i < STEPS * 4; i++) ds16[i / 4][i % 4] &= tail[i % 2];
       }
@@ -326,14 +327,18 @@ __global__ void __launch_bounds__(384, 1)
     wgmma_wait<0>(s, dq, dk, dv);
     put_dq(count - 1);
   }
-  const int from = tile.from + warp * 16;
+  // Where the keys are is looked up again: there are not registers enough to know it all the time.
+  const unsigned block = block_again();
+  x.tiles.find(block / p.H, tile, KEYS);
+  const Span own = span_of(p.k, tile.sequence);
+  const int from = tile.from + thread_again() / 32 * 16, head = int(block % p.H);
   if (x.dk.data) {
-    const Operand<T> to = head_of(x.dk, p.k, tile.sequence, h, ks);
-    store_sums<D>(to.data, to.stride.token, p.scale, from, ks.length, [&](int i) { return four(dk, i); });
+    const Operand<T> to = head_of(x.dk, p.k, tile.sequence, head, own);
+    store_sums<D>(to.data, to.stride.token, p.scale, from, own.length, [&](int i) { return four(dk, i); });
   }
   if (x.dv.data) {
-    const Operand<T> to = head_of(x.dv, p.k, tile.sequence, h, ks);
-    store_sums<D>(to.data, to.stride.token, 1.0f, from, ks.length, [&](int i) { return four(dv, i); });
+    const Operand<T> to = head_of(x.dv, p.k, tile.sequence, head, own);
+    store_sums<D>(to.data, to.stride.token, 1.0f, from, own.length, [&](int i) { return four(dv, i); });
   }
 #endif
 }

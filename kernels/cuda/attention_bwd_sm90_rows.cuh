@@ -1,35 +1,19 @@
-// What surrounds the products of the Hopper backward pass: boxes of rows for the copy engine, sums of dq that blocks share, rows of
-// gradients, and the small kernel before.
+// What surrounds the products of the Hopper backward pass: sums of dq that blocks share, rows of gradients, and the small kernel before.
 #pragma once
-#include "attention_problem.cuh"
-#include "hopper.cuh"
+#include "attention_boxes.cuh"
 
 namespace attention {
-// The coordinates of a box of `rows` rows of a head, from row `from` of a sequence. Rows past the sequence's end are read as 0: in the maps
-// of dense operands the row axis ends there. Those of variable length (see row_map) have two row axes of the same stride, the first one as
-// long as the box: a box that begins where only its valid rows remain is cut off by its end, and the second axis makes up for the shift.
-struct RaggedBox {
-  int row, third, fourth;
-};
-__device__ inline RaggedBox ragged_box(const Sequences& s, int sequence, int h, Span span, int from, int rows) {
-  if (!s.offsets) return {from, h, sequence};
-  const int valid = min(rows, span.length - from);
-  return {rows - valid, int(span.first) + from + valid, h};
-}
-__device__ inline void load_box(uint32_t to, const CUtensorMap& map, int column, RaggedBox box, uint32_t barrier) {
-  map_load(to, map, column, box.row, box.third, box.fourth, barrier);
-}
-template <class T>
-bool row_map(CUtensorMap& map, const Operand<const T>& x, const Sequences& s, int64_t B, int64_t H, int64_t D, int width, int rows) {
-  const Strides& by = x.stride;
-  if (!s.offsets) return encode_map(map, x.data, {D, s.longest, H, B}, {by.token, by.head, by.batch}, width, rows);
-  return encode_map(map, x.data - rows * by.token, {D, rows, s.total + rows, H}, {by.token, by.token, by.head}, width, rows);
-}
-
 // Row 0 of a sequence of a head.
 template <class T>
 __device__ Operand<T> head_of(const Operand<T>& x, const Sequences& s, int sequence, int h, Span span) {
   return {x.data + h * x.stride.head + (s.offsets ? span.first * x.stride.token : sequence * x.stride.batch), x.stride};
+}
+
+// blockIdx.x, read anew each time, as thread_again() does.
+__device__ inline unsigned block_again() {
+  unsigned x;
+  asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(x));
+  return x;
 }
 
 // The A tiles of 16 rows, `address` the first of them in panels of WIDTH columns.

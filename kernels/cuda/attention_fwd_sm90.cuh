@@ -15,27 +15,17 @@ auto with_forward_shape(int64_t D, F run) {
   return run(ForwardShape<128, 3, 80, 5, true>{});
 }
 
-// The tensor map of an operand whose rows are read or written `box` at a time.
-template <class T>
-bool encode_operand(CUtensorMap& map, uint64_t data, const Sequences& rows, const k_attention& p, Strides stride, int width, int box) {
-  const int64_t sizes[4] = {p.D, rows.offsets ? rows.total : rows.longest, p.H, rows.offsets ? 1 : p.B};
-  const int64_t strides[3] = {stride.token, stride.head, stride.batch};
-  return encode_map(map, at<const T>(data), sizes, strides, width, box);
-}
-
 template <class T, class S>
 int32_t run_forward_sm90(const char* where, const k_attention& p, const Problem& problem, cudaStream_t stream) {
   const int64_t items = tile_bound(problem.q, problem.B, S::QUERIES) * problem.H;
   if (items == 0 || (problem.q.offsets && problem.q.total == 0)) return K_OK;
   ForwardMaps maps;
-  const Strides sq{p.q_batch, p.q_token, p.q_head}, sk{p.k_batch, p.k_token, p.k_head}, sv{p.v_batch, p.v_token, p.v_head};
-  const Strides so{p.o_batch, p.o_token, p.o_head};
-  const bool keys = (problem.k.offsets ? problem.k.total : problem.k.longest) > 0;  // else no key is read, but maps must be maps
-  const Sequences& k_rows = keys ? problem.k : problem.q;
-  if (!encode_operand<T>(maps.q, p.q, problem.q, p, sq, S::WIDTH, S::QUERIES) ||
-      !encode_operand<T>(maps.k, keys ? p.k : p.q, k_rows, p, keys ? sk : sq, S::WIDTH, S::KEYS) ||
-      !encode_operand<T>(maps.v, keys ? p.v : p.q, k_rows, p, keys ? sv : sq, S::WIDTH, S::KEYS) ||
-      !encode_operand<T>(maps.o, p.o, problem.q, p, so, S::WIDTH, 64)) {
+  const Operand<const T> q{at<const T>(p.q), {p.q_batch, p.q_token, p.q_head}}, k{at<const T>(p.k), {p.k_batch, p.k_token, p.k_head}},
+      v{at<const T>(p.v), {p.v_batch, p.v_token, p.v_head}};
+  const Operand<T> o{at<T>(p.o), {p.o_batch, p.o_token, p.o_head}};
+  if (!row_map(maps.q, q, problem.q, p.B, p.H, S::D, S::WIDTH, S::QUERIES) ||
+      !row_map(maps.k, k, problem.k, p.B, p.H, S::D, S::WIDTH, S::KEYS) ||
+      !row_map(maps.v, v, problem.k, p.B, p.H, S::D, S::WIDTH, S::KEYS) || !row_map(maps.o, o, problem.q, p.B, p.H, S::D, S::WIDTH, 64)) {
     return fail(K_UNSUPPORTED, where, "the driver refuses a tensor map of B, L, M, H, D %lld, %lld, %lld, %lld, %d",
                 static_cast<long long>(p.B), static_cast<long long>(p.L), static_cast<long long>(p.M), static_cast<long long>(p.H), S::D);
   }
@@ -44,29 +34,28 @@ int32_t run_forward_sm90(const char* where, const k_attention& p, const Problem&
   cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
   const int64_t blocks = items < processors ? items : processors;
   const unsigned heads = unsigned(p.B * p.H), full = problem.q.longest / S::QUERIES;
-  const Tiles tiles = make_tiles(problem.q, problem.B, S::QUERIES, p.workspace, stream);
+  const Tiles tiles = make_tiles(problem.q, problem.k, problem.B, S::QUERIES, p.workspace, stream);
   int* next = at<int>(p.workspace + (problem.q.offsets ? tile_bytes(tile_bound(problem.q, problem.B, S::QUERIES)) : 0));
   if (const cudaError_t e = cudaMemsetAsync(next, 0, 4, stream)) return fail(e, where, "%s", cudaGetErrorString(e));
   const Schedule schedule{tiles, next, unsigned(blocks), full, heads * full, unsigned(items)};
   const auto kernel = forward_sm90_kernel<T, S>;
   const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::SHARED);
   if (e != cudaSuccess) return fail(e, where, "%s", cudaGetErrorString(e));
-  const Operand<T> o{at<T>(p.o), so};
-  kernel<<<unsigned(blocks), S::THREADS, S::SHARED, stream>>>(maps, o, problem, schedule);
+  kernel<<<unsigned(blocks), S::THREADS, S::SHARED, stream>>>(maps, problem, schedule);
   return launched(where);
 }
 
-// Whether the Hopper forward pass takes this problem: its width of heads, no row maps, strides that tensor maps hold, and tiles that can be
-// counted.
+// Whether the Hopper forward pass takes this problem: its width of heads, no row maps, keys at all, strides that tensor maps hold, and
+// tiles that can be counted.
 inline bool forward_sm90_fits(const k_attention& p) {
-  if (p.dtype == K_F32 || !forward_sm90_width(p.D) || p.q_rows || p.k_rows) return false;
+  if (p.dtype == K_F32 || !forward_sm90_width(p.D) || p.q_rows || p.k_rows || !(p.k_offsets ? p.k_total : p.M)) return false;
   const auto fits = [](int64_t stride, int64_t size) { return size <= 1 || (stride > 0 && stride < int64_t(1) << 39); };
   const int64_t all[4][3] = {{p.q_batch, p.q_token, p.q_head}, {p.o_batch, p.o_token, p.o_head}, {p.k_batch, p.k_token, p.k_head},
                              {p.v_batch, p.v_token, p.v_head}};
   for (int i = 0; i < 4; i++) {
     const int64_t ragged = i < 2 ? p.q_offsets : p.k_offsets, tokens = ragged ? (i < 2 ? p.q_total : p.k_total) : (i < 2 ? p.L : p.M);
     if (tokens >= INT32_MAX / 2) return false;
-    if (!fits(all[i][0], ragged ? 1 : p.B) || !fits(all[i][1], tokens) || !fits(all[i][2], p.H)) return false;
+    if (!fits(all[i][0], ragged ? 1 : p.B) || !fits(all[i][1], ragged ? 2 : tokens) || !fits(all[i][2], p.H)) return false;
   }
   const Sequences q{at<const int32_t>(p.q_offsets), nullptr, p.q_total, int(p.L)};
   return tile_bound(q, p.B, 64) * p.H < INT32_MAX / 2;

@@ -20,114 +20,113 @@ struct ForwardMaps {
   CUtensorMap q, k, v, o;
 };
 
-// Items by number. Blocks take numbers as they come free: so tiles that are not full, which take less time, are the last where sequences
-// have one length: `whole` items of `full` tiles a head, then a tile a head if `items` are more.
+// Items by number. Blocks take numbers as they come free, so the longest items come first: where sequences have one length, `whole` items of
+// `full` tiles a head, then a tile that is not full a head if `items` are more; else sequence after sequence as the tiles are listed, in
+// each head after head.
 struct Schedule {
   Tiles tiles;
   int* next;  // counts what was taken after the first `blocks`
   unsigned blocks, full, whole, items;
 };
 
-// The tile and head of item `number`, false behind the last.
-__device__ inline bool find_tile(Tile& tile, int& head, const Schedule& schedule, unsigned number, int H, int size) {
+// Item `number`; its queries are -1 behind the last.
+template <int QUERIES>
+__device__ inline Item find_item(const Schedule& schedule, const Problem& problem, unsigned number) {
+  const unsigned H = unsigned(problem.H);
+  Item item;
+  item.queries = -1;
+  int from;
+  Span q, k;
   if (schedule.tiles.count) {
-    const unsigned count = *schedule.tiles.count;
-    head = number / max(count, 1u);
-    if (count == 0 || head >= H) return false;
-    tile = schedule.tiles.listed[number - head * count];
-    return true;
+    const unsigned entry = number / H;
+    if (entry >= unsigned(*schedule.tiles.count)) return item;
+    const Tile tile = schedule.tiles.listed[entry];
+    item.sequence = tile.sequence;
+    q = span_of(problem.q, tile.sequence), k = span_of(problem.k, tile.sequence);
+    const unsigned of_head = (unsigned(q.length) + QUERIES - 1) / QUERIES, in = number - (entry - unsigned(tile.from) / QUERIES) * H;
+    item.head = int(in / of_head);
+    from = int(in - item.head * of_head) * QUERIES;
+  } else {
+    if (number >= schedule.items) return item;
+    const bool whole = number < schedule.whole;
+    const unsigned of = whole ? number / schedule.full : number - schedule.whole;
+    item.sequence = int(of / H);
+    item.head = int(of - item.sequence * H);
+    from = int(whole ? number - of * schedule.full : schedule.full) * QUERIES;
+    q = span_of(problem.q, item.sequence), k = span_of(problem.k, item.sequence);
   }
-  if (number >= schedule.items) return false;
-  const bool whole = number < schedule.whole;
-  const unsigned of = whole ? number / schedule.full : number - schedule.whole, sequence = of / unsigned(H);
-  tile = {int(sequence), int(whole ? number - of * schedule.full : schedule.full) * size};
-  head = of - sequence * H;
-  return true;
+  item.row = first_of(problem.q, q) + from;
+  item.queries = q.length - from;
+  item.keys = k.length;
+  item.first_key = first_of(problem.k, k);
+  item.stat = problem.stat(item.sequence, item.head, q.first) + from;
+  return item;
 }
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 // One warp loads what the others work on: of each item the queries, and tiles of keys and values in the order of their use,
-// K0 K1 V0 K2 V1 .. Vn, into a ring.
+// K0 K1 V0 K2 V1 .. Vn, into a ring. The next item is looked for while the last tiles before it are in use.
 template <class S>
 __device__ inline void produce(const ForwardMaps& maps, const Problem& problem, const Schedule& schedule, char* base) {
   const uint32_t shared = shared_address(base);
   const int lane = threadIdx.x % 32;
   Turn<2> turn;
   Turn<S::STAGES> ring;
-  uint32_t tail_parity = 0;
-  for (unsigned number = blockIdx.x;;) {
-    Tile tile;
-    int head;
-    const bool more = find_tile(tile, head, schedule, number, problem.H, S::QUERIES);
+  Item item = find_item<S::QUERIES>(schedule, problem, blockIdx.x);
+  for (;;) {
+    const bool more = item.queries >= 0;
     barrier_wait(shared + S::Q_FREE + turn.stage * 8, turn.parity ^ 1);
     if (lane == 0) {
       const uint32_t here = shared + S::Q_HERE + turn.stage * 8;
-      Item& item = reinterpret_cast<Item*>(base + S::ITEMS_AT)[turn.stage];
+      reinterpret_cast<Item*>(base + S::ITEMS_AT)[turn.stage] = item;
       if (more) {
-        const Span q = span_of(problem.q, tile.sequence);
-        item.row = tile.from + (problem.q.offsets ? int(q.first) : 0);
-        item.head = head;
-        item.batch = problem.q.offsets ? 0 : tile.sequence;
-        item.queries = q.length - tile.from;
-        item.keys = span_of(problem.k, tile.sequence).length;
-        item.stat = problem.stat(tile.sequence, head, q.first) + tile.from;
         barrier_expect(here, S::Q_BYTES);
+        const RowBox box = row_box(problem.q, item.sequence, item.head, item.row, item.queries, S::QUERIES);
 #pragma unroll
         for (int part = 0; part < S::PARTS; part++) {
-          const uint32_t to = shared + turn.stage * S::Q_BYTES + part * S::QUERIES * S::ROW;
-          map_load(to, maps.q, part * S::WIDTH, item.row, head, item.batch, here);
+          load_box(shared + turn.stage * S::Q_BYTES + part * S::QUERIES * S::ROW, maps.q, part * S::WIDTH, box, here);
         }
       } else {
-        item.queries = -1;
         barrier_arrive(here);
       }
     }
     __syncwarp();
     if (!more) return;
     turn.next();
-    const Span keys = span_of(problem.k, tile.sequence);
-    const int first_key = problem.k.offsets ? int(keys.first) : 0, batch = problem.k.offsets ? 0 : tile.sequence;
-    const int loads = 2 * S::tiles(keys.length);
+    const int loads = 2 * S::tiles(item.keys);
+    Item next;
 #pragma unroll 1
     for (int i = 0; i < loads; i++) {
+      if (i == max(loads - S::STAGES, 0)) {
+        unsigned number = 0;
+        if (lane == 0) number = schedule.blocks + atomicAdd(schedule.next, 1);
+        next = find_item<S::QUERIES>(schedule, problem, __shfl_sync(0xffffffffu, number, 0));
+      }
       const bool value = i + 1 == loads || (i > 0 && i % 2 == 0);
       const int from = (i + 1 == loads ? i / 2 : value ? i / 2 - 1 : (i + 1) / 2) * S::KEYS;
-      const uint32_t to = S::TILES_AT + ring.stage * S::KV_BYTES, here = shared + S::HERE + ring.stage * 8;
-      // Rows that are not the sequence's may come along: p is 0 there, but they might not be finite.
-      const bool clean = value && keys.length - from < S::KEYS && (problem.k.offsets || keys.length == 0);
       barrier_wait(shared + S::FREE + ring.stage * 8, ring.parity ^ 1);
       if (lane == 0) {
-        const uint32_t arrival = clean ? shared + S::TAIL : here;
-        barrier_expect(arrival, S::KV_BYTES);
+        const uint32_t to = shared + S::TILES_AT + ring.stage * S::KV_BYTES, here = shared + S::HERE + ring.stage * 8;
+        if (item.keys) {
+          const RowBox box = row_box(problem.k, item.sequence, item.head, item.first_key + from, item.keys - from, S::KEYS);
+          barrier_expect(here, S::KV_BYTES);
 #pragma unroll
-        for (int part = 0; part < S::PARTS; part++) {
-          map_load(shared + to + part * S::KEYS * S::ROW, value ? maps.v : maps.k, part * S::WIDTH, first_key + from, head, batch, arrival);
-        }
-      }
-      if (clean) {
-        barrier_wait(shared + S::TAIL, tail_parity);
-        tail_parity ^= 1;
-#pragma unroll 1
-        for (int part = 0; part < S::PARTS; part++) {
-#pragma unroll 1
-          for (int at = (keys.length - from) * S::ROW + lane * 16; at < S::KEYS * S::ROW; at += 32 * 16) {
-            *reinterpret_cast<uint4*>(base + to + part * S::KEYS * S::ROW + at) = uint4{0, 0, 0, 0};
+          for (int part = 0; part < S::PARTS; part++) {
+            load_box(to + part * S::KEYS * S::ROW, value ? maps.v : maps.k, part * S::WIDTH, box, here);
           }
+        } else {
+          barrier_arrive(here);  // of no keys all scores are masked; a box of no valid row would not be in the map
         }
-        async_fence();
-        __syncwarp();
-        if (lane == 0) barrier_arrive(here);
       }
       ring.next();
     }
-    if (lane == 0) number = schedule.blocks + atomicAdd(schedule.next, 1);
-    number = __shfl_sync(0xffffffffu, number, 0);
+    item = next;
   }
 }
 
 // A warpgroup's share of the items: 64 queries of each.
 template <class T, class S>
-__device__ inline void consume(const ForwardMaps& maps, const Operand<T>& o, const Problem& problem, char* base, int group) {
+__device__ inline void consume(const ForwardMaps& maps, const Problem& problem, char* base, int group) {
   const uint32_t shared = shared_address(base);
   const int thread = threadIdx.x % 128, lane = thread % 32, warp = thread / 32;
   const float c = problem.scale * LOG2_E;
@@ -258,7 +257,9 @@ __device__ inline void consume(const ForwardMaps& maps, const Operand<T>& o, con
     }
     wgmma_wait<0>(s, sum);
     release(v);
-    rescale<S>(sum, keep);
+    // Without keys what lay in the place of the values need not be finite.
+#pragma unroll
+    for (int i = 0; i < S::D / 2; i++) sum[i] = keep[i / 2 % 2] == 0 ? 0 : sum[i] * keep[i / 2 % 2];
     // The output takes the place of the queries.
 #pragma unroll
     for (int n = 0; n < S::D / 8; n += 2) {
@@ -268,23 +269,13 @@ __device__ inline void consume(const ForwardMaps& maps, const Operand<T>& o, con
     }
     async_fence();
     named_wait(1 + group, 128);
-    const int row = item.row + group * 64;
-    if (!problem.q.offsets || queries >= 64) {
-      if (thread == 0) {
+    if (thread == 0) {
+      const RowBox box = row_box(problem.q, item.sequence, item.head, item.row + group * 64, queries, 64);
 #pragma unroll
-        for (int part = 0; part < S::PARTS; part++) {
-          map_store(maps.o, shared + own + part * S::QUERIES * S::ROW, part * S::WIDTH, row, item.head, item.batch);
-        }
-        store_commit();
+      for (int part = 0; part < S::PARTS; part++) {
+        store_box(maps.o, shared + own + part * S::QUERIES * S::ROW, part * S::WIDTH, box);
       }
-    } else {
-      constexpr int UNITS = S::D / 8;
-#pragma unroll 1
-      for (int i = thread; i < queries * UNITS; i += 128) {
-        T* to = o.data + (row + i / UNITS) * o.stride.token + item.head * o.stride.head + i % UNITS * 8;
-        *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(base + own + unit_at<S>(i / UNITS, i % UNITS, S::QUERIES));
-      }
-      named_wait(1 + group, 128);
+      store_commit();
     }
     stored = stage;
     item = next;
@@ -295,7 +286,8 @@ __device__ inline void consume(const ForwardMaps& maps, const Operand<T>& o, con
 
 template <class T, class S>
 __global__ void __launch_bounds__(S::THREADS, 1)
-    forward_sm90_kernel(const __grid_constant__ ForwardMaps maps, Operand<T> o, Problem problem, Schedule schedule) {
+    forward_sm90_kernel(const __grid_constant__ ForwardMaps maps, const __grid_constant__ Problem problem,
+                        const __grid_constant__ Schedule schedule) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ char dynamic[];
   char* base = dynamic + (0u - shared_address(dynamic)) % 1024;
@@ -309,7 +301,6 @@ __global__ void __launch_bounds__(S::THREADS, 1)
       barrier_init(shared + S::HERE + i * 8, 1);
       barrier_init(shared + S::FREE + i * 8, S::WGS * 4);
     }
-    barrier_init(shared + S::TAIL, 1);
     barrier_init_fence();
   }
   __syncthreads();
@@ -319,7 +310,7 @@ __global__ void __launch_bounds__(S::THREADS, 1)
     if (threadIdx.x / 32 == S::WGS * 4) produce<S>(maps, problem, schedule, base);
   } else {
     registers_grow<S::MANY>();
-    consume<T, S>(maps, o, problem, base, group);
+    consume<T, S>(maps, problem, base, group);
   }
 #endif
 }

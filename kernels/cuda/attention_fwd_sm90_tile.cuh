@@ -1,14 +1,14 @@
 // What the Hopper forward pass does with a tile: its shape, products of a warpgroup's 64 queries, the softmax.
 #pragma once
-#include "attention_problem.cuh"
-#include "hopper.cuh"
+#include "attention_boxes.cuh"
 
 namespace attention {
 // What a block works on: 64 WGS queries of a head, and all keys.
 struct Item {
-  int row, head, batch;  // where the queries begin, counted as in the tensor maps
-  int queries, keys;     // from there to the end of the sequence; queries < 0: there is no more work
-  int64_t stat;          // of the first query's lse
+  int sequence, head, row;  // where the queries begin, as row_box counts
+  int queries, keys;        // from there to the end of the sequence; queries < 0: there is no more work
+  int first_key;
+  int64_t stat;  // of the first query's lse
 };
 
 // A place in a ring of STAGES, and the parity of the phase that fills it.
@@ -30,9 +30,9 @@ struct ForwardShape {
   static constexpr int WIDTH = D % 64 ? 32 : 64, PARTS = (D + WIDTH - 1) / WIDTH, ROW = WIDTH * 2;
   static constexpr int QUERIES = WGS * 64, Q_BYTES = PARTS * QUERIES * ROW, KV_BYTES = PARTS * KEYS * ROW;
   static constexpr int TILES_AT = 2 * Q_BYTES, BARRIERS_AT = TILES_AT + STAGES * KV_BYTES;
-  // Barriers, each with that of when its place is free again: of queries [2], of keys and values [STAGES]; one for values to be cleaned.
-  static constexpr int Q_HERE = BARRIERS_AT, Q_FREE = Q_HERE + 16, HERE = Q_FREE + 16, FREE = HERE + 8 * STAGES, TAIL = FREE + 8 * STAGES;
-  static constexpr int ITEMS_AT = TAIL + 8, SHARED = ITEMS_AT + 2 * int(sizeof(Item)) + 1024, THREADS = (WGS + 1) * 128;
+  // Barriers, each with that of when its place is free again: of queries [2], of keys and values [STAGES].
+  static constexpr int Q_HERE = BARRIERS_AT, Q_FREE = Q_HERE + 16, HERE = Q_FREE + 16, FREE = HERE + 8 * STAGES;
+  static constexpr int ITEMS_AT = FREE + 8 * STAGES, SHARED = ITEMS_AT + 2 * int(sizeof(Item)) + 1024, THREADS = (WGS + 1) * 128;
   // Registers a thread: of a warpgroup that computes, of the one that loads.
   static constexpr int MANY = 160, FEW = 32;
   static_assert(KEYS % 16 == 0 && KV_BYTES % 1024 == 0 && ITEMS_AT % 8 == 0 && SHARED <= 227 * 1024 && STAGES >= 4 && WGS == 3);

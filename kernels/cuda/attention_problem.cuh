@@ -79,46 +79,46 @@ inline int64_t tile_bound(const Sequences& s, int64_t B, int64_t size) {
 // The workspace of a list of that many tiles.
 inline int64_t tile_bytes(int64_t bound) { return (16 + bound * int64_t(sizeof(Tile)) + 255) / 256 * 256; }
 
-// Lists the tiles of sequences of variable length, sequence after sequence: one block, a prefix sum over chunks of 1024 sequences.
-static __global__ void __launch_bounds__(1024) list_tiles(int32_t* count, Tile* tiles, Sequences s, int B, int size) {
-  __shared__ int sums[32];
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  int base = 0;
-  for (int chunk = 0; chunk < B; chunk += 1024) {
-    const int sequence = chunk + threadIdx.x;
-    const int mine = sequence < B ? (s.offsets[sequence + 1] - s.offsets[sequence] + size - 1) / size : 0;
-    int sum = mine;
+// Lists the tiles of sequences of variable length: those of a sequence in order, and the sequences by the length of `other`, with which a
+// tile is multiplied, the longest first, in classes of equal width. One block; where a class begins does not depend on timing, the order
+// within it may, and no result depends on that.
+constexpr int LENGTH_CLASSES = 64;
+static __global__ void __launch_bounds__(1024) list_tiles(int32_t* count, Tile* tiles, Sequences s, Sequences other, int B, int size) {
+  __shared__ int begin[LENGTH_CLASSES];
+  const auto tiles_of = [&](int sequence) { return (s.offsets[sequence + 1] - s.offsets[sequence] + size - 1) / size; };
+  const auto class_of = [&](int sequence) {
+    const int length = other.offsets[sequence + 1] - other.offsets[sequence];
+    return int(int64_t(max(other.longest - length, 0)) * LENGTH_CLASSES / (int64_t(other.longest) + 1));
+  };
+  if (threadIdx.x < LENGTH_CLASSES) begin[threadIdx.x] = 0;
+  __syncthreads();
+  for (int i = threadIdx.x; i < B; i += 1024) atomicAdd(&begin[class_of(i)], tiles_of(i));
+  __syncthreads();
+  if (threadIdx.x < 32) {
+    const int lane = threadIdx.x, first = begin[2 * lane], both = first + begin[2 * lane + 1];
+    int sum = both;
 #pragma unroll
     for (int o = 1; o < 32; o *= 2) {
       const int left = __shfl_up_sync(0xffffffffu, sum, o);
       if (lane >= o) sum += left;
     }
-    if (lane == 31) sums[warp] = sum;
-    __syncthreads();
-    if (warp == 0) {
-      int all = sums[lane];
-#pragma unroll
-      for (int o = 1; o < 32; o *= 2) {
-        const int left = __shfl_up_sync(0xffffffffu, all, o);
-        if (lane >= o) all += left;
-      }
-      sums[lane] = all;
-    }
-    __syncthreads();
-    const int before = base + sum - mine + (warp ? sums[warp - 1] : 0);
-    for (int i = 0; i < mine; i++) tiles[before + i] = {sequence, i * size};
-    base += sums[31];
-    __syncthreads();
+    begin[2 * lane] = sum - both;
+    begin[2 * lane + 1] = sum - both + first;
+    if (lane == 31) *count = sum;
   }
-  if (threadIdx.x == 0) *count = base;
+  __syncthreads();
+  for (int i = threadIdx.x; i < B; i += 1024) {
+    const int mine = tiles_of(i), at = mine ? atomicAdd(&begin[class_of(i)], mine) : 0;
+    for (int k = 0; k < mine; k++) tiles[at + k] = {i, k * size};
+  }
 }
 
-// The tiles of `s`, listed in `workspace` (tile_bytes of it) by a launch where that is needed.
-inline Tiles make_tiles(const Sequences& s, int B, int size, uint64_t workspace, cudaStream_t stream) {
+// The tiles of `s`, listed in `workspace` (tile_bytes of it) by a launch where that is needed; `other` is what they are multiplied with.
+inline Tiles make_tiles(const Sequences& s, const Sequences& other, int B, int size, uint64_t workspace, cudaStream_t stream) {
   if (!s.offsets) return {nullptr, nullptr, int(ceil_div(s.longest, size))};
   int32_t* count = at<int32_t>(workspace);
   Tile* tiles = at<Tile>(workspace + 16);
-  list_tiles<<<1, 1024, 0, stream>>>(count, tiles, s, B, size);
+  list_tiles<<<1, 1024, 0, stream>>>(count, tiles, s, other, B, size);
   return {tiles, count, 0};
 }
 }  // namespace attention

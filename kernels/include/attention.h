@@ -1,6 +1,6 @@
 // library: flash_attn
 // Softmax attention without a mask, forward and backward: dense, of variable length, or through row maps (windows). No [L, M] matrix
-// is ever stored: memory is linear in the rows. Two runs agree to the bit, unless K_ATTENTION_ANY_ORDER is asked for.
+// is ever stored: memory is linear in the rows. Two runs agree to the bit.
 //
 // A problem is one struct whose fields all have 8 bytes, so that any language can fill it as an array. There are B sequences of queries
 // and as many of keys, in H heads of width D.
@@ -20,11 +20,9 @@
 #pragma once
 #include "k.h"
 
-// Flags. ANY_ORDER lets the backward pass add in any order where that is faster: two runs may then differ in the last bits. CHECK makes
-// a call wait for the device, look at the offsets and row maps, and refuse those that decrease, point outside or name a row twice: for
-// finding faults (the CPU library always looks). SM80 takes the kernels for any card since sm_80 where there are faster ones: for
-// comparisons.
-#define K_ATTENTION_ANY_ORDER 1
+// Flags. CHECK makes a call wait for the device, look at the offsets and row maps, and refuse those that decrease, point outside or name a
+// row twice: for finding faults (the CPU library always looks). SM80 takes the kernels for any card since sm_80 where there are faster
+// ones: for comparisons.
 #define K_ATTENTION_CHECK 2
 #define K_ATTENTION_SM80 4
 

@@ -22,8 +22,8 @@ inline int32_t check_sizes(const char* where, const k_attention* p) {
   if (p->dtype != K_F32 && p->dtype != K_F16 && p->dtype != K_BF16) {
     return fail(K_UNSUPPORTED, where, "dtype is %lld, it must be f32 (0), f16 (1) or bf16 (2)", Long(p->dtype));
   }
-  if (p->flags & ~int64_t(K_ATTENTION_ANY_ORDER | K_ATTENTION_CHECK | K_ATTENTION_SM80)) {
-    return refuse(where, "flags is %lld, it must be a sum of 1, 2 and 4", Long(p->flags));
+  if (p->flags & ~int64_t(K_ATTENTION_CHECK | K_ATTENTION_SM80)) {
+    return refuse(where, "flags is %lld, it must be a sum of 2 and 4", Long(p->flags));
   }
   const struct {
     const char* name;

@@ -3,7 +3,7 @@
  * Packed projections are read, and their gradients written, as they lie.
  */
 import { pack } from "../../ffi/struct.ts";
-import { K_ATTENTION, K_ATTENTION_ANY_ORDER, K_ATTENTION_CHECK, type KAttention } from "../../ffi/symbols.ts";
+import { K_ATTENTION, K_ATTENTION_CHECK, type KAttention } from "../../ffi/symbols.ts";
 import { DTYPE, DTYPE_BYTES, isFloat } from "../tensor/dtype.ts";
 import { record } from "../tensor/tape.ts";
 import { dim, empty, expectDtype, expectShape, kernels, stream, type Tensor } from "../tensor/tensor.ts";
@@ -25,8 +25,6 @@ export interface SelfAttentionOptions {
   scale?: number;
   /** Attention within each of these sequences: tensors then have [N] rows in the place of [B, L]. */
   sequences?: Sequences;
-  /** Gradients may be added up in any order where that is faster: two runs then differ in the last bits. */
-  anyOrder?: boolean;
   /** Waits for the device, and throws where offsets decrease or overrun or rows are no permutation. The CPU always looks. */
   check?: boolean;
 }
@@ -111,13 +109,13 @@ export function prepareAttention(op: string, inputs: Tensor[], operands: Operand
   const { dtype, shape } = inputs[operands.q.input], { shape: keyShape } = inputs[operands.k.input], [H, D] = shape.slice(-2);
   if (!isFloat(dtype)) throw new TypeError(`Cannot run ${op}: the inputs are ${dtype}, they must be f32, f16 or bf16`);
   inputs.forEach((t, i) => expectDtype(op, `input ${i}`, t, dtype));
-  const { sequences, keySequences = sequences, scale = 1 / Math.sqrt(D), anyOrder, check } = options;
+  const { sequences, keySequences = sequences, scale = 1 / Math.sqrt(D), check } = options;
   if (keySequences && !sequences) throw new TypeError(`Cannot run ${op}: sequences is absent, it must be given with keySequences`);
   if (sequences) expectSequences(op, "sequences", sequences, [sequences.offsets.size, shape[0]]);
   if (keySequences) expectSequences(op, "keySequences", keySequences, [sequences!.offsets.size, keyShape[0]]);
   const sizes = {
     dtype: DTYPE[dtype],
-    flags: (anyOrder ? K_ATTENTION_ANY_ORDER : 0) + (check ? K_ATTENTION_CHECK : 0),
+    flags: check ? K_ATTENTION_CHECK : 0,
     B: dim(op, "B", sequences ? sequences.offsets.size - 1 : shape[0]),
     L: dim(op, "L", sequences ? sequences.longest : shape[1]),
     M: dim(op, "M", keySequences ? keySequences.longest : keyShape[1]),

@@ -21,12 +21,23 @@ const ROUND: Record<FloatDType, (x: number) => number> = { f32: Math.fround, f16
 /** Values of one head: q and y [L, D], k and v [M, D]; the same letters for their gradients. */
 type Head = Record<"q" | "k" | "v" | "y", Float64Array>;
 
-/** One head's y and gradients of q, k, v in f64, from q, k, v and y's gradient. `keep` rounds what a plain implementation stores. */
-function plain(x: Head, D: number, keep: (x: number) => number = (x) => x): Head {
+/** What a plain implementation rounds: everything that it stores, its scores, and the sums of these on the way. */
+interface Rounding {
+  stored?: (x: number) => number;
+  scores?: (x: number) => number;
+  sums?: (x: number) => number;
+}
+const exactly = (x: number): number => x;
+
+/**
+ * One head's y and gradients of q, k, v from q, k, v and y's gradient, in f64 but for `rounding`. With it, what PyTorch's plain attention
+ * computes, `softmax(q @ k.T * scale) @ v` and its backward pass: products and softmax are summed more exactly than they are stored.
+ */
+function plain(x: Head, D: number, { stored = exactly, scores: score = stored, sums = exactly }: Rounding = {}): Head {
   const L = x.q.length / D, M = x.k.length / D, scale = 1 / Math.sqrt(D);
-  const dot = (a: Float64Array, i: number, b: Float64Array, j: number): number => {
+  const dot = (a: Float64Array, i: number, b: Float64Array, j: number, round = exactly): number => {
     let s = 0;
-    for (let d = 0; d < D; d++) s += a[i * D + d] * b[j * D + d];
+    for (let d = 0; d < D; d++) s = round(s + a[i * D + d] * b[j * D + d]);
     return s;
   };
   const add = (to: Float64Array, i: number, by: number, from: Float64Array, j: number): void => {
@@ -34,18 +45,18 @@ function plain(x: Head, D: number, keep: (x: number) => number = (x) => x): Head
   };
   const out = { q: new Float64Array(L * D), k: new Float64Array(M * D), v: new Float64Array(M * D), y: new Float64Array(L * D) };
   for (let l = 0; l < L; l++) {
-    const scores = Float64Array.from({ length: M }, (_, m) => scale * dot(x.q, l, x.k, m)), top = Math.max(...scores);
-    const sum = scores.reduce((s, v) => s + Math.exp(v - top), 0), p = scores.map((s) => keep(Math.exp(s - top) / sum));
-    const dp = p.map((_, m) => dot(x.y, l, x.v, m)), delta = p.reduce((s, v, m) => s + v * dp[m], 0);
+    const scores = Float64Array.from({ length: M }, (_, m) => score(scale * score(dot(x.q, l, x.k, m, sums)))), top = Math.max(...scores);
+    const sum = scores.reduce((s, v) => s + Math.exp(v - top), 0), p = scores.map((s) => stored(Math.exp(s - top) / sum));
+    const dp = p.map((_, m) => stored(dot(x.y, l, x.v, m))), delta = p.reduce((s, v, m) => s + v * dp[m], 0);
     for (let m = 0; m < M; m++) {
-      const ds = keep(p[m] * (dp[m] - delta));
+      const ds = stored(scale * stored(p[m] * (dp[m] - delta)));
       add(out.y, l, p[m], x.v, m);
       add(out.v, m, p[m], x.y, l);
-      add(out.q, l, scale * ds, x.k, m);
-      add(out.k, m, scale * ds, x.q, l);
+      add(out.q, l, ds, x.k, m);
+      add(out.k, m, ds, x.q, l);
     }
   }
-  for (const a of Object.values(out)) a.forEach((v, i) => a[i] = keep(v));
+  for (const a of Object.values(out)) a.forEach((v, i) => a[i] = stored(v));
   return out;
 }
 
@@ -60,26 +71,46 @@ Deno.test("plain() is the definition", () => {
   assertNear("y", plain({ q, k, v, y }, 8).y, reference(q, k, v, { spans: denseSpans(1, 3, 7), H: 1, D: 8 }), 1e-12);
 });
 
+/** Half a unit in the last place of the greatest value: what storing a result costs, also where plain attention happens to hit it exactly. */
+function roundingOf(dtype: "f16" | "bf16", x: Float64Array): number {
+  return 2 ** (Math.floor(Math.log2(x.reduce((a, b) => Math.max(a, Math.abs(b)), 0))) - { f16: 11, bf16: 8 }[dtype]);
+}
+
+/** Runs attention of q [L, D] over k and v [M, D], all at most `size` but v, and expects at most twice the error of plain attention. */
+function expectTwicePlain(
+  dtype: "f16" | "bf16",
+  D: number,
+  size: number,
+  low: Rounding,
+  names: (keyof Head)[] = ["y", "q", "k", "v"],
+): void {
+  const L = ON_CUDA ? 129 : 9, M = ON_CUDA ? 1000 : 70, used = ON_CUDA ? dtype : "f32";
+  const inputs = { q: values(1, [1, L, 1, D], size), k: values(2, [1, M, 1, D], size), v: values(3, [1, M, 1, D]) };
+  for (const { data } of Object.values(inputs)) data.forEach((v, i) => data[i] = ROUND[dtype](v));
+  const [q, k, v, y] = [inputs.q.data, inputs.k.data, inputs.v.data, random(7, L * D).map(ROUND[used])].map((a) => Float64Array.from(a));
+  const exact = plain({ q, k, v, y }, D), rounded = plain({ q, k, v, y }, D, low);
+  const outcome = runCase({ inputs, run: (t) => attention(t.q, t.k, t.v) }, used),
+    got: Record<string, Float32Array> = { y: outcome.y, ...outcome.grads };
+  for (const name of names) {
+    const ours = greatestDifference(got[name], exact[name]), plainly = greatestDifference(rounded[name], exact[name]);
+    const most = 2 * Math.max(plainly, roundingOf(dtype, exact[name]));
+    assert.ok(ours <= most, `${name === "y" ? "y" : `d${name}`} errs by ${ours}, it must be at most ${most}`);
+  }
+}
+
 for (const dtype of ["f16", "bf16"] as const) {
   for (const D of [32, 64, 80, 96, 128]) {
     for (const size of [2, 8]) {
       Deno.test(`attention() of width ${D} and values up to ${size} errs at most twice as much as plain attention in ${dtype}`, () => {
-        const L = ON_CUDA ? 129 : 9, M = ON_CUDA ? 1000 : 70, round = ROUND[dtype], used = ON_CUDA ? dtype : "f32";
-        const inputs = { q: values(1, [1, L, 1, D], size), k: values(2, [1, M, 1, D], size), v: values(3, [1, M, 1, D]) };
-        for (const { data } of Object.values(inputs)) data.forEach((v, i) => data[i] = round(v));
-        const [q, k, v, y] = [inputs.q.data, inputs.k.data, inputs.v.data, random(7, L * D).map(ROUND[used])].map((a) =>
-          Float64Array.from(a)
-        );
-        const exact = plain({ q, k, v, y }, D), low = plain({ q, k, v, y }, D, round);
-        const outcome = runCase({ inputs, run: (t) => attention(t.q, t.k, t.v) }, used),
-          got: Record<string, Float32Array> = { y: outcome.y, ...outcome.grads };
-        for (const name of ["y", "q", "k", "v"] as const) {
-          const ours = greatestDifference(got[name], exact[name]), most = 2 * greatestDifference(low[name], exact[name]);
-          assert.ok(ours <= most, `${name === "y" ? "y" : `d${name}`} errs by ${ours}, it must be at most ${most}`);
-        }
+        expectTwicePlain(dtype, D, size, { stored: ROUND[dtype] });
       });
     }
   }
+  // Plain attention in f16 overflows there; what f32 sums and scores do to it is what no implementation can avoid. Nearly every row has
+  // one key alone then, and the gradients of q and k are 0 but for rounding.
+  Deno.test(`attention() where scores reach +-1e5 errs at most twice as much as plain attention with f32 scores in ${dtype}`, () => {
+    expectTwicePlain(dtype, 64, 300, { stored: ROUND[dtype], scores: Math.fround, sums: Math.fround }, ["y", "v"]);
+  });
 }
 
 const WINDOWS = Array.from({ length: 60 }, (_, i) => 48 + i * 29 % 76), VOXELS = WINDOWS.reduce((a, b) => a + b, 0);
@@ -125,16 +156,16 @@ for (const D of [64, 128]) {
 }
 
 /** Sizes that every kernel takes, dense, cross and windowed. */
-function cases(D: number, more: SelfAttentionOptions = {}): DeviceCase[] {
+function cases(D: number): DeviceCase[] {
   return [
-    { inputs: { qkv: values(1, [2, 300, 3, 3, D], 2) }, run: ({ qkv }) => selfAttention(qkv, more) },
+    { inputs: { qkv: values(1, [2, 300, 3, 3, D], 2) }, run: ({ qkv }) => selfAttention(qkv) },
     {
       inputs: { q: values(2, [2, 130, 3, D], 2), kv: values(3, [2, 333, 2, 3, D], 2) },
-      run: ({ q, kv }) => crossAttention(q, kv, more),
+      run: ({ q, kv }) => crossAttention(q, kv),
     },
     {
       inputs: { qkv: values(4, [VOXELS, 3, 2, D], 2), rows: rowMap(permutation(VOXELS)), at: offsets(WINDOWS) },
-      run: ({ qkv, rows, at }) => selfAttention(qkv, { sequences: { offsets: at, longest: 123, rows }, ...more }),
+      run: ({ qkv, rows, at }) => selfAttention(qkv, { sequences: { offsets: at, longest: 123, rows } }),
     },
   ];
 }
@@ -150,10 +181,6 @@ for (const dtype of DTYPES) {
       for (const op of cases(D)) {
         expectSame(withFields({ flags: BigInt(K_ATTENTION_SM80) }, () => runCase(op, dtype)), runCase(op, dtype), dtype);
       }
-    });
-    Deno.test(`attention() of width ${D} in ${dtype} is the same with gradients added in any order`, () => {
-      const any = cases(D, { anyOrder: true });
-      cases(D).forEach((op, i) => expectSame(runCase(any[i], dtype), runCase(op, dtype), dtype));
     });
   }
 }

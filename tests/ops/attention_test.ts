@@ -122,7 +122,7 @@ Deno.test("k_attention refuses what no caller may pass, and names it", () => {
   const refused = (fields: Parameters<typeof withFields>[0], message: string): void => says(() => withFields(fields, run), message);
   refused({ struct_size: 392n }, "Cannot run k_attention_workspace: struct_size is 392, it must be 400");
   refused({ dtype: 3n }, "Cannot run k_attention_workspace: dtype is 3, it must be f32 (0), f16 (1) or bf16 (2)");
-  refused({ flags: 8n }, "Cannot run k_attention_workspace: flags is 8, it must be a sum of 1, 2 and 4");
+  refused({ flags: 1n }, "Cannot run k_attention_workspace: flags is 1, it must be a sum of 2 and 4");
   refused({ B: -1n }, "Cannot run k_attention_workspace: B is -1, it must be 0 to 2^31 - 1");
   refused({ L: 1n << 40n }, "Cannot run k_attention_workspace: L is 1099511627776, it must be 0 to 2^31 - 1");
   refused({ dtype: 2n, D: 12n }, "Cannot run k_attention_workspace: D is 12, in f16 and bf16 it must be a multiple of 8");
@@ -217,6 +217,7 @@ checkDevices("attention() where scores reach +-1e5", import.meta.url, {
     v: values(3, [1, 200, 2, 64]),
   },
   run: ({ q, k, v }) => attention(q, k, v),
+  dtypes: ["f32", "bf16"], // in f16 the roundings of both are larger than those that they share: attention_large_test.ts has it
 });
 
 /** Adds to the scores of batch 0's odd keys, and of all of batch 1's, about -5000: as good as masked, but for rows that see nothing else. */
