@@ -105,13 +105,16 @@ function dense(): Row[] {
       (first.seconds * 1e3).toFixed(1)
     } ms, ${again.launches} launches`,
   );
-  const planned = [32, 24, 18].map((budget) => ({ budget, elastic: plannedMemory({ budget: budget * GIB, card, say: console.error }) }));
+  const planned = ([[32], [24], [24, true], [18], [18, true]] as [number, boolean?][]).map(([budget, offload = false]) => {
+    const name = `a budget of ${budget} GiB${offload ? ", some on the host" : ""}`;
+    return { name, elastic: plannedMemory({ budget: budget * GIB, card, offload, say: console.error }) };
+  });
   const blocks = (): Tensor => work.pass({ recompute: 24 }), want = gradients(work, () => work.pass());
   for (
     const [name, pass] of [
       ["the same pass again", () => work.pass()],
       ["whole blocks made again", blocks],
-      ...planned.map(({ budget, elastic }) => [`a budget of ${budget} GiB`, () => elastic.run((o) => work.pass(o), [8])] as const),
+      ...planned.map(({ name, elastic }) => [name, () => elastic.run((o) => work.pass(o), [8])] as const),
     ] as const
   ) {
     const ours = Number(equal(gradients(work, pass), want));
@@ -122,8 +125,8 @@ function dense(): Row[] {
   const kept = (): Tensor => withChoice(() => "keep", () => work.pass());
   rows.push(...steps(work, "everything kept", kept, () => whole(simulate(() => kept().free(), card))).rows);
   rows.push(...steps(work, "whole blocks made again", blocks, () => whole(known({ recompute: 24 }))).rows);
-  for (const { budget, elastic } of planned) {
-    const name = `a budget of ${budget} GiB`, run = (): Tensor => elastic.run((o) => work.pass(o), [8]);
+  for (const { name, elastic } of planned) {
+    const run = (): Tensor => elastic.run((o) => work.pass(o), [8]);
     const ran = steps(work, name, run, () => whole({ peak: elastic.report.predicted, seconds: first.seconds + elastic.report.seconds }));
     console.error(`${name}: ${elastic.describe()}; step ${(ran.ms / plain.ms).toFixed(3)} x without`);
     rows.push(

@@ -2,7 +2,7 @@
  * What a pass could give up: classes of tensors that stand at the same place of blocks that are alike, found by running the pass on a simulated
  * device. A class's price is the time to make it again for the bytes that this frees.
  */
-import { type Choose, chooseFree, type Kind, type Recipe } from "../tensor/storage.ts";
+import { type Choice, type Choose, chooseFree, type Kind, type Recipe } from "../tensor/storage.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Storage } from "../tensor/storage.ts";
 import type { SimulatedDevice } from "./simulate.ts";
@@ -12,6 +12,8 @@ export interface TensorClass {
   /** "stack/place kind", the same in every pass of a model. */
   key: string;
   kind: Kind;
+  /** What is done with it. */
+  how: Exclude<Choice, "keep">;
   /** Blocks that have it; 1 outside of blocks. */
   blocks: number;
   /** Bytes that one block's give free, less what must be kept for it alone. */
@@ -76,7 +78,15 @@ export class Survey {
         known.blocks++;
         continue;
       }
-      const one: TensorClass = { key: seen.key, kind: seen.recipe.kind, blocks: 1, bytes: seen.bytes, seconds: seen.seconds, with: [] };
+      const one: TensorClass = {
+        key: seen.key,
+        kind: seen.recipe.kind,
+        how: "drop",
+        blocks: 1,
+        bytes: seen.bytes,
+        seconds: seen.seconds,
+        with: [],
+      };
       this.#follow(seen, one, of);
       found.set(seen.key, one);
     }

@@ -20,7 +20,7 @@ export interface MemoryReport {
   budget: number;
   predicted: number;
   peak: number;
-  /** Bytes made again, and about how many seconds that takes. */
+  /** Bytes made again or brought to the host, and about how many seconds that takes. */
   remade: number;
   seconds: number;
   /** The part of all that could be made again. */
@@ -53,6 +53,8 @@ export interface PlannedMemoryOptions {
   budget?: number;
   /** For estimates of time: by default an H100's. */
   card?: Card;
+  /** Whether tensors may wait on the host, as many as the bus carries beside the computation. */
+  offload?: boolean;
   /** Told of micro-batches that ran out of memory, in one line. */
   say?: (text: string) => void;
 }
@@ -86,7 +88,7 @@ export interface PlannedMemory extends ElasticMemory {
 }
 
 /** The planned policy. */
-export function plannedMemory({ budget, card = cardFor(), say = () => {} }: PlannedMemoryOptions = {}): PlannedMemory {
+export function plannedMemory({ budget, card = cardFor(), offload = false, say = () => {} }: PlannedMemoryOptions = {}): PlannedMemory {
   let ladder = NO_LADDER,
     surveyed = { size: 0, fixed: 0 },
     plan = { key: "", fixed: 0, target: 0, level: 0, predicted: 0, tensors: 0 },
@@ -95,7 +97,7 @@ export function plannedMemory({ budget, card = cardFor(), say = () => {} }: Plan
 
   const survey = (pass: () => unknown, size: number): void => {
     surveyed = { size, fixed: device().memory.use().used };
-    ladder = surveyPass(pass, card);
+    ladder = surveyPass(pass, { card, offload });
   };
 
   /** The peak that the surveyed pass has at a level: between classes by their number. */
@@ -183,11 +185,16 @@ export function plannedMemory({ budget, card = cardFor(), say = () => {} }: Plan
       }
     },
     describe() {
-      const made = givenUp(ladder, plan.level);
-      const list = made.map(({ kind, blocks, bytes }) => `${kind} ${blocks === 1 ? "" : `of ${blocks} blocks `}(${formatBytes(bytes)})`);
+      const lists = (["drop", "offload"] as const).map((how) => {
+        const some = givenUp(ladder, plan.level).filter((g) => g.how === how);
+        return some.map(({ kind, blocks, bytes }) => `${kind} ${blocks === 1 ? "" : `of ${blocks} blocks `}(${formatBytes(bytes)})`).join(
+          ", ",
+        );
+      });
+      const [again, away] = lists, host = away && `; on the host meanwhile: ${away}`;
       return `${formatBytes(report.predicted)} of ${formatBytes(report.budget)}; made again: ${
-        list.length ? list.join(", ") : "norms and activations alone"
-      }`;
+        again || "norms and activations alone"
+      }${host}`;
     },
     plan: () => ({ ladder, level: plan.level }),
     state: () => state,

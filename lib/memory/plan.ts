@@ -1,6 +1,6 @@
 /** Plans: which classes of tensors are made again, in how many blocks. Level 0 gives up nothing but what is free, each further one a tensor more. */
-import { type Choose, chooseFree, type Kind, withChoice } from "../tensor/storage.ts";
-import type { Card } from "./cards.ts";
+import { type Choice, type Choose, chooseFree, type Kind, withChoice } from "../tensor/storage.ts";
+import { type Card, CARDS } from "./cards.ts";
 import { namer, Survey, type TensorClass } from "./classes.ts";
 import { simulate, type Simulation } from "./simulate.ts";
 
@@ -27,21 +27,22 @@ export const NO_LADDER: Ladder = { classes: [], peaks: [0], levels: 0, tensors: 
 /** What a level gives up. */
 export interface GivenUp {
   kind: Kind;
+  how: "drop" | "offload";
   /** Of how many blocks. */
   blocks: number;
   bytes: number;
-  /** Seconds to make it again. */
+  /** Seconds to make it again; none where it is on the host meanwhile. */
   seconds: number;
 }
 
-/** The names of what `level` gives up, with the number of blocks. */
-function dropped({ classes }: Ladder, level: number): Map<string, number> {
-  const blocks = new Map<string, number>();
+/** The names of what `level` gives up, with how and in how many blocks. */
+function dropped({ classes }: Ladder, level: number): Map<string, { how: Choice; blocks: number }> {
+  const blocks = new Map<string, { how: Choice; blocks: number }>();
   for (const c of classes) {
     const n = Math.min(level, c.blocks);
     if (n <= 0) break;
     level -= n;
-    for (const key of [c.key, ...c.with]) blocks.set(key, Math.max(n, blocks.get(key) ?? 0));
+    for (const key of [c.key, ...c.with]) blocks.set(key, { how: c.how, blocks: Math.max(n, blocks.get(key)?.blocks ?? 0) });
   }
   return blocks;
 }
@@ -50,17 +51,17 @@ function dropped({ classes }: Ladder, level: number): Map<string, number> {
 export function chooseLevel(ladder: Ladder, level: number): Choose {
   const blocks = dropped(ladder, level), name = namer();
   return (t, recipe, block) => {
-    const key = name(recipe, block);
-    return (block ?? 0) < (blocks.get(key) ?? 0) ? "drop" : chooseFree(t, recipe);
+    const found = blocks.get(name(recipe, block));
+    return found && (block ?? 0) < found.blocks ? found.how : chooseFree(t, recipe);
   };
 }
 
 /** What `level` gives up, class by class. */
 export function givenUp({ classes }: Ladder, level: number): GivenUp[] {
-  return classes.flatMap(({ kind, blocks, bytes, seconds }) => {
+  return classes.flatMap(({ kind, how, blocks, bytes, seconds }) => {
     const n = Math.max(0, Math.min(level, blocks));
     level -= blocks;
-    return n ? [{ kind, blocks: n, bytes: n * bytes, seconds: n * seconds }] : [];
+    return n ? [{ kind, how, blocks: n, bytes: n * bytes, seconds: n * seconds }] : [];
   });
 }
 
@@ -82,13 +83,38 @@ export function simulateLevel(
   return tensors === ladder.tensors || ladder.tensors < 0 ? { ...simulation, tensors } : null;
 }
 
+/** The part of a forward pass in which the bus may be busy, and how long a forward pass is of both. */
+const BUSY = 0.7, FORWARD = 0.3;
+const MIB = 2 ** 20;
+
+/** What the bus takes to the host for nothing while the forward pass computes, what is dearest to make again first. */
+function offloads(classes: TensorClass[], seconds: number, card: Card, leastCopy: number): TensorClass[] {
+  let room = BUSY * FORWARD * seconds * card.host;
+  return classes.filter((c) => c.blocks > 1 && c.bytes >= leastCopy && !c.with.length).reverse().flatMap((c): TensorClass[] => {
+    const blocks = Math.min(c.blocks - 1, Math.floor(room / c.bytes)); // the last block needs its own at once
+    room -= Math.max(0, blocks) * c.bytes;
+    return blocks > 0 ? [{ ...c, how: "offload", blocks, seconds: 0, with: [] }] : [];
+  });
+}
+
+/** Options of {@linkcode surveyPass}. */
+export interface SurveyOptions {
+  card?: Card;
+  /** Whether tensors may be brought to the host; those of fewer bytes than `leastCopy` (by default a MiB) are not worth a copy of their own. */
+  offload?: boolean;
+  leastCopy?: number;
+}
+
 /** Finds what `pass` can give up, in the order of its price, and by how much each class lowers the peak; those that do not are left out. */
-export function surveyPass(pass: () => unknown, card?: Card): Ladder {
+export function surveyPass(pass: () => unknown, { card = CARDS.H100, offload = false, leastCopy = MIB }: SurveyOptions = {}): Ladder {
   let survey: Survey | undefined;
-  const { peak, atPeak } = simulate((at) => withChoice((survey = new Survey(at)).choose, pass), card),
+  const { peak, atPeak, seconds } = simulate((at) => withChoice((survey = new Survey(at)).choose, pass), card),
     ladder: Ladder = { classes: [], peaks: [peak], levels: 0, tensors: survey!.tensors };
   const least = SMALL * (peak - (atPeak.other ?? 0));
-  for (const c of survey!.classes()) {
+  const found = survey!.classes(),
+    first = offload ? offloads(found, seconds, card, leastCopy) : [],
+    taken = new Set(first.map((c) => c.key));
+  for (const c of [...first, ...found.filter(({ key }) => !taken.has(key))]) {
     if (c.bytes * c.blocks < least) continue;
     const tried = { ...ladder, classes: [...ladder.classes, c], levels: ladder.levels + c.blocks }, before = ladder.peaks.at(-1)!;
     const after = simulateLevel(pass, tried, tried.levels, card)?.peak ?? before;

@@ -26,6 +26,8 @@ export interface Meter {
   seconds: number;
   /** Kernels. */
   launches: number;
+  /** Bytes that were brought to the host for a while. */
+  parked: number;
   /** Says what the memory at an address is. */
   label(address: bigint, share: Share): void;
   /** Runs `body` for its time alone: memory is counted no more than before. */
@@ -61,6 +63,7 @@ export function simulatedDevice(
     atPeak: {},
     seconds: 0,
     launches: 0,
+    parked: 0,
     label(address, share) {
       const known = sizes.get(address);
       if (!known) return;
@@ -109,6 +112,13 @@ export function simulatedDevice(
     synchronize: () => {},
     use: () => ({ used: meter.used, peak: meter.peak }),
     resetPeak: () => void (meter.peak = meter.used),
+    park(address, bytes) {
+      memory.free(address, bytes);
+      meter.parked += bytes;
+      let there: bigint | undefined;
+      const bring = (): bigint => there ??= memory.alloc(bytes);
+      return { bring, take: bring, drop: () => there === undefined || memory.free(there, bytes) };
+    },
     trim: () => {},
   };
   const count = (seconds: number): void => {
@@ -156,7 +166,7 @@ function hopperWorkspace(ask: (...args: unknown[]) => void, args: unknown[]): vo
 }
 
 /** What a pass would do. */
-export type Simulation = Readonly<Pick<Meter, "peak" | "atPeak" | "seconds" | "launches">>;
+export type Simulation = Readonly<Pick<Meter, "peak" | "atPeak" | "seconds" | "launches" | "parked">>;
 
 /**
  * Runs `pass` on a simulated device in the place of the open one. `peak` counts what is in use on the open device now. The pass must be one that
@@ -165,6 +175,6 @@ export type Simulation = Readonly<Pick<Meter, "peak" | "atPeak" | "seconds" | "l
 export function simulate(pass: (at: SimulatedDevice) => unknown, card?: Card): Simulation {
   const open = device(), { name, memory } = open, before = memory.use().used, at = simulatedDevice(name, card, memory.granted, open);
   onDevice(at, () => step(() => void pass(at)));
-  const { peak, atPeak, seconds, launches } = at.meter;
-  return { peak: memory.use().used + peak, atPeak: { ...atPeak, other: before + (atPeak.other ?? 0) }, seconds, launches };
+  const { peak, atPeak, seconds, launches, parked } = at.meter;
+  return { peak: memory.use().used + peak, atPeak: { ...atPeak, other: before + (atPeak.other ?? 0) }, seconds, launches, parked };
 }

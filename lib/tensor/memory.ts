@@ -1,6 +1,7 @@
 /** Device memory with used and peak counters and a limit: host memory on the CPU, CUDA's stream-ordered pool on a GPU. */
 import { CUDA_OUT_OF_MEMORY, CudaError, openCudart } from "../../ffi/cudart.ts";
 import { addressOf, openLibc } from "../../ffi/host.ts";
+import { cudaParking, hostParking, type Parked, type Parking } from "./parking.ts";
 
 /** Bytes in use and the most that were in use since {@linkcode Memory.resetPeak}. */
 export interface MemoryUse {
@@ -30,6 +31,8 @@ export interface Memory {
   synchronize(): void;
   use(): MemoryUse;
   resetPeak(): void;
+  /** Brings memory to the host, and frees it: see {@linkcode Parked}. */
+  park(address: bigint, bytes: number): Parked;
   /** Gives what is kept for later allocations back to the system. */
   trim(): void;
 }
@@ -76,7 +79,7 @@ export function hostMemory(limit: number): Memory {
     const step = 2 ** Math.max(8, Math.floor(Math.log2(bytes)) - 3);
     return Math.ceil(bytes / step) * step;
   };
-  return {
+  const memory: Memory = {
     limit,
     granted: sizeClass,
     alloc(bytes) {
@@ -111,12 +114,14 @@ export function hostMemory(limit: number): Memory {
     synchronize: () => {},
     use: () => ({ used, peak }),
     resetPeak: () => void (peak = used),
+    park: (address, bytes) => hostParking(memory).park(address, bytes),
     trim() {
       for (const list of spare.values()) for (const address of list) libc.free(address);
       spare.clear();
       cached = 0;
     },
   };
+  return memory;
 }
 
 const POOL_ATTRIBUTE = { releaseThreshold: 4, usedCurrent: 7, usedHigh: 8 };
@@ -137,8 +142,8 @@ export function cudaMemory(ordinal: number, stream: bigint, limit: number): Memo
     return Number(out[0]);
   };
   const use = (): MemoryUse => ({ used: attribute(POOL_ATTRIBUTE.usedCurrent), peak: attribute(POOL_ATTRIBUTE.usedHigh) });
-  let allocated = 0;
-  return {
+  let allocated = 0, parking: Parking | undefined;
+  const memory: Memory = {
     limit,
     granted: (bytes) => bytes,
     alloc(bytes) {
@@ -177,9 +182,23 @@ export function cudaMemory(ordinal: number, stream: bigint, limit: number): Memo
     synchronize: () => cuda.cudaStreamSynchronize(stream),
     use,
     resetPeak: () => cuda.cudaMemPoolSetAttribute(pool, POOL_ATTRIBUTE.usedHigh, new BigUint64Array(1)),
+    park(address, bytes) {
+      parking ??= cudaParking({
+        cuda,
+        stream,
+        alloc: (n) => memory.alloc(n),
+        free: (at, n) => memory.free(at, n),
+        released: (n) => void (allocated -= n),
+        hostAlloc: memory.hostAlloc,
+        hostFree: memory.hostFree,
+      });
+      return parking.park(address, bytes);
+    },
     trim() {
       cuda.cudaStreamSynchronize(stream);
+      parking?.trim();
       cuda.cudaMemPoolTrimTo(pool, 0n);
     },
   };
+  return memory;
 }

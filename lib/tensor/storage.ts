@@ -7,6 +7,7 @@ import { tidy } from "./scope.ts";
 import { noGrad } from "./tape.ts";
 import { Tensor } from "./tensor.ts";
 import type { DType } from "./dtype.ts";
+import type { Parked } from "./parking.ts";
 
 /** What a tensor is, where it comes to giving it up. */
 export type Kind = "norm" | "activation" | "residual" | "movement" | "linear" | "convolution" | "attention";
@@ -20,8 +21,8 @@ export interface Recipe {
   fill(y: Tensor): void;
 }
 
-/** keep: until the backward pass has used it. drop: made again. */
-export type Choice = "keep" | "drop";
+/** keep: until the backward pass has used it. drop: made again. offload: brought to the host, and back before it is needed. */
+export type Choice = "keep" | "drop" | "offload";
 
 /** Decides about a tensor that has a recipe; `block` is the number of the block that made it, where one did. */
 export type Choose = (t: Tensor, recipe: Recipe, block?: number) => Choice;
@@ -58,8 +59,15 @@ export function inBlock<T>(i: number, body: () => T): T {
 
 /** Says how a tensor that recorded ops may keep can be made again. `t` sees all of its memory. */
 export function rebuildable(t: Tensor, recipe: Recipe): void {
-  if (t.size && choose(t, recipe, block) === "drop") t.storage.giveUpLater(t, recipe);
+  const choice = t.size ? choose(t, recipe, block) : "keep";
+  if (choice !== "keep") t.storage.giveUpLater(t, choice === "drop" ? recipe : null);
 }
+
+/** How many tensors come back from the host before they are needed. */
+const AHEAD = 2;
+
+/** What is on the host, the last one brought there at the end: the backward pass needs it in the opposite order. */
+const parked: Storage[] = [];
 
 /** Memory that one or more tensors see; given back when the last of them is freed. */
 export class Storage {
@@ -71,8 +79,9 @@ export class Storage {
   #refs = 0;
   #waiting = 0;
   #address: bigint;
-  #recipe: { shape: readonly number[]; dtype: DType; sources: Tensor[]; fill(y: Tensor): void } | null = null;
+  #recipe: { shape: readonly number[]; dtype: DType; sources: Tensor[]; fill: ((y: Tensor) => void) | null } | null = null;
   #away = false;
+  #parked: Parked | null = null;
 
   /** `bytes` at `address`, or none; `onHost` is whether they are of the host's memory. */
   constructor(address: bigint, readonly bytes: number, readonly onHost = false) {
@@ -102,6 +111,7 @@ export class Storage {
     if (waiting) this.#waiting--;
     if (--this.#refs > 0) return this.#settle();
     const { memory } = this.device;
+    if (this.#parked) this.#leaveHost().drop();
     if (!this.#away && this.bytes > 0) this.onHost ? memory.hostFree(this.#address) : memory.free(this.#address, this.bytes);
     this.#forget();
   }
@@ -112,30 +122,54 @@ export class Storage {
     this.#settle();
   }
 
-  /** Gives the memory up as soon as only recorded ops know it; see {@linkcode rebuildable}. */
-  giveUpLater({ shape, dtype }: Tensor, { from, fill }: Recipe): void {
-    const sources = from.filter((t): t is Tensor => !!t);
+  /** Gives the memory up as soon as only recorded ops know it, to be made again or, without a recipe, brought to the host. See {@linkcode rebuildable}. */
+  giveUpLater({ shape, dtype }: Tensor, recipe: Recipe | null): void {
+    const sources = recipe?.from.filter((t): t is Tensor => !!t) ?? [];
     for (const t of sources) t.hold();
-    this.#recipe = { shape, dtype, sources, fill };
+    this.#recipe = { shape, dtype, sources, fill: recipe && ((y) => recipe.fill(y)) };
   }
 
   #settle(): void {
     if (this.#waiting < this.#refs) return;
     this.saved = true;
     if (!this.#recipe || this.#away) return;
-    this.device.memory.free(this.#address, this.bytes);
+    const { memory } = this.device;
+    if (this.#recipe.fill) memory.free(this.#address, this.bytes);
+    else {
+      this.#parked = memory.park(this.#address, this.bytes);
+      parked.push(this);
+    }
     this.#away = true;
+  }
+
+  /** Ends the stay on the host. */
+  #leaveHost(): Parked {
+    const stay = this.#parked!;
+    parked.splice(parked.lastIndexOf(this), 1);
+    this.#parked = null;
+    return stay;
+  }
+
+  /** Has it back from the host, and begins to bring those back that are needed next. */
+  #fetch(): void {
+    const at = parked.lastIndexOf(this), stay = this.#leaveHost();
+    this.#address = stay.take();
+    this.#away = false;
+    this.#recipe = null;
+    for (let i = at - 1; i >= Math.max(0, at - AHEAD); i--) parked[i].#parked?.bring();
   }
 
   /** Makes the memory again where it was given up; it then stays until its last tensor is freed. */
   restore(): void {
     const recipe = this.#recipe;
     if (!recipe || !this.#away) return;
+    if (!recipe.fill) return this.#fetch();
+    const { fill } = recipe;
     for (const t of recipe.sources) t.storage.restore();
     this.#address = this.device.memory.alloc(this.bytes);
     this.#away = false;
     this.#recipe = null; // or freeing y would give it up again
-    noGrad(() => tidy(() => recipe.fill(new Tensor(this, 0, recipe.shape, recipe.dtype))));
+    noGrad(() => tidy(() => fill(new Tensor(this, 0, recipe.shape, recipe.dtype))));
     for (const t of recipe.sources) t.unhold();
   }
 

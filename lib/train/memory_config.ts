@@ -8,13 +8,13 @@ import { device } from "../tensor/device.ts";
 import { ConfigError, type Json } from "./config.ts";
 
 /**
- * planned: as much is made again in backward passes as keeps them within `--memory-limit`, decided for each micro-batch. linear: TRELLIS's
+ * planned: as much is made again in backward passes as keeps them within `--memory-limit`, decided for each micro-batch; with `offload` some of it waits in the host's memory instead. linear: TRELLIS's
  * LinearMemoryController, which decides how many blocks are computed again.
  */
-export type MemoryConfig = { policy: "planned" } | ({ policy: "linear" } & LinearMemoryOptions);
+export type MemoryConfig = { policy: "planned"; offload: boolean } | ({ policy: "linear" } & LinearMemoryOptions);
 
 /** Plans. */
-export const MEMORY_DEFAULTS: MemoryConfig = { policy: "planned" };
+export const MEMORY_DEFAULTS: MemoryConfig = { policy: "planned", offload: false };
 
 /** Of the linear policy. */
 export const LINEAR_MEMORY_SCHEMA = z.strictObject({
@@ -29,7 +29,7 @@ export const LINEAR_MEMORY_SCHEMA = z.strictObject({
 
 /** Of {@linkcode MemoryConfig}. */
 export const MEMORY_SCHEMA: z.ZodType<MemoryConfig> = z.discriminatedUnion("policy", [
-  z.strictObject({ policy: z.literal("planned") }),
+  z.strictObject({ policy: z.literal("planned"), offload: z.boolean() }),
   LINEAR_MEMORY_SCHEMA,
 ]);
 
@@ -39,7 +39,7 @@ export function openMemory(
   { blocks, seed, say }: { blocks: number; seed: number; say: (text: string) => void },
 ): ElasticMemory {
   if (config.policy === "linear") return linearMemory(config, { blocks, seed, say });
-  return plannedMemory({ card: device().name === "cuda" ? cardFor(readDriver().gpus[0]?.name) : undefined, say });
+  return plannedMemory({ offload: config.offload, card: device().name === "cuda" ? cardFor(readDriver().gpus[0]?.name) : undefined, say });
 }
 
 /** What a log shows of the last micro-batch: its peak and what was expected in GiB, and the part of all that can be made again that was. */

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { namer } from "../../lib/memory/classes.ts";
+import { CARDS } from "../../lib/memory/cards.ts";
 import { chooseLevel, givenUp, simulateLevel, surveyPass } from "../../lib/memory/plan.ts";
 import { device } from "../../lib/tensor/device.ts";
 import { type Recipe, withChoice } from "../../lib/tensor/storage.ts";
@@ -37,6 +38,30 @@ for (const [name, make] of Object.entries(MODELS)) {
     model.free();
   });
 }
+
+Deno.test("a ladder that brings tensors to the host has its simulated peaks and the same gradients to the bit", () => {
+  const slow = { ...CARDS.H100, host: 1e11, products32: 1e11 }; // time enough for some copies
+  for (const make of Object.values(MODELS)) {
+    const model = make(), sizes = [300, 300], { memory } = device();
+    model.run(sizes, (pass) => pass());
+    model.run(sizes, (pass) => (model.takeGradients(), pass({ recompute: 6 })));
+    const want = model.takeGradients();
+    model.run(sizes, (pass) => {
+      const ladder = surveyPass(pass, { card: slow, offload: true, leastCopy: 1 }),
+        away = ladder.classes.filter((c) => c.how === "offload");
+      for (const level of [2, ladder.levels]) {
+        const { peak, parked } = simulateLevel(pass, ladder, level, slow)!;
+        memory.resetPeak();
+        withChoice(chooseLevel(ladder, level), pass);
+        assert.ok(Math.abs(memory.use().peak - peak) / peak <= (device().name === "cpu" ? 0 : 0.002));
+        assert.deepEqual(model.takeGradients(), want, `level ${level}`);
+        assert.ok(away.length > 0 && parked > 0);
+      }
+      return 0;
+    });
+    model.free();
+  }
+});
 
 Deno.test("a ladder is of one kind of pass: another has no such simulation", () => {
   const [dense, sparse] = Object.values(MODELS).map((make) => make());

@@ -110,6 +110,8 @@ const POLICIES: Record<string, { choice?: Choose; recompute?: number; nested?: b
   "everything made again": { choice: ALL },
   "linear layers made again": { choice: (t, r) => r.kind === "linear" ? "drop" : chooseFree(t, r) },
   "attention and residuals made again": { choice: (t, r) => ["attention", "residual"].includes(r.kind) ? "drop" : chooseFree(t, r) },
+  "linear layers and attention on the host": { choice: (t, r) => ["linear", "attention"].includes(r.kind) ? "offload" : chooseFree(t, r) },
+  "everything on the host": { choice: () => "offload" },
   "all blocks as checkpoints": { recompute: 3 },
   "two blocks as checkpoints, the rest made again": { recompute: 2, choice: ALL },
   "a checkpoint inside a checkpoint": { nested: true, recompute: 1 },
