@@ -1,6 +1,7 @@
 /** Copies of tensors in host memory: taken at once, read later and by another thread while the tensors change. */
 import { device } from "./device.ts";
 import type { DType } from "./dtype.ts";
+import { formatBytes, OutOfMemoryError } from "./memory.ts";
 import type { Tensor } from "./tensor.ts";
 
 /** A tensor as it was. Plain data, which another thread can be sent. */
@@ -20,10 +21,21 @@ export interface SnapshotBuffer {
   free(): void;
 }
 
+/** The part of the host's free memory that a copy may take: the system ends processes where none is left. */
+const MOST_OF_FREE = 0.8;
+
 /** Makes room on the host for `tensors`; on a GPU page-locked, so that they are copied at the bus's speed. Throws an OutOfMemoryError. */
 export function snapshotBuffer(tensors: Record<string, Tensor>): SnapshotBuffer {
   const { memory } = device(), list = Object.entries(tensors);
-  const total = list.reduce((sum, [, t]) => sum + aligned(t.bytes), 0), base = memory.hostAlloc(Math.max(total, 1));
+  const total = list.reduce((sum, [, t]) => sum + aligned(t.bytes), 0), { available } = Deno.systemMemoryInfo();
+  if (total > MOST_OF_FREE * available) {
+    throw new OutOfMemoryError(
+      `Cannot allocate ${formatBytes(total)} on the host: ${formatBytes(available)} are free, a copy may take ${
+        100 * MOST_OF_FREE
+      } % of that`,
+    );
+  }
+  const base = memory.hostAlloc(Math.max(total, 1));
   return {
     take() {
       let at = base;

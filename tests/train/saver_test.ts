@@ -67,3 +67,21 @@ Deno.test("a process that ends while its checkpoint is being written waits for i
   assert.deepEqual(listCheckpoints(folder), [1], new TextDecoder().decode(stderr));
   Deno.removeSync(folder, { recursive: true });
 });
+
+Deno.test("openSaver() says so and waits for its checkpoints where the host has no room for a copy", () => {
+  withFolder((folder) => {
+    const tensors = { a: tensor([1, 2], [2]) }, said: string[] = [], real = Deno.systemMemoryInfo;
+    Deno.systemMemoryInfo = () => ({ ...real(), available: 100 });
+    try {
+      const saver = openSaver(folder, { tensors, config: null, keep: 2, milestoneEvery: 0, say: (text) => said.push(text) });
+      for (const step of [1, 2]) saver.save(step, null);
+      assert.deepEqual(listCheckpoints(folder), [2, 1]);
+      saver.close();
+    } finally {
+      Deno.systemMemoryInfo = real;
+    }
+    assert.equal(said.length, 1);
+    assert.match(said[0], /^training waits for its checkpoints from now on: Cannot allocate 256 bytes on the host: 100 bytes are free/);
+    tensors.a.free();
+  });
+});
