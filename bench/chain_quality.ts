@@ -11,7 +11,8 @@ const TOGETHER = 16, VOXELS_TOGETHER = 65_536;
 
 /** What is compared with the truth. */
 export interface Chain {
-  structure: e.Pipeline;
+  /** Makes the voxels of a picture; null where only the colours of true voxels are to be measured. */
+  structure: e.Pipeline | null;
   slat: e.SlatStage;
   encoder: e.SlatEncoder;
   /** The name of the encoder's features. */
@@ -28,11 +29,11 @@ export interface ViewScores {
 export interface ChainScores {
   objects: number;
   /** Voxels and colours generated; colours on the true voxels; both from the encoder; the training object with the nearest picture. */
-  generated: ViewScores;
+  generated: ViewScores | null;
   generatedOnTrueVoxels: ViewScores;
   reconstructed: ViewScores;
   nearest: ViewScores;
-  iou: { generated: number; nearest: number };
+  iou: { generated: number | null; nearest: number };
 }
 
 /** The same camera on the other side of the object. */
@@ -158,33 +159,34 @@ export async function measureChain(
   { shown = 10, seed = 0 }: { shown?: number; seed?: number } = {},
 ): Promise<{ scores: ChainScores; sheet: e.Image }> {
   const { structure, slat, encoder } = chain, R = slat.flow.args.resolution;
-  const sizes = [structure.condition.config.image_size, slat.condition.config.image_size];
-  const [seenBySs, seenBySlat] = sizes.map((size) => e.clearestPictures(heldOut, size));
-  const voxels = sampleVoxels(structure, seenBySs, seed), made = sampleColors(chain, voxels, seenBySlat, seed);
+  const size = slat.condition.config.image_size, seen = e.clearestPictures(heldOut, size);
+  const voxels = structure && sampleVoxels(structure, e.clearestPictures(heldOut, structure.condition.config.image_size), seed);
+  const made = voxels && sampleColors(chain, voxels, seen, seed);
   const trueVoxels = heldOut.map((item) => e.voxelsAbove(e.loadVoxels(item, R), R) as Int32Array<ArrayBuffer>);
-  const onTrue = sampleColors(chain, trueVoxels, seenBySlat, seed), nearest = nearestOf(seenBySs, train, sizes[0]);
+  const onTrue = sampleColors(chain, trueVoxels, seen, seed), nearest = nearestOf(seen, train, size);
   const sums = { generated: scoreSum(), onTrue: scoreSum(), reconstructed: scoreSum(), nearest: scoreSum() }, tiles: e.Image[] = [];
   const iou = { generated: 0, nearest: 0 }, picture = (values: Float32Array, size: number) => e.conditionPicture(values, size, TILE);
   for (const [k, item] of heldOut.entries()) {
     const view = e.clearestView(item), front = e.conditionCamerasOf(item)[view], cameras = [front, behindOf(front)];
     const truth = await truthOf(item, cameras, S), rows = e.readFeatures(e.assetPaths(item.root, item.sha256).features(chain.features));
-    sums.generated.add(drawn(slat.decoder, made[k], cameras, S), truth);
+    if (made) sums.generated.add(drawn(slat.decoder, made[k], cameras, S), truth);
     sums.onTrue.add(drawn(slat.decoder, onTrue[k], cameras, S), truth);
     sums.reconstructed.add(drawn(slat.decoder, encoded(encoder, rows), cameras, S), truth);
     sums.nearest.add(await truthOf(nearest[k], cameras, S), truth);
-    iou.generated += e.voxelIou(trueVoxels[k], voxels[k], R) / heldOut.length;
+    if (voxels) iou.generated += e.voxelIou(trueVoxels[k], voxels[k], R) / heldOut.length;
     iou.nearest += e.voxelIou(trueVoxels[k], e.voxelsAbove(e.loadVoxels(nearest[k], R), R), R) / heldOut.length;
     if (k % Math.max(1, Math.floor(heldOut.length / shown)) === 0 && tiles.length < 9 * shown) {
-      tiles.push(picture(seenBySlat[k], sizes[1]), ...(await truthOf(item, SIDES, TILE)).map((values) => picture(values, TILE)));
-      tiles.push(...drawn(slat.decoder, made[k], SIDES, TILE).map((values) => picture(values, TILE)));
+      tiles.push(picture(seen[k], size), ...(await truthOf(item, SIDES, TILE)).map((values) => picture(values, TILE)));
+      tiles.push(...drawn(slat.decoder, (made ?? onTrue)[k], SIDES, TILE).map((values) => picture(values, TILE)));
     }
   }
   const { generated, onTrue: generatedOnTrueVoxels, reconstructed, nearest: near } = sums;
   return {
     scores: {
       objects: heldOut.length,
-      ...{ generated: generated.mean(), generatedOnTrueVoxels: generatedOnTrueVoxels.mean() },
-      ...{ reconstructed: reconstructed.mean(), nearest: near.mean(), iou },
+      ...{ generated: made && generated.mean(), generatedOnTrueVoxels: generatedOnTrueVoxels.mean() },
+      ...{ reconstructed: reconstructed.mean(), nearest: near.mean() },
+      iou: { generated: voxels && iou.generated, nearest: iou.nearest },
     },
     sheet: e.imageGrid(tiles, { columns: 9, padding: 2 }),
   };

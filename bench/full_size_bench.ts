@@ -117,11 +117,13 @@ function measure(): Findings {
       const { args } = TRELLIS_CONFIGS[name].trainer, batch = args.batch_size_per_gpu, split = "batch_split" in args ? args.batch_split : 1;
       const what = `${name}, TRELLIS's config: batch ${batch}${split > 1 ? ` in ${split} parts` : ""}, f16`;
       curves[name] = loss.value;
-      rows.push(
+      const found = [
         measured({ case: what, metric: "time a step", unit: "ms", ours: 1000 * batch / median(samples_per_second.value.slice(1)) }),
         measured({ case: what, metric: "peak memory", unit: "GiB", ours: Math.max(...memory_peak.value) / 2 ** 30 }),
         measured({ case: what, metric: `loss after ${loss.step.at(-1)} steps`, unit: "", ours: loss.value.at(-1)! }),
-      );
+      ];
+      for (const { case: name, metric, ours, unit } of found) console.error(`${name}: ${metric} ${Number(ours.toPrecision(4))} ${unit}`);
+      rows.push(...found);
       if (name !== "ss_vae") Deno.removeSync(`${folder}/${name}`, { recursive: true }); // checkpoints of 9 GB
     }
     return {

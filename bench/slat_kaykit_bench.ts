@@ -4,7 +4,9 @@
  *
  *   DATA      the dataset: deno task prepare -- --input KAYKIT --output $DATA --views 12 --size 256 --renders 24 --render-size 256 --features appearance
  *   SLAT_VAE  models of deno task train:slat-vae -- --size small --data $DATA
- *   PIPELINE  models of deno task train:slat-flow with --structure, for the whole chain (left out where it is not set)
+ *   PIPELINE  models of deno task train:slat-flow, for pictures turned into objects (left out where it is not set)
+ *   STRUCTURE models of deno task train:ss-flow, for their voxels (without it the true ones are coloured alone)
+ *   OBJECTS   how many held-out objects are made of pictures, by default all
  *   COMMANDS  a text file with the commands of the training, to be recorded
  *
  * Writes bench/results/slat_kaykit.json and pictures in bench/results/slat_kaykit/.
@@ -15,6 +17,7 @@ import { measureChain, type ViewScores } from "./chain_quality.ts";
 import { benchmark, type Findings, measured, type Row } from "./harness.ts";
 
 const GRID = { resolution: { prepared: 64, model: 64 } }, HOLD_OUT = 10, S = 256, FEATURES = "appearance";
+const { DATA, SLAT_VAE, PIPELINE, STRUCTURE, OBJECTS } = Deno.env.toObject();
 const RESULTS = new URL("results/slat_kaykit/", import.meta.url).pathname;
 
 function vaeRows(folder: string, heldOut: e.DatasetItem[]): Row[] {
@@ -33,12 +36,20 @@ function vaeRows(folder: string, heldOut: e.DatasetItem[]): Row[] {
   ];
 }
 
-async function chainRows(vae: string, pipeline: string, split: { train: e.DatasetItem[]; heldOut: e.DatasetItem[] }): Promise<Row[]> {
-  const slat = e.loadSlatStage(pipeline), encoder = e.loadSlatEncoder(`${vae}/encoder`), structure = e.loadPipeline(pipeline);
-  const { scores, sheet } = await measureChain({ structure, slat, encoder, features: FEATURES }, split);
+async function chainRows(
+  vae: string,
+  pipeline: string,
+  { train, heldOut }: { train: e.DatasetItem[]; heldOut: e.DatasetItem[] },
+): Promise<Row[]> {
+  const count = Number(OBJECTS ?? heldOut.length),
+    some = heldOut.filter((_, k) => Math.floor((k + 1) * count / heldOut.length) > Math.floor(k * count / heldOut.length));
+  const slat = e.loadSlatStage(pipeline),
+    encoder = e.loadSlatEncoder(`${vae}/encoder`),
+    structure = STRUCTURE ? e.loadPipeline(STRUCTURE) : null;
+  const { scores, sheet } = await measureChain({ structure, slat, encoder, features: FEATURES }, { train, heldOut: some });
   e.writePng(`${RESULTS}whole_chain.png`, sheet);
   const kinds: [name: string, scores: ViewScores][] = [
-    ["picture to object", scores.generated],
+    ...(scores.generated ? [["picture to object", scores.generated] as [string, ViewScores]] : []),
     ["picture and true voxels to colours", scores.generatedOnTrueVoxels],
     ["reconstruction through the VAE, no picture", scores.reconstructed],
   ];
@@ -54,10 +65,9 @@ async function chainRows(vae: string, pipeline: string, split: { train: e.Datase
     )
   );
   const { generated, nearest } = scores.iou, peer_name = "the training asset with the nearest picture";
-  return [
-    ...rows,
-    measured({ case: "picture to voxels", metric: "IoU", unit: "", ours: generated, peer: nearest, peer_name, ratio: generated / nearest }),
-  ];
+  if (generated === null) return rows;
+  const voxels = { case: "picture to voxels", metric: "IoU", unit: "", ours: generated };
+  return [...rows, measured({ ...voxels, peer: nearest, peer_name, ratio: generated / nearest })];
 }
 
 async function measure(root: string, vae: string, pipeline: string | undefined): Promise<Findings> {
@@ -75,6 +85,5 @@ async function measure(root: string, vae: string, pipeline: string | undefined):
   };
 }
 
-const { DATA, SLAT_VAE, PIPELINE } = Deno.env.toObject();
 if (DATA && SLAT_VAE) benchmark("slat_kaykit", () => measure(DATA, SLAT_VAE, PIPELINE));
 else Deno.bench({ name: "slat_kaykit (DATA and SLAT_VAE must name a dataset and models)", ignore: true, fn: () => {} });
