@@ -11,42 +11,44 @@ using namespace splat;
 constexpr int THREADS = 256;
 inline unsigned grid(int64_t n) { return unsigned(ceil_div(n, THREADS)); }
 
-__global__ void start_status(int64_t* status, int64_t I) {
+__global__ void start_status(int64_t* status, uint32_t* least_most, int64_t I) {
   status[threadIdx.x] = threadIdx.x == 2 ? I : 0;
+  if (I && threadIdx.x < 2) least_most[threadIdx.x] = threadIdx.x ? 0 : 0xffffffffu;
 }
 
-__global__ void __launch_bounds__(THREADS) project_splats(Problem q) {
-  const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
-  int seen = 0, tiles = 0;
+__global__ void __launch_bounds__(RUN) project_splats(Problem q) {
+  static_assert(RUN == splat_sort::THREADS);
+  const int64_t i = int64_t(blockIdx.x) * RUN + threadIdx.x;
+  int seen = 0, count = 0, all;
+  uint32_t least = 0xffffffffu, most = 0;
   if (i < q.I) {
     int64_t gaussian;
     const int view = q.view_of(i, gaussian);
     Splat s;
     seen = project(s, q.camera(view), q.gaussians, gaussian);
+    Touched touched{0};
     if (seen > 0) {
       Cover cover;
       cover.load(s, q.across, q.down);
-      for (int row = cover.y0; row < cover.y1; row++) {
-        int first, end;
-        cover.row(row, first, end);
-        tiles += end - first;
-      }
+      touched = Touched::of(cover);
     }
     float4* const to = reinterpret_cast<float4*>(q.splats + i);
     to[0] = {s.x, s.y, s.opacity, s.reach}, to[1] = {s.a, s.b, s.c, s.depth}, to[2] = {s.rgb[0], s.rgb[1], s.rgb[2], s.radius};
-    q.counts[i] = tiles;
-    q.keys[i] = tiles ? __float_as_uint(s.depth) : 0xffffffffu;
+    count = touched.count();
+    q.tiles_of[i] = touched.bits;
+    q.keys[i] = count ? __float_as_uint(s.depth) : 0;
+    if (count) least = most = __float_as_uint(s.depth);
   }
-  int sum = tiles;
-#pragma unroll
-  for (int o = 16; o; o >>= 1) sum += __shfl_xor_sync(0xffffffffu, sum, o);
-  __shared__ int sums[THREADS / 32];
-  if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = sum;
+  const int before = splat_sort::block_scan(count, all);
+  if (i < q.I) q.slots[i] = before;
+  if (threadIdx.x == 0) q.slots_of[blockIdx.x] = all;
+  least = __reduce_min_sync(0xffffffffu, least), most = __reduce_max_sync(0xffffffffu, most);
+  __shared__ uint32_t leasts[RUN / 32], mosts[RUN / 32];
+  if (threadIdx.x % 32 == 0) leasts[threadIdx.x / 32] = least, mosts[threadIdx.x / 32] = most;
   __syncthreads();
-  if (threadIdx.x == 0) {
-    unsigned long long all = 0;
-    for (int w = 0; w < THREADS / 32; w++) all += unsigned(sums[w]);
-    if (all) atomicAdd(reinterpret_cast<unsigned long long*>(q.status), all);
+  if (threadIdx.x == 0 && all) {
+    for (int w = 0; w < RUN / 32; w++) least = min(least, leasts[w]), most = max(most, mosts[w]);
+    atomicMin(q.least_most, least), atomicMax(q.least_most + 1, most);
   }
   if (seen < 0) {
     atomicAdd(reinterpret_cast<unsigned long long*>(q.status + 1), 1ull);
@@ -54,54 +56,51 @@ __global__ void __launch_bounds__(THREADS) project_splats(Problem q) {
   }
 }
 
-struct Slots {
-  Problem q;
-  int32_t* total;
-  __device__ int get(int64_t i) const { return q.counts[i]; }
-  __device__ void set(int64_t i, int sum) const { q.slots[i] = sum; }
-};
-struct Ranked {
-  const int32_t *counts, *order;
-  int32_t *firsts, *total;
-  __device__ int get(int64_t r) const { return counts[order[r]]; }
-  __device__ void set(int64_t r, int sum) const { firsts[r] = sum; }
-};
-struct SplatCount {
+// What is sorted: the splats, by depth from the least on.
+struct Depths {
   int64_t I;
+  const uint32_t* least_most;
   __device__ int64_t get() const { return I; }
+  __device__ uint32_t key(uint32_t depth) const { return depth ? depth - least_most[0] : 0; }
+  __device__ uint32_t most() const { return least_most[1] > least_most[0] ? least_most[1] - least_most[0] : 0; }
 };
 
-constexpr int ALONE = 16;  // a thread lists this many pairs of a splat; more are shared by a warp
+// sums[run] = the pairs of a run of splats in their order by depth.
+__global__ void __launch_bounds__(RUN) count_runs(Problem q, const int32_t* order, int32_t* sums) {
+  const int64_t r = int64_t(blockIdx.x) * RUN + threadIdx.x;
+  int all;
+  splat_sort::block_scan(r < q.I ? Touched{q.tiles_of[order[r]]}.count() : 0, all);
+  if (threadIdx.x == 0) sums[blockIdx.x] = all;
+}
 
-__global__ void __launch_bounds__(THREADS)
-    list_pairs(Problem q, const int32_t* order, const int32_t* firsts, uint32_t* keys, uint64_t* values) {
+// The pairs, nearest splats first. A thread lists those of a splat that touches few tiles, a warp those of one that touches many.
+__global__ void __launch_bounds__(RUN) list_pairs(Problem q, const int32_t* order, const int32_t* sums, uint32_t* keys, uint64_t* values) {
   if (!q.valid()) return;
-  const int64_t r = int64_t(blockIdx.x) * THREADS + threadIdx.x;
-  const int lane = threadIdx.x % 32;
-  const int i = r < q.I ? order[r] : -1, count = i < 0 ? 0 : q.counts[i];
-  const int first = count ? firsts[r] : 0;
-  const auto value = [](int splat, int slot) { return uint64_t(uint32_t(slot)) << 32 | uint32_t(splat); };
-  if (count && count <= ALONE) {
+  const int64_t r = int64_t(blockIdx.x) * RUN + threadIdx.x;
+  const int lane = threadIdx.x % 32, i = r < q.I ? order[r] : -1;
+  const Touched touched{i < 0 ? 0 : q.tiles_of[i]};
+  const int count = touched.count();
+  int all;
+  int first = splat_sort::block_scan(count, all) + sums[blockIdx.x], slot = count ? q.slot_of(i) : 0;
+  const auto list = [&](int at, uint32_t tile, int splat, int slot) {
+    keys[at] = tile;
+    values[at] = uint64_t(uint32_t(slot)) << 32 | uint32_t(splat);
+  };
+  const auto rows_of = [&](int splat) {
     int64_t gaussian;
-    const uint32_t rows = uint32_t(q.view_of(i, gaussian)) * q.down;
-    const int slot = q.slots[i];
-    Cover cover;
-    cover.load(q.splats[i], q.across, q.down);
-    int at = 0;
-    for (int row = cover.y0; row < cover.y1; row++) {
-      int from, end;
-      cover.row(row, from, end);
-      for (int x = from; x < end; x++, at++) {
-        keys[first + at] = (rows + row) * q.across + x;
-        values[first + at] = value(i, slot + at);
-      }
+    return uint32_t(q.view_of(splat, gaussian)) * q.down;
+  };
+  if (count && !touched.large()) {
+    const uint32_t corner = (rows_of(i) + touched.y()) * q.across + touched.x();
+    for (uint32_t left = touched.mask(); left; left &= left - 1) {
+      const uint32_t bit = __ffs(left) - 1;
+      list(first++, corner + bit / 4 * q.across + bit % 4, i, slot++);
     }
   }
-  for (uint32_t left = __ballot_sync(0xffffffffu, count > ALONE); left; left &= left - 1) {
+  for (uint32_t left = __ballot_sync(0xffffffffu, touched.large()); left; left &= left - 1) {
     const int source = __ffs(left) - 1, j = __shfl_sync(0xffffffffu, i, source);
-    int base = __shfl_sync(0xffffffffu, first, source), slot = q.slots[j];
-    int64_t gaussian;
-    const uint32_t rows = uint32_t(q.view_of(j, gaussian)) * q.down;
+    int base = __shfl_sync(0xffffffffu, first, source), of_j = __shfl_sync(0xffffffffu, slot, source);
+    const uint32_t rows = rows_of(j);
     Cover cover;
     cover.load(q.splats[j], q.across, q.down);
     for (int top = cover.y0; top < cover.y1; top += 32) {
@@ -115,12 +114,9 @@ __global__ void __launch_bounds__(THREADS)
         up += lane >= o ? other : 0;
       }
       int at = up - (end - from);
-      for (int x = from; x < end; x++, at++) {
-        keys[base + at] = (rows + row) * q.across + x;
-        values[base + at] = value(j, slot + at);
-      }
-      const int all = __shfl_sync(0xffffffffu, up, 31);
-      base += all, slot += all;
+      for (int x = from; x < end; x++, at++) list(base + at, (rows + row) * q.across + x, j, of_j + at);
+      const int here = __shfl_sync(0xffffffffu, up, 31);
+      base += here, of_j += here;
     }
   }
 }
@@ -130,7 +126,7 @@ __global__ void __launch_bounds__(THREADS) find_starts(Problem q, const uint32_t
   const int64_t tile = (int64_t(blockIdx.x) * THREADS + threadIdx.x) / 32;
   const int lane = threadIdx.x % 32;
   if (tile > q.tiles) return;
-  int64_t low = 0, high = PairCount{q.status, q.capacity}.get();  // it lies from low to high
+  int64_t low = 0, high = PairCount{q.status, q.capacity, q.tiles}.get();  // it lies from low to high
   while (low < high) {
     const int64_t step = (high - low + 31) / 32, mine = low + lane * step;
     const uint32_t below = __ballot_sync(0xffffffffu, mine < high && keys[mine] < tile);
@@ -161,7 +157,7 @@ struct Parts {
 struct Scratch {
   uint64_t bytes = 0;
   uint64_t base;
-  int32_t *order, *firsts, *sums, *part_sums;
+  int32_t *order, *sums, *part_sums;
   Rest rest;
   uint32_t* keys;    // of the pairs, as they are listed
   uint64_t* values;
@@ -176,8 +172,7 @@ struct Scratch {
   }
   Scratch(const Problem& q, uint64_t address) : base(address) {
     const int64_t I = q.I, most = I > q.capacity ? I : q.capacity;
-    order = take<int32_t>(I), firsts = take<int32_t>(I);
-    sums = take<int32_t>(int64_t(scan::bytes(I)) / 4), part_sums = take<int32_t>(int64_t(scan::bytes(q.tiles)) / 4);
+    order = take<int32_t>(I), sums = take<int32_t>(q.runs()), part_sums = take<int32_t>(int64_t(scan::bytes(q.tiles)) / 4);
     rest = {take<int32_t>(q.tiles), take<float>(q.segments * Rest::SIZE)};
     const int64_t n = q.capacity;
     int32_t* const counts = take<int32_t>(splat_sort::count_size(most));
@@ -191,7 +186,7 @@ struct Scratch {
 int32_t k_splat_sizes(uint64_t* bytes, const k_splat* problem) {
   if (int32_t status = check_sizes("k_splat_sizes", problem)) return status;
   const Problem q(*problem);
-  bytes[0] = q.projected_bytes() + aligned(scan::bytes(q.I));
+  bytes[0] = q.projected_bytes();
   bytes[1] = q.lists_bytes();
   bytes[2] = Scratch(q, 0).bytes;
   bytes[3] = aligned(uint64_t(q.capacity) * 40) + aligned(q.capacity);
@@ -203,12 +198,12 @@ int32_t k_splat_project(const k_splat* problem, uint64_t stream) {
   if (int32_t status = check_problem(where, problem, 0)) return status;
   const Problem q(*problem);
   const cudaStream_t on = stream_of(stream);
-  start_status<<<1, 4, 0, on>>>(q.status, q.I);
-  if (int32_t status = launched(where)) return status;
-  if (q.I == 0) return K_OK;
-  project_splats<<<grid(q.I), THREADS, 0, on>>>(q);
-  if (int32_t status = launched(where)) return status;
-  return scan::run(where, Slots{q, q.slots + q.I}, at<int32_t>(problem->projected + q.projected_bytes()), q.I, stream);
+  start_status<<<1, 4, 0, on>>>(q.status, q.least_most, q.I);
+  if (q.I) {
+    project_splats<<<unsigned(q.runs()), RUN, 0, on>>>(q);
+    splat_sort::scan_sums<<<1, splat_sort::SCAN_THREADS, 0, on>>>(q.slots_of, q.runs(), q.status);
+  }
+  return launched(where);
 }
 
 int32_t k_splat_fwd(const k_splat* problem, uint64_t stream) {
@@ -218,15 +213,17 @@ int32_t k_splat_fwd(const k_splat* problem, uint64_t stream) {
   if (q.V == 0) return K_OK;
   const cudaStream_t on = stream_of(stream);
   const Scratch s(q, problem->scratch);
-  const PairCount pairs{q.status, q.capacity};
+  const PairCount pairs{q.status, q.capacity, q.tiles};
   const uint32_t* keys = nullptr;
   if (q.I) {
-    splat_sort::sort(s.splats, reinterpret_cast<uint32_t*>(s.order), SplatCount{q.I}, q.I, 32, false, on);
-    if (int32_t status = scan::run(where, Ranked{q.counts, s.order, s.firsts, nullptr}, s.sums, q.I, stream)) return status;
-    list_pairs<<<grid(q.I), THREADS, 0, on>>>(q, s.order, s.firsts, s.keys, s.values);
+    const unsigned runs = unsigned(q.runs());
+    splat_sort::sort(s.splats, reinterpret_cast<uint32_t*>(s.order), Depths{q.I, q.least_most}, q.I, 32, on);
+    count_runs<<<runs, RUN, 0, on>>>(q, s.order, s.sums);
+    splat_sort::scan_sums<<<1, splat_sort::SCAN_THREADS, 0, on>>>(s.sums, q.runs(), nullptr);
+    list_pairs<<<runs, RUN, 0, on>>>(q, s.order, s.sums, s.keys, s.values);
     int bits = 1;
     while ((int64_t(1) << bits) < q.tiles) bits++;
-    keys = splat_sort::sort(s.pairs, reinterpret_cast<uint64_t*>(q.pairs), pairs, q.capacity, bits, true, on);
+    keys = splat_sort::sort(s.pairs, reinterpret_cast<uint64_t*>(q.pairs), pairs, q.capacity, bits, on);
     if (int32_t status = launched(where)) return status;
   }
   find_starts<<<grid(32 * (q.tiles + 1)), THREADS, 0, on>>>(q, keys);

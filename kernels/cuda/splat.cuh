@@ -8,8 +8,8 @@
 
 namespace splat {
 constexpr int CHANNELS = 5;
-// A warp draws a patch of 8 x 8 pixels, two a lane, and a block the four patches of a tile.
-constexpr int EACH = 2, ACROSS = 8, DOWN = 4 * EACH, PIXELS = ACROSS * DOWN;
+// A warp draws a patch of 8 x 4 pixels, one a lane, and a block the eight patches of a tile.
+constexpr int EACH = 1, ACROSS = 8, DOWN = 4 * EACH, PIXELS = ACROSS * DOWN;
 constexpr int DRAW_THREADS = TILE * TILE / EACH, DRAW_WARPS = DRAW_THREADS / 32;
 constexpr float LOG2_E = 1.4426950408889634f;
 
@@ -24,6 +24,40 @@ static_assert(sizeof(Splat) == 48 && sizeof(Pair) == 8);
 
 inline uint64_t aligned(uint64_t bytes) { return (bytes + 15) / 16 * 16; }
 
+constexpr int RUN = 256;  // splats that a block counts together
+
+// The tiles of a splat in 64 bits: within 4 x 4 tiles a mask of 16 bits from bit 20 on, row by row; else bit 63 and how many there are.
+struct Touched {
+  uint64_t bits;
+
+  __device__ static Touched of(const Cover& cover) {
+    uint64_t mask = 0, count = 0;
+    int x0 = cover.x1;
+    const bool small = cover.y1 - cover.y0 <= 4;
+    int first, end;
+    for (int row = cover.y0; row < cover.y1; row++) {
+      cover.row(row, first, end);
+      if (end > first && first < x0) x0 = first;
+      count += end - first;
+    }
+    bool fits = small;
+    for (int row = cover.y0; row < cover.y1 && fits; row++) {
+      cover.row(row, first, end);
+      if (end <= first) continue;
+      fits = end - x0 <= 4;
+      mask |= uint64_t((1 << (end - x0)) - (1 << (first - x0)) & 15) << 4 * (row - cover.y0);
+    }
+    if (count == 0) return {0};
+    if (fits) return {uint64_t(x0) | uint64_t(cover.y0) << 10 | mask << 20};
+    return {uint64_t(1) << 63 | count << 20};
+  }
+  __device__ bool large() const { return bits >> 63; }
+  __device__ uint32_t mask() const { return uint32_t(bits >> 20) & 0xffff; }
+  __device__ int count() const { return large() ? int(bits >> 20 & 0x7fffffff) : __popc(mask()); }
+  __device__ uint32_t x() const { return uint32_t(bits) & 1023; }
+  __device__ uint32_t y() const { return uint32_t(bits >> 10) & 1023; }
+};
+
 // A struct k_splat, opened.
 struct Problem {
   int64_t I, V, H, W, N, capacity, pixels;
@@ -34,10 +68,12 @@ struct Problem {
   const float *cameras, *backgrounds;
   Gaussians gaussians;
   int64_t* status;
-  Splat* splats;    // [I]
-  int32_t* slots;   // [I + 1]
-  int32_t* counts;  // [I]
-  uint32_t* keys;   // [I]: depths
+  Splat* splats;         // [I]
+  uint64_t* tiles_of;    // [I]: see Touched
+  int32_t* slots;        // [I]: a splat's first slot, counted from the first of its RUN
+  int32_t* slots_of;     // [runs]
+  uint32_t* keys;        // [I]: depths as integers, 0 where nothing is drawn
+  uint32_t* least_most;  // [2]: of the depths that are drawn
   Pair* pairs;         // [capacity]
   float* before;       // [segments, 5, 256]: of a segment's pixels, T and the sums of colour and depth before it
   int32_t* starts;     // [tiles + 1]
@@ -68,9 +104,11 @@ struct Problem {
                   at<const float>(p.scales),    at<const float>(p.rotations), int(p.coefficients)},
         status(at<int64_t>(p.status)),
         splats(at<Splat>(p.projected)),
-        slots(reinterpret_cast<int32_t*>(splats + I)),
-        counts(slots + I + 1),
-        keys(reinterpret_cast<uint32_t*>(counts + I)),
+        tiles_of(reinterpret_cast<uint64_t*>(splats + I)),
+        slots(reinterpret_cast<int32_t*>(tiles_of + I)),
+        slots_of(slots + I),
+        keys(reinterpret_cast<uint32_t*>(slots_of + runs())),
+        least_most(keys + I),
         pairs(at<Pair>(p.lists)),
         before(reinterpret_cast<float*>(pairs + capacity)),
         starts(reinterpret_cast<int32_t*>(before + segments * BEFORE)),
@@ -80,7 +118,10 @@ struct Problem {
         y(at<float>(p.y)),
         d_y(at<const float>(p.d_y)) {}
 
-  uint64_t projected_bytes() const { return aligned(I * sizeof(Splat) + (3 * I + 1) * 4); }
+  uint64_t projected_bytes() const { return aligned(I * (sizeof(Splat) + 16) + (runs() + 2) * 4); }
+  int64_t runs() const { return (I + RUN - 1) / RUN; }
+  __device__ int slot_of(int64_t i) const { return slots[i] + slots_of[i / RUN]; }
+
   uint64_t lists_bytes() const { return aligned(capacity * sizeof(Pair) + (segments * (BEFORE + 1) + 2 * (tiles + 1) + pixels) * 4); }
 
   __device__ bool valid() const { return status[0] <= capacity && status[1] == 0; }
@@ -106,10 +147,12 @@ struct Problem {
   }
 };
 
-// How many pairs there are, 0 where they are not drawn.
+// What is sorted: the pairs, by tile. There are 0 where they are not drawn.
 struct PairCount {
   const int64_t* status;
-  int64_t capacity;
+  int64_t capacity, tiles;
+  __device__ static uint32_t key(uint32_t tile) { return tile; }
+  __device__ uint32_t most() const { return uint32_t(tiles - 1); }
   __device__ int64_t get() const { return status[0] <= capacity && status[1] == 0 ? status[0] : 0; }
 };
 

@@ -6,7 +6,7 @@
 namespace {
 using namespace splat;
 
-constexpr int BATCH = 64, GROUP = 16, ROWS = DOWN * GROUP / 32, SUMS = 10;
+constexpr int BACK_THREADS = 128, BATCH = 64, GROUP = 16, ROWS = DOWN * GROUP / 32, SUMS = 10;
 
 constexpr float MIDDLE_X = (ACROSS - 1) / 2.0f, MIDDLE_Y = (DOWN - 1) / 2.0f;  // of a patch
 
@@ -26,7 +26,7 @@ struct Shared {
   uint8_t hits[DRAW_WARPS][BATCH];
 };
 
-__global__ void __launch_bounds__(DRAW_THREADS, 4) draw_segments_back(Problem q, Sums* gradients, uint8_t* written) {
+__global__ void __launch_bounds__(DRAW_THREADS, 3) draw_segments_back(Problem q, Sums* gradients, uint8_t* written) {
   extern __shared__ float4 raw[];
   Shared& sh = *reinterpret_cast<Shared*>(raw);
   const int64_t part = int64_t(blockIdx.x) - q.tiles;  // first segments come first
@@ -165,10 +165,10 @@ __global__ void __launch_bounds__(DRAW_THREADS, 4) draw_segments_back(Problem q,
   }
 }
 
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(BACK_THREADS)
     gaussians_back(Problem q, const Sums* gradients, const uint8_t* written, float* means, float* colors, float* opacities, float* scales,
                    float* rotations) {
-  const int64_t n = int64_t(blockIdx.x) * 256 + threadIdx.x;
+  const int64_t n = int64_t(blockIdx.x) * BACK_THREADS + threadIdx.x;
   if (n >= q.N) return;
   GaussianGradient sum = {};
   const int size = q.gaussians.color_size();
@@ -183,7 +183,7 @@ __global__ void __launch_bounds__(256)
     const int64_t count = scene[3] - scene[0];
     for (int64_t view = scene[1]; view < scene[4]; view++) {
       const int64_t i = scene[2] + (view - scene[1]) * count + n - scene[0];
-      const int begin = q.slots[i], end = q.slots[i + 1];
+      const int begin = q.slot_of(i), end = begin + Touched{q.tiles_of[i]}.count();
       float v[SUMS] = {};
       bool any = false;
       for (int k = begin; k < end; k++) {
@@ -235,9 +235,9 @@ int32_t k_splat_bwd(const k_splat* problem, uint64_t stream) {
     if (int32_t status = launched(where)) return status;
   }
   if (q.N) {
-    gaussians_back<<<unsigned(ceil_div(q.N, 256)), 256, 0, on>>>(q, gradients, written, at<float>(problem->d_means), at<float>(problem->d_colors),
-                                                                 at<float>(problem->d_opacities), at<float>(problem->d_scales),
-                                                                 at<float>(problem->d_rotations));
+    gaussians_back<<<unsigned(ceil_div(q.N, BACK_THREADS)), BACK_THREADS, 0, on>>>(
+        q, gradients, written, at<float>(problem->d_means), at<float>(problem->d_colors), at<float>(problem->d_opacities),
+        at<float>(problem->d_scales), at<float>(problem->d_rotations));
   }
   return launched(where);
 }

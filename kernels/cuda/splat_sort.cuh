@@ -1,9 +1,10 @@
-// A stable radix sort of 32-bit keys with values, whose length only the device knows: three launches a digit of at most 8 bits. Two runs agree.
+// A stable radix sort of 32-bit keys with values, whose length and bits only the device knows: three launches a digit of at most 8 bits. Two runs
+// agree. What is sorted says so: get() is the length, key(k) what is sorted by, most() the largest of these.
 #pragma once
 #include "device.cuh"
 
 namespace splat_sort {
-constexpr int THREADS = 256, WARPS = THREADS / 32, ROUNDS = 8, CHUNK = THREADS * ROUNDS, DIGIT_BITS = 8, DIGITS = 1 << DIGIT_BITS;
+constexpr int THREADS = 256, WARPS = THREADS / 32, ROUNDS = 4, CHUNK = THREADS * ROUNDS, DIGIT_BITS = 8, DIGITS = 1 << DIGIT_BITS;
 static_assert(DIGITS == THREADS);
 
 inline int64_t blocks_of(int64_t most) { return ceil_div(most, CHUNK); }
@@ -33,10 +34,17 @@ __device__ inline int block_scan(int v, int& all) {
   return before;
 }
 
+// Whether there are digits from bit `shift` on.
+template <class Length>
+__device__ bool has_digits(Length length, int shift) {
+  return shift == 0 || (shift < 32 && length.most() >> shift != 0);
+}
+
 // counts[digit, block]
 template <class Length>
 __global__ void __launch_bounds__(THREADS) count_digits(int32_t* counts, const uint32_t* keys, Length length, int shift, int digits) {
   __shared__ int count[DIGITS];
+  if (!has_digits(length, shift)) return;
   const int64_t n = length.get(), first = int64_t(blockIdx.x) * CHUNK;
   if (first >= n) return;
   count[threadIdx.x] = 0;
@@ -44,7 +52,7 @@ __global__ void __launch_bounds__(THREADS) count_digits(int32_t* counts, const u
 #pragma unroll
   for (int i = 0; i < ROUNDS; i++) {
     const int64_t at = first + i * THREADS + threadIdx.x;
-    if (at < n) atomicAdd(&count[keys[at] >> shift & (digits - 1)], 1);
+    if (at < n) atomicAdd(&count[(shift ? keys[at] : length.key(keys[at])) >> shift & (digits - 1)], 1);
   }
   __syncthreads();
   if (int(threadIdx.x) < digits) counts[int64_t(threadIdx.x) * gridDim.x + blockIdx.x] = count[threadIdx.x];
@@ -52,7 +60,8 @@ __global__ void __launch_bounds__(THREADS) count_digits(int32_t* counts, const u
 
 // A block a digit: counts become the sums over the blocks before, totals[digit] the whole.
 template <class Length>
-__global__ void __launch_bounds__(THREADS) scan_digits(int32_t* counts, int32_t* totals, Length length, int64_t blocks) {
+__global__ void __launch_bounds__(THREADS) scan_digits(int32_t* counts, int32_t* totals, Length length, int64_t blocks, int shift) {
+  if (!has_digits(length, shift)) return;
   const int64_t used = (length.get() + CHUNK - 1) / CHUNK;
   int32_t* row = counts + blockIdx.x * blocks;
   int before = 0, all;
@@ -65,16 +74,18 @@ __global__ void __launch_bounds__(THREADS) scan_digits(int32_t* counts, int32_t*
   if (threadIdx.x == 0) totals[blockIdx.x] = before;
 }
 
-// values null: 0, 1, ...; keys_to may be null. By way of shared memory, so that what goes to one digit is written side by side.
+// values null: 0, 1, ... The pass that has no digits behind it writes to `last` in the place of values_to. By way of shared memory, so that what goes to one digit is written side by side.
 template <class Value, class Length>
 __global__ void __launch_bounds__(THREADS)
-    move_digits(uint32_t* keys_to, Value* values_to, const uint32_t* keys, const Value* values, const int32_t* counts, const int32_t* totals,
-                Length length, int shift, int digits) {
+    move_digits(uint32_t* keys_to, Value* values_to, Value* last, const uint32_t* keys, const Value* values, const int32_t* counts,
+                const int32_t* totals, Length length, int shift, int bits) {
   __shared__ int places[WARPS][DIGITS], starts[DIGITS];
   __shared__ uint32_t moved_keys[CHUNK];
   __shared__ Value moved[CHUNK];
   const int64_t n = length.get(), chunk = int64_t(blockIdx.x) * CHUNK;
-  if (chunk >= n) return;
+  if (chunk >= n || !has_digits(length, shift)) return;
+  if (!has_digits(length, shift + bits)) values_to = last;
+  const int digits = 1 << bits;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, digit_of_mine = threadIdx.x;
   for (int w = 0; w < WARPS; w++) places[w][threadIdx.x] = 0;
   __syncthreads();
@@ -82,7 +93,10 @@ __global__ void __launch_bounds__(THREADS)
   uint32_t key[ROUNDS];
   int rank[ROUNDS];
 #pragma unroll
-  for (int i = 0; i < ROUNDS; i++) key[i] = first + i * 32 < n ? keys[first + i * 32] : 0;
+  for (int i = 0; i < ROUNDS; i++) {
+    key[i] = first + i * 32 < n ? keys[first + i * 32] : 0;
+    if (shift == 0) key[i] = length.key(key[i]);
+  }
 #pragma unroll
   for (int i = 0; i < ROUNDS; i++) {
     const bool some = first + i * 32 < n;
@@ -119,7 +133,7 @@ __global__ void __launch_bounds__(THREADS)
   for (int j = threadIdx.x; j < left; j += THREADS) {
     const uint32_t k = moved_keys[j];
     const int to = starts[k >> shift & (digits - 1)] + j;
-    if (keys_to) keys_to[to] = k;
+    keys_to[to] = k;
     values_to[to] = moved[j];
   }
 }
@@ -134,23 +148,52 @@ struct Buffers {
   int32_t* counts;  // count_size(most)
 };
 
-// Sorts by the lower `bits` bits; most is at least the length. The values go to `to`; where `keep_keys` the result are the sorted keys.
+// Sorts by the lower `bits` bits; most is at least the length. The values go to `to`; the result are the sorted keys, where all passes have digits.
 template <class Value, class Length>
-const uint32_t* sort(Buffers<Value> b, Value* to, Length length, int64_t most, int bits, bool keep_keys, cudaStream_t on) {
+const uint32_t* sort(Buffers<Value> b, Value* to, Length length, int64_t most, int bits, cudaStream_t on) {
   const int64_t blocks = blocks_of(most);
   const int passes = bits <= DIGIT_BITS ? 1 : int(ceil_div(bits, DIGIT_BITS)), width = bits < 1 ? 1 : int(ceil_div(bits, passes));
-  const int digits = 1 << width;
   int32_t* const totals = b.counts + blocks * DIGITS;
   for (int pass = 0; pass < passes && most; pass++) {
-    const bool last = pass == passes - 1;
     const int shift = pass * width;
-    uint32_t* const keys_to = last && !keep_keys ? nullptr : b.spare_keys[pass % 2];
-    Value* const values_to = last ? to : b.spare_values[pass % 2];
-    count_digits<<<unsigned(blocks), THREADS, 0, on>>>(b.counts, b.keys, length, shift, digits);
-    scan_digits<<<unsigned(digits), THREADS, 0, on>>>(b.counts, totals, length, blocks);
-    move_digits<<<unsigned(blocks), THREADS, 0, on>>>(keys_to, values_to, b.keys, b.values, b.counts, totals, length, shift, digits);
+    uint32_t* const keys_to = b.spare_keys[pass % 2];
+    Value* const values_to = b.spare_values[pass % 2];
+    count_digits<<<unsigned(blocks), THREADS, 0, on>>>(b.counts, b.keys, length, shift, 1 << width);
+    scan_digits<<<unsigned(1 << width), THREADS, 0, on>>>(b.counts, totals, length, blocks, shift);
+    move_digits<<<unsigned(blocks), THREADS, 0, on>>>(keys_to, values_to, to, b.keys, b.values, b.counts, totals, length, shift, width);
     b.keys = keys_to, b.values = values_to;
   }
   return b.keys;
+}
+
+constexpr int SCAN_THREADS = 1024;
+
+// Sums become the sums before each; *total the whole. One block.
+static __global__ void __launch_bounds__(SCAN_THREADS) scan_sums(int32_t* sums, int64_t n, int64_t* total) {
+  __shared__ int of_warps[32];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  int64_t before = 0;
+  for (int64_t first = 0; first < n; first += SCAN_THREADS) {
+    const int64_t at = first + threadIdx.x;
+    const int v = at < n ? sums[at] : 0;
+    int up = v;
+#pragma unroll
+    for (int o = 1; o < 32; o *= 2) {
+      const int other = __shfl_up_sync(0xffffffffu, up, o);
+      up += lane >= o ? other : 0;
+    }
+    if (lane == 31) of_warps[warp] = up;
+    __syncthreads();
+    int64_t all = 0, here = 0;
+#pragma unroll
+    for (int w = 0; w < 32; w++) {
+      here += w < warp ? of_warps[w] : 0;
+      all += of_warps[w];
+    }
+    if (at < n) sums[at] = int32_t(before + here + up - v);
+    before += all;
+    __syncthreads();
+  }
+  if (threadIdx.x == 0 && total) *total = before;
 }
 }  // namespace splat_sort
