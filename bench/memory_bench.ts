@@ -25,9 +25,9 @@ import { benchmark, measured, type Row } from "./harness.ts";
 
 const GIB = 2 ** 30, RUNS = 4;
 const PARTS = (Deno.env.get("MEMORY_PARTS") ?? "small,dense,sparse").split(",");
-/** Of a sparse micro-batch: so many that about half of them need recomputation. */
-const SAMPLES = 6;
-const MICRO_BATCHES = Number(Deno.env.get("MEMORY_BATCHES") ?? 500);
+/** Samples of a sparse micro-batch, and the budget: about half of them need recomputation. */
+const SAMPLES = Number(Deno.env.get("MEMORY_SAMPLES") ?? 10), SPARSE_GIB = Number(Deno.env.get("MEMORY_GIB") ?? 40);
+const MICRO_BATCHES = Number(Deno.env.get("MEMORY_BATCHES") ?? 500), SECONDS = Number(Deno.env.get("MEMORY_SECONDS") ?? 1000);
 
 /** Gradients of parameters in some of the blocks after one pass. */
 function gradients(work: Work, pass: () => Tensor): Float32Array[] {
@@ -153,7 +153,7 @@ function shell(count: number): number[] {
 function sparse(): Row[] {
   const args = { ...PUBLISHED_SLAT_FLOW.slat_flow_img_dit_L_64l8p2_fp16, use_fp16: false }, specs = slatFlowSpec(args, "bf16");
   startAtRandom(specs);
-  const optimizer = createOptimizer(specs, initialize(specs, new Generator(1)), OPTIMIZER_DEFAULTS), budget = 40 * GIB;
+  const optimizer = createOptimizer(specs, initialize(specs, new Generator(1)), OPTIMIZER_DEFAULTS), budget = SPARSE_GIB * GIB;
   const model = { args, dtype: "bf16", params: optimizer.params } as const, host = new Generator(7), { memory } = device();
   const shells = Array.from({ length: 15 }, (_, i) => shell(4000 + 2000 * i));
   const draws = step(() => host.uniform([MICRO_BATCHES, SAMPLES], { low: 0, high: shells.length }).read()), said: string[] = [];
@@ -171,7 +171,8 @@ function sparse(): Row[] {
   };
   const card = cardFor(readDriver().gpus[0]?.name), elastic = plannedMemory({ budget, card, say: (text) => said.push(text) });
   const used: number[] = [], errors: number[] = [], voxels: number[] = [], ms: number[] = [], planning: number[] = [];
-  for (let i = 0; i < MICRO_BATCHES; i++) {
+  const end = performance.now() + 1e3 * SECONDS;
+  for (let i = 0; i < MICRO_BATCHES && performance.now() < end; i++) {
     const chosen = Array.from({ length: SAMPLES }, (_, k) => shells[Math.min(shells.length - 1, Math.floor(draws[SAMPLES * i + k]))]),
       began = performance.now();
     run(elastic, chosen);
@@ -190,7 +191,7 @@ function sparse(): Row[] {
   }
   const mean = (list: number[]): number => list.reduce((a, b) => a + b, 0) / list.length,
     most = (list: number[]): number => Math.max(...list);
-  const name = `SLat-Flow image-L bf16, ${MICRO_BATCHES} micro-batches of ${SAMPLES} samples of 4k to 32k voxels, 40 GiB`;
+  const name = `SLat-Flow image-L bf16, ${ms.length} micro-batches of ${SAMPLES} samples of 4k to 32k voxels, ${SPARSE_GIB} GiB`;
   optimizer.free();
   return [
     measured({ case: `${name}: out of memory`, metric: "count", unit: "", ours: said.length }),
