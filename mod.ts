@@ -158,6 +158,7 @@ export {
   toBytes,
   trainingDtype,
 } from "./lib/train/batch.ts";
+export type { Precision } from "./lib/train/batch.ts";
 export {
   openDeviceFrom,
   openTrainingDevice,
@@ -177,6 +178,7 @@ export type { Json } from "./lib/train/config.ts";
 export {
   CONDITION_SCHEMA,
   FLOW_DEFAULTS,
+  FLOW_PRECISION_SCHEMA,
   FLOW_SCHEMA,
   PRECISION_SCHEMA,
   SAMPLER_DEFAULTS,

@@ -28,9 +28,23 @@ const SYMBOLS = {
 type CublasLt = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 
 /** cudaDataType of the float dtypes. */
-const CUDA_TYPE = { f32: 0, f16: 2, bf16: 14 } as const;
+const CUDA_TYPE = { f32: 0, f16: 2, bf16: 14, e4m3: 28 } as const;
 const COMPUTE_32F = 68;
-const DESC = { transA: 3, transB: 4, epilogue: 7, biasPointer: 8, auxPointer: 11, auxLd: 12 };
+const DESC = {
+  transA: 3,
+  transB: 4,
+  epilogue: 7,
+  biasPointer: 8,
+  auxPointer: 11,
+  auxLd: 12,
+  scaleA: 17,
+  scaleB: 18,
+  fastSums: 25,
+  scaleModeA: 31,
+  scaleModeB: 32,
+};
+/** A scale for each row of A and each column of B. */
+const SCALE_OUTER_VECTOR = 3;
 const LAYOUT = { batchCount: 5, batchStride: 6 };
 const PREFERENCE = { workspaceBytes: 1, reductionScheme: 3, alignment: [5, 6, 7, 8] };
 /** Split products are summed in the workspace in f32, in a fixed order. */
@@ -69,6 +83,11 @@ export interface MatmulProblem {
   epilogue: keyof typeof EPILOGUE;
   /** Whether the product is added to what y holds. */
   adds?: boolean;
+  /**
+   * Where a and b are e4m3 (a not transposed, b transposed): the addresses of what the rows of op(a) and the columns of op(b) are multiplied by, [M]
+   * and [N] f32. fast: sums may be kept to fewer bits than f32's.
+   */
+  scales?: { a: bigint; b: bigint; fast: boolean };
 }
 
 interface Plan {
@@ -123,7 +142,7 @@ function makePlan(p: MatmulProblem, align: number): Plan | null {
   };
   const i32 = (v: number) => new Int32Array([v]), i64 = (v: number) => new BigInt64Array([BigInt(v)]);
   const description = create("cublasLtMatmulDescCreate", lt.cublasLtMatmulDescCreate(out, COMPUTE_32F, CUDA_TYPE.f32));
-  const describe = (attribute: number, value: Int32Array<ArrayBuffer> | BigInt64Array<ArrayBuffer>) =>
+  const describe = (attribute: number, value: Int8Array<ArrayBuffer> | Int32Array<ArrayBuffer> | BigInt64Array<ArrayBuffer>) =>
     check("cublasLtMatmulDescSetAttribute", lt.cublasLtMatmulDescSetAttribute(description, attribute, value, BigInt(value.byteLength)));
   // cuBLASLt is column-major: its A is our b, its B is our a, its D [N, M] is our y.
   describe(DESC.transA, i32(p.transposeB ? 1 : 0));
@@ -133,6 +152,12 @@ function makePlan(p: MatmulProblem, align: number): Plan | null {
   if (WITH_AUX.includes(p.epilogue)) {
     describe(DESC.auxPointer, new BigInt64Array([BigInt.asIntN(64, p.aux)]));
     describe(DESC.auxLd, i64(p.N));
+  }
+  if (p.scales) {
+    describe(DESC.scaleA, new BigInt64Array([BigInt.asIntN(64, p.scales.b)]));
+    describe(DESC.scaleB, new BigInt64Array([BigInt.asIntN(64, p.scales.a)]));
+    for (const mode of [DESC.scaleModeA, DESC.scaleModeB]) describe(mode, i32(SCALE_OUTER_VECTOR));
+    describe(DESC.fastSums, new Int8Array([p.scales.fast ? 1 : 0]));
   }
   const layout = (type: MatmulType, rows: number, columns: number, stride: number): bigint => {
     const made = create(
@@ -171,10 +196,8 @@ function makePlan(p: MatmulProblem, align: number): Plan | null {
 /** Runs a product. False, with nothing done, where cuBLASLt has no algorithm for the problem (an epilogue at odd sizes, say). */
 export function matmul(p: MatmulProblem, workspace: bigint, stream: bigint): boolean {
   const lt = open(), align = alignment(p.y, p.a, p.b, p.bias, p.aux);
-  const key =
-    `${p.batch},${p.M},${p.N},${p.K},${p.transposeA},${p.transposeB},${p.strideA},${p.strideB},${p.type},${p.outType},${p.epilogue},${
-      p.adds ?? false
-    },${align}`;
+  const { batch, M, N, K, transposeA, transposeB, strideA, strideB, type, outType, epilogue, adds = false, scales } = p;
+  const key = `${[batch, M, N, K, transposeA, transposeB, strideA, strideB, type, outType, epilogue, adds, scales?.fast, align]}`;
   let plan = plans.get(key);
   if (plan === undefined) plans.set(key, plan = makePlan(p, align));
   if (!plan) return false;
@@ -185,6 +208,10 @@ export function matmul(p: MatmulProblem, workspace: bigint, stream: bigint): boo
     );
   if (WITH_BIAS.includes(p.epilogue)) pointer(DESC.biasPointer, p.bias);
   if (WITH_AUX.includes(p.epilogue)) pointer(DESC.auxPointer, p.aux);
+  if (p.scales) {
+    pointer(DESC.scaleA, p.scales.b);
+    pointer(DESC.scaleB, p.scales.a);
+  }
   const [a, b, d] = plan.layouts, { description, algorithm } = plan;
   const run = (): void => {
     const status = lt.cublasLtMatmul(

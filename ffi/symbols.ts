@@ -23,6 +23,8 @@ export const OPS = {
   k_unary_fwd: { parameters: ["u64", "u64", "i64", "i32", "i32", "u64"], result: "i32" },
   k_unary_bwd: { parameters: ["u64", "u64", "u64", "i64", "i32", "i32", "u64"], result: "i32" },
   k_affine_fwd: { parameters: ["u64", "u64", "i64", "f32", "f32", "i32", "u64"], result: "i32" },
+  k_fp8_quantize_fwd: { parameters: ["u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_fp8_dequantize_fwd: { parameters: ["u64", "u64", "u64", "i32", "i32", "i32", "u64"], result: "i32" },
   k_gate_add_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i64", "i32", "u64"], result: "i32" },
   k_gate_add_bwd_workspace: { parameters: ["buffer", "i32", "i32", "i32"], result: "i32" },
   k_gate_add_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i64", "i32", "i32", "u64"], result: "i32" },
@@ -82,6 +84,8 @@ export interface OpsKernels {
   k_unary_fwd(y: bigint, x: bigint, n: bigint, op: number, dtype: number, stream: bigint): void;
   k_unary_bwd(dx: bigint, dy: bigint, x: bigint, n: bigint, op: number, dtype: number, stream: bigint): void;
   k_affine_fwd(y: bigint, x: bigint, n: bigint, scale: number, shift: number, dtype: number, stream: bigint): void;
+  k_fp8_quantize_fwd(y: bigint, scale: bigint, x: bigint, columns: bigint, N: number, C: number, act: number, dtype: number, stream: bigint): void;
+  k_fp8_dequantize_fwd(y: bigint, x: bigint, scale: bigint, N: number, C: number, dtype: number, stream: bigint): void;
   k_gate_add_fwd(y: bigint, x: bigint, h: bigint, gate: bigint, offsets: bigint, N: number, B: number, C: number, gate_stride: bigint, dtype: number, stream: bigint): void;
   k_gate_add_bwd_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, B: number, C: number): void;
   k_gate_add_bwd(dh: bigint, dgate: bigint, dy: bigint, h: bigint, gate: bigint, offsets: bigint, scratch: bigint, N: number, B: number, C: number, gate_stride: bigint, adds: number, dtype: number, stream: bigint): void;

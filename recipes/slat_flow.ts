@@ -37,7 +37,7 @@ export interface SlatFlowConfig {
   sampler: e.FlowSampler;
   steps: number;
   seed: number;
-  precision: "auto" | "f32" | "f16" | "bf16";
+  precision: e.Precision;
   /** Samples of a step, and the micro-batches that they are shared out among so that each has about as many voxels. */
   batch: e.BatchConfig;
   optimizer: e.OptimizerConfig;
@@ -136,7 +136,7 @@ const SCHEMA: z.ZodType<SlatFlowConfig> = z.strictObject({
   sampler: e.SAMPLER_SCHEMA,
   steps: e.COUNT,
   seed: z.int().min(0),
-  precision: e.PRECISION_SCHEMA,
+  precision: e.FLOW_PRECISION_SCHEMA,
   batch: e.BATCH_SCHEMA,
   optimizer: e.OPTIMIZER_SCHEMA,
   memory: e.MEMORY_SCHEMA,
@@ -212,7 +212,7 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
   }
   const specs = { flow: e.slatFlowSpec(c.model, dtype), image: opened.spec };
   const optimizer = e.createOptimizer(specs, e.initialize(specs, new e.Generator(c.seed)), c.optimizer);
-  const model: e.SlatFlow = { args: c.model, dtype, params: optimizer.params.flow };
+  const model: e.SlatFlow = { args: c.model, dtype, fp8: c.precision === "fp8", params: optimizer.params.flow };
   const condition = opened.withParameters(optimizer.params.image);
   let sampler = e.createEpochSampler({ length: train.length, seed: c.seed, batch: c.batch });
   const memory = e.openMemory(c.memory, { blocks: c.model.num_blocks, seed: c.seed, say: (text) => run.log.say(text) });

@@ -32,7 +32,7 @@ export interface SsFlowConfig {
   sampler: e.FlowSampler;
   steps: number;
   seed: number;
-  precision: "auto" | "f32" | "f16" | "bf16";
+  precision: e.Precision;
   batch: e.BatchConfig;
   optimizer: e.OptimizerConfig;
   memory: e.MemoryConfig;
@@ -134,7 +134,7 @@ const SCHEMA: z.ZodType<SsFlowConfig> = z.strictObject({
   sampler: e.SAMPLER_SCHEMA,
   steps: e.COUNT,
   seed: z.int().min(0),
-  precision: e.PRECISION_SCHEMA,
+  precision: e.FLOW_PRECISION_SCHEMA,
   batch: e.BATCH_SCHEMA,
   optimizer: e.OPTIMIZER_SCHEMA,
   memory: e.MEMORY_SCHEMA,
@@ -206,7 +206,7 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile,
     );
   }
   const optimizer = e.createOptimizer(specs, e.initialize(specs, new e.Generator(c.seed)), c.optimizer);
-  const model: e.SsFlow = { args: c.model, dtype, params: optimizer.params.flow };
+  const model: e.SsFlow = { args: c.model, dtype, fp8: c.precision === "fp8", params: optimizer.params.flow };
   const condition = opened.withParameters(optimizer.params.image);
   let sampler = e.createEpochSampler({ length: train.length, seed: c.seed, batch: c.batch });
   const memory = e.openMemory(c.memory, { blocks: c.model.num_blocks, seed: c.seed, say: (text) => run.log.say(text) });

@@ -1,5 +1,5 @@
 // library: ops
-// The dense product of the CPU library. On CUDA cuBLASLt does it: the one op with two owners (lib/ops/matmul.ts).
+// The dense product of the CPU library. On CUDA cuBLASLt does it: the one op with two owners (lib/ops/product.ts).
 #pragma once
 #include "k.h"
 

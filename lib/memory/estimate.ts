@@ -13,8 +13,8 @@ const FIELD = Object.fromEntries(K_ATTENTION.map(([name], i) => [name, i + 1])) 
 
 /** Seconds of a product. */
 export function matmulTime({ batch, M, N, K, type, outType }: MatmulProblem, card: Card): number {
-  const size = { f32: 4, f16: 2, bf16: 2 }, moved = batch * ((M * K + K * N) * size[type] + M * N * size[outType]);
-  const rate = type === "f32" ? card.products32 : card.products;
+  const size = { f32: 4, f16: 2, bf16: 2, e4m3: 1 }, moved = batch * ((M * K + K * N) * size[type] + M * N * size[outType]);
+  const rate = type === "f32" ? card.products32 : type === "e4m3" ? 1.6 * card.products : card.products;
   return GAP + Math.max(2 * batch * M * N * K / rate, moved / card.bandwidth);
 }
 

@@ -75,6 +75,8 @@ export type SlatFlowSpec = {
 export interface SlatFlow {
   args: SlatFlowArgs;
   dtype: FloatDType;
+  /** Whether the transformer blocks' linear layers compute in 8-bit floats, all but their weights' gradients; the weights stay in `dtype`. */
+  fp8?: boolean;
   params: Parameters<SlatFlowSpec>;
 }
 
@@ -171,7 +173,7 @@ export interface SlatFlowOptions {
 
 /** The velocity [N, out] f32 at x [N, in] f32, times t [B] (already times 1000), condition [B, M, X]. */
 export function slatFlow(
-  { args, dtype, params: p }: SlatFlow,
+  { args, dtype, fp8, params: p }: SlatFlow,
   x: SparseTensor,
   t: Tensor,
   cond: Tensor,
@@ -203,7 +205,7 @@ export function slatFlow(
     h = tidy(() => add(h, cast(voxelEmbedding(voxels, C), dtype)));
     const tokens = voxels;
     h = runBlocks(p.blocks, [h, mod, context], recompute, (block, _, h, mod, context) => {
-      return modulatedCrossBlock(block, h, mod, context, H, tokens);
+      return modulatedCrossBlock(block, h, mod, context, H, { voxels: tokens, fp8 });
     });
     up.forEach(({ resample }, i) => {
       const before = h, fine = resample ? finer.pop()! : voxels, skip = seen.pop()!;

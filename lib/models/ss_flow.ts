@@ -49,6 +49,8 @@ export type SsFlowSpec = {
 export interface SsFlow {
   args: SsFlowArgs;
   dtype: FloatDType;
+  /** Whether the blocks' linear layers compute in 8-bit floats, all but their weights' gradients; the weights stay in `dtype`. */
+  fp8?: boolean;
   params: Parameters<SsFlowSpec>;
 }
 
@@ -94,7 +96,7 @@ export interface SsFlowOptions {
 }
 
 /** The velocity [B, out, R, R, R] at x [B, in, R, R, R] f32, times t [B] (already times 1000), condition [B, M, X]. */
-export function ssFlow({ args, dtype, params: p }: SsFlow, x: Tensor, t: Tensor, cond: Tensor, options: SsFlowOptions = {}): Tensor {
+export function ssFlow({ args, dtype, fp8, params: p }: SsFlow, x: Tensor, t: Tensor, cond: Tensor, options: SsFlowOptions = {}): Tensor {
   const { resolution: R, patch_size: patch = 2, num_blocks } = args,
     B = x.shape[0],
     side = R / patch,
@@ -111,7 +113,12 @@ export function ssFlow({ args, dtype, params: p }: SsFlow, x: Tensor, t: Tensor,
     return [cast(embedded, dtype), mod];
   });
   const context = cast(cond, dtype);
-  h = runBlocks(p.blocks, [h, mod, context], recompute, (block, _, h, mod, context) => modulatedCrossBlock(block, h, mod, context, H));
+  h = runBlocks(
+    p.blocks,
+    [h, mod, context],
+    recompute,
+    (block, _, h, mod, context) => modulatedCrossBlock(block, h, mod, context, H, { fp8 }),
+  );
   return tidy(() => {
     const out = applyLinear(p.out_layer, layerNorm(cast(h, "f32"), { eps: 1e-5 })); // [B, L, out p³]
     return unpatchify(reshape(permute(out, [0, 2, 1]), [B, args.out_channels * patch ** 3, side, side, side]), patch);

@@ -7,6 +7,7 @@ import { type AttentionPattern, sparseCrossAttention, sparseSelfAttention } from
 import type { Voxels } from "../sparse/voxels.ts";
 import type { FloatDType } from "../tensor/dtype.ts";
 import type { Tensor } from "../tensor/tensor.ts";
+import type { LinearOptions } from "../ops/matmul.ts";
 import { applyLinear, type LinearSpec, linearSpec } from "./linear.ts";
 import type { Parameters, ParameterSpec } from "./parameters.ts";
 
@@ -43,8 +44,8 @@ export interface AttentionOptions {
   dtype: FloatDType;
 }
 
-/** Where the tokens of {@linkcode multiHeadSelfAttention} are. */
-export interface SelfAttentionPlace {
+/** Where the tokens of {@linkcode multiHeadSelfAttention} are, and how its products are computed. */
+export interface SelfAttentionPlace extends Pick<LinearOptions, "fp8"> {
   /** The voxels that the tokens are of; without it samples have L tokens each. */
   voxels?: Voxels;
   /** Which voxels attend to which; all by default. */
@@ -67,13 +68,13 @@ export function multiHeadSelfAttention(
   p: Parameters<SelfAttentionSpec>,
   x: Tensor,
   H: number,
-  { voxels, pattern = "full" }: SelfAttentionPlace = {},
+  { voxels, pattern = "full", fp8 }: SelfAttentionPlace = {},
 ): Tensor {
   const C = x.shape.at(-1)!;
-  const qkv = reshape(applyLinear(p.to_qkv, x), [...x.shape.slice(0, -1), 3, H, C / H]);
+  const qkv = reshape(applyLinear(p.to_qkv, x, { fp8 }), [...x.shape.slice(0, -1), 3, H, C / H]);
   const gammas = p.q_rms_norm && p.k_rms_norm && [p.q_rms_norm.gamma, p.k_rms_norm.gamma] satisfies [Tensor, Tensor];
   const dense = (): Tensor => gammas ? normedSelfAttention(qkv, gammas) : selfAttention(qkv);
-  return applyLinear(p.to_out, reshape(voxels ? sparseSelfAttention(qkv, voxels, pattern, gammas) : dense(), x.shape));
+  return applyLinear(p.to_out, reshape(voxels ? sparseSelfAttention(qkv, voxels, pattern, gammas) : dense(), x.shape), { fp8 });
 }
 
 /** Parameters of {@linkcode multiHeadCrossAttention}. */
@@ -97,17 +98,20 @@ export function crossAttentionSpec(C: number, X: number, H: number, { qkRmsNorm,
   };
 }
 
+/** Options of {@linkcode multiHeadCrossAttention}. */
+export type CrossAttentionPlace = Pick<SelfAttentionPlace, "voxels" | "fp8">;
+
 /** x [B, L, C] and context [B, M, X] give [B, L, C]; with `voxels` x is [N, C], and each attends to the context of its sample. */
 export function multiHeadCrossAttention(
   p: Parameters<CrossAttentionSpec>,
   x: Tensor,
   context: Tensor,
   H: number,
-  voxels?: Voxels,
+  { voxels, fp8 }: CrossAttentionPlace = {},
 ): Tensor {
   const rows = x.shape.slice(0, -1), [B, M] = context.shape, D = x.shape.at(-1)! / H;
-  let q = reshape(applyLinear(p.to_q, x), [...rows, H, D]), kv = reshape(applyLinear(p.to_kv, context), [B, M, 2, H, D]);
+  let q = reshape(applyLinear(p.to_q, x, { fp8 }), [...rows, H, D]), kv = reshape(applyLinear(p.to_kv, context, { fp8 }), [B, M, 2, H, D]);
   if (p.q_rms_norm) q = reshape(headRmsNorm(reshape(q, [...rows, 1, H, D]), [p.q_rms_norm.gamma]), [...rows, H, D]);
   if (p.k_rms_norm) kv = headRmsNorm(kv, [p.k_rms_norm.gamma]);
-  return applyLinear(p.to_out, reshape(voxels ? sparseCrossAttention(q, kv, voxels) : crossAttention(q, kv), x.shape));
+  return applyLinear(p.to_out, reshape(voxels ? sparseCrossAttention(q, kv, voxels) : crossAttention(q, kv), x.shape), { fp8 });
 }

@@ -7,13 +7,13 @@ import { layerNorm } from "../ops/layer_norm.ts";
 import { gateAdd, layerNormModulate } from "../ops/modulate.ts";
 import { modulationParts } from "../ops/norm.ts";
 import { residualNorm } from "../ops/residual_norm.ts";
-import type { Voxels } from "../sparse/voxels.ts";
 import type { FloatDType } from "../tensor/dtype.ts";
 import { tidy } from "../tensor/scope.ts";
 import { inBlock } from "../tensor/storage.ts";
 import { checkpoint } from "../tensor/tape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import {
+  type CrossAttentionPlace,
   type CrossAttentionSpec,
   crossAttentionSpec,
   multiHeadCrossAttention,
@@ -72,23 +72,23 @@ export function modulatedCrossBlockSpec(
   };
 }
 
-/** x [B, L, C] (or [N, C] of `voxels`), mod [B, C] after its SiLU (or [B, 6C] where shared), context [B, M, X] give x's shape. */
+/** x [B, L, C] (or [N, C] of `place.voxels`), mod [B, C] after its SiLU (or [B, 6C] where shared), context [B, M, X] give x's shape. */
 export function modulatedCrossBlock(
   p: Parameters<ModulatedCrossBlockSpec>,
   x: Tensor,
   mod: Tensor,
   context: Tensor,
   H: number,
-  voxels?: Voxels,
+  place: CrossAttentionPlace = {},
 ): Tensor {
-  const offsets = voxels?.offsets, at = { eps: EPS, offsets };
+  const { voxels, fp8 } = place, offsets = voxels?.offsets, at = { eps: EPS, offsets };
   const m = p.adaLN_modulation ? applyLinear(p.adaLN_modulation[1], mod) : mod; // [B, 6C]
   const [shiftA, scaleA, gateA, shiftM, scaleM, gateM] = modulationParts(m, 6); // each [B, C]
-  let h = multiHeadSelfAttention(p.self_attn, layerNormModulate(x, shiftA, scaleA, at), H, { voxels });
+  let h = multiHeadSelfAttention(p.self_attn, layerNormModulate(x, shiftA, scaleA, at), H, place);
   [x, h] = residualNorm(x, h, gateA, { w: p.norm2.weight, b: p.norm2.bias, ...at });
-  h = multiHeadCrossAttention(p.cross_attn, h, context, H, voxels);
+  h = multiHeadCrossAttention(p.cross_attn, h, context, H, place);
   [x, h] = residualNorm(x, h, null, { shift: shiftM, scale: scaleM, ...at });
-  return gateAdd(x, feedForward(p.mlp, h), gateM, { offsets });
+  return gateAdd(x, feedForward(p.mlp, h, { fp8 }), gateM, { offsets });
 }
 
 /** Parameters of {@linkcode transformerBlock}; its norms have none. */

@@ -1,5 +1,6 @@
 /** A dense layer and the MLP of the transformer blocks. */
-import { feedForward as feedForwardOp, linear, type LinearOptions } from "../ops/matmul.ts";
+import { feedForward as feedForwardOp } from "../ops/feed_forward.ts";
+import { linear, type LinearOptions } from "../ops/matmul.ts";
 import type { FloatDType } from "../tensor/dtype.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { type Init, type Parameters, type ParameterSpec, xavierBound } from "./parameters.ts";
@@ -31,7 +32,7 @@ export function feedForwardSpec(C: number, hidden: number, dtype: FloatDType): F
 }
 
 /** Linear, tanh-GELU, linear: x [..., C] gives [..., C]. */
-export function feedForward(p: Parameters<FeedForwardSpec>, x: Tensor): Tensor {
+export function feedForward(p: Parameters<FeedForwardSpec>, x: Tensor, options?: Pick<LinearOptions, "fp8">): Tensor {
   const { 0: up, 2: down } = p.mlp;
-  return feedForwardOp(x, [up.weight, up.bias], [down.weight, down.bias]);
+  return feedForwardOp(x, [up.weight, up.bias], [down.weight, down.bias], options);
 }

@@ -18,7 +18,7 @@ export interface KernelCost {
 type Args = readonly unknown[];
 
 const BYTES = [4, 2, 2, 4, 8, 1], NAMES = ["f32", "f16", "bf16", "i32", "i64", "u8"];
-const TYPE_BYTES: Record<string, number> = { f32: 4, f16: 2, bf16: 2 };
+const TYPE_BYTES: Record<string, number> = { f32: 4, f16: 2, bf16: 2, e4m3: 1 };
 
 const numbers = (args: Args, from: number, count: number): number[] => args.slice(from, from + count).map(Number);
 
@@ -94,6 +94,10 @@ const COSTS: Record<string, (args: Args) => KernelCost> = {
   k_gate_add_bwd: (a) => rows(a[7], a[9], a[12], 3),
   k_head_rms_norm_fwd: (a) => passes(Number(a[5]) * Number(a[6]) * Number(a[7]) * Number(a[8]), a[11], 2),
   k_head_rms_norm_bwd: (a) => passes(Number(a[10]) * Number(a[11]) * Number(a[12]) * Number(a[13]), a[16], 3),
+  k_fp8_quantize_fwd: (a) => {
+    const { what, bytes } = rows(a[4], a[5], a[7], 1);
+    return { what, bytes: bytes! + Number(a[4]) * Number(a[5]) };
+  },
   k_unary_fwd: (a) => passes(Number(a[2]), a[4], 2),
   k_unary_bwd: (a) => passes(Number(a[3]), a[5], 3),
   k_affine_fwd: (a) => passes(Number(a[2]), a[5], 2),

@@ -16,7 +16,7 @@ import type { FloatDType } from "../tensor/dtype.ts";
 import { Generator } from "../tensor/random.ts";
 import { noGrad } from "../tensor/tape.ts";
 import { type Tensor, tensor } from "../tensor/tensor.ts";
-import { bytesTensor, trainingDtype } from "./batch.ts";
+import { bytesTensor, type Precision, trainingDtype } from "./batch.ts";
 
 /** Which encoder, and its size. */
 export type ConditionConfig =
@@ -79,7 +79,7 @@ function frozenDino(model: Dino, config: ConditionConfig): Condition {
 }
 
 /** Opens the encoder that a config names; a patch encoder has no parameters yet, and is f32 unless `precision` or use_fp16 say otherwise. */
-export function openCondition(config: ConditionConfig, precision: "auto" | FloatDType = "auto"): Condition {
+export function openCondition(config: ConditionConfig, precision: Precision = "auto"): Condition {
   if (config.encoder === "dinov2_vitl14_reg") return dinoEncoder(config.weights, config.image_size);
   const { encoder: _, ...args } = config;
   return patchEncoder(args, undefined, trainingDtype(precision, args.use_fp16 ?? false));

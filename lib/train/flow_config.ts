@@ -2,6 +2,7 @@
 import { z } from "zod";
 import type { TimeSchedule } from "../flow/path.ts";
 import type { FloatDType } from "../tensor/dtype.ts";
+import type { Precision } from "./batch.ts";
 import type { ConditionConfig } from "./condition.ts";
 import { ConfigError, type Json } from "./config.ts";
 import { COUNT, PATCH_ENCODER_ARGS } from "./schemas.ts";
@@ -55,6 +56,9 @@ export const CONDITION_SCHEMA: z.ZodType<ConditionConfig> = z.discriminatedUnion
 ]);
 
 /** The dtype of a model's blocks. */
+export const FLOW_PRECISION_SCHEMA: z.ZodType<Precision> = z.enum(["auto", "f32", "f16", "bf16", "fp8"]);
+
+/** That of models without 8-bit layers. */
 export const PRECISION_SCHEMA: z.ZodType<"auto" | FloatDType> = z.enum(["auto", "f32", "f16", "bf16"]);
 
 /** Flow and condition of a TRELLIS config whose trainer must be `trainer`, conditioned on images. */

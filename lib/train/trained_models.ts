@@ -5,7 +5,7 @@ import { type Lpips, LPIPS_VGG, lpipsSpec } from "../models/lpips.ts";
 import { type SlatGaussianDecoder, type SlatGaussianDecoderArgs, slatGaussianDecoderSpec } from "../models/slat_decoder_gaussian.ts";
 import { type SlatEncoder, type SlatEncoderArgs, slatEncoderSpec } from "../models/slat_encoder.ts";
 import type { FloatDType } from "../tensor/dtype.ts";
-import { trainingDtype } from "./batch.ts";
+import { type Precision, trainingDtype } from "./batch.ts";
 
 /** The arguments of the model pair `path`, which must be of class `name` and have the options `needed`. */
 export function argsOf<A>(path: string, name: string, needed: readonly (keyof A & string)[] = []): A {
@@ -23,14 +23,14 @@ export function argsOf<A>(path: string, name: string, needed: readonly (keyof A 
 const NEEDED = ["latent_channels", "num_res_blocks", "channels"] as const;
 
 /** Loads a SparseStructureDecoder pair; with precision "auto" its blocks are f16 on a GPU where it says use_fp16, else f32. */
-export function loadSsDecoder(path: string, precision: "auto" | FloatDType = "auto"): SsDecoder {
+export function loadSsDecoder(path: string, precision: Precision = "auto"): SsDecoder {
   const args = argsOf<SsDecoderArgs>(path, "SparseStructureDecoder", ["out_channels", ...NEEDED]),
     dtype = trainingDtype(precision, args.use_fp16 ?? false);
   return { args, dtype, params: loadParameters(ssDecoderSpec(args, dtype), `${path}.safetensors`) };
 }
 
 /** Loads a SparseStructureEncoder pair, in the dtypes of {@linkcode loadSsDecoder}. */
-export function loadSsEncoder(path: string, precision: "auto" | FloatDType = "auto"): SsEncoder {
+export function loadSsEncoder(path: string, precision: Precision = "auto"): SsEncoder {
   const args = argsOf<SsEncoderArgs>(path, "SparseStructureEncoder", ["in_channels", ...NEEDED]),
     dtype = trainingDtype(precision, args.use_fp16 ?? false);
   return { args, dtype, params: loadParameters(ssEncoderSpec(args, dtype), `${path}.safetensors`) };
@@ -39,21 +39,21 @@ export function loadSsEncoder(path: string, precision: "auto" | FloatDType = "au
 const SLAT_NEEDED = ["resolution", "model_channels", "latent_channels", "num_blocks"] as const;
 
 /** Loads an SLatEncoder pair, in the dtypes of {@linkcode loadSsDecoder}. */
-export function loadSlatEncoder(path: string, precision: "auto" | FloatDType = "auto"): SlatEncoder {
+export function loadSlatEncoder(path: string, precision: Precision = "auto"): SlatEncoder {
   const args = argsOf<SlatEncoderArgs>(path, "SLatEncoder", ["in_channels", ...SLAT_NEEDED]),
     dtype = trainingDtype(precision, args.use_fp16 ?? false);
   return { args, dtype, params: loadParameters(slatEncoderSpec(args, dtype), `${path}.safetensors`) };
 }
 
 /** Loads an SLatGaussianDecoder pair, in the dtypes of {@linkcode loadSsDecoder}. */
-export function loadSlatGaussianDecoder(path: string, precision: "auto" | FloatDType = "auto"): SlatGaussianDecoder {
+export function loadSlatGaussianDecoder(path: string, precision: Precision = "auto"): SlatGaussianDecoder {
   const args = argsOf<SlatGaussianDecoderArgs>(path, "SLatGaussianDecoder", ["representation_config", ...SLAT_NEEDED]),
     dtype = trainingDtype(precision, args.use_fp16 ?? false);
   return { args, dtype, params: loadParameters(slatGaussianDecoderSpec(args, dtype), `${path}.safetensors`) };
 }
 
 /** Loads the `encoder` and `decoder` pairs of a folder. */
-export function loadSsVae(folder: string, precision: "auto" | FloatDType = "auto"): { encoder: SsEncoder; decoder: SsDecoder } {
+export function loadSsVae(folder: string, precision: Precision = "auto"): { encoder: SsEncoder; decoder: SsDecoder } {
   try {
     Deno.statSync(`${folder}/encoder.json`);
   } catch {

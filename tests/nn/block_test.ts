@@ -64,7 +64,7 @@ Deno.test("modulatedCrossBlock() of voxels is the block of each sample, and its 
   randomize(p, spec);
   const mod = tensor(random(62, B * C), [B, C], { requiresGrad: true }), coords = scatter(1, [3, 7], 5);
   const rows = tensor(random(60, 10 * C), [10, C], { requiresGrad: true });
-  const run = (): Tensor => modulatedCrossBlock(p, rows, mod, context, H, makeVoxels(coords));
+  const run = (): Tensor => modulatedCrossBlock(p, rows, mod, context, H, { voxels: makeVoxels(coords) });
   const alone = (b: number, first: number, end: number): number[] =>
     step(() => {
       const part = (t: Tensor, from: number, shape: number[]): Tensor =>

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { sum } from "../../lib/ops/reduce.ts";
-import { feedForward, linear, matmul } from "../../lib/ops/matmul.ts";
+import { linear, matmul } from "../../lib/ops/matmul.ts";
 import { step } from "../../lib/tensor/scope.ts";
 import { backward, parameter } from "../../lib/tensor/tape.ts";
-import { type Tensor, tensor, zeros } from "../../lib/tensor/tensor.ts";
+import { tensor, zeros } from "../../lib/tensor/tensor.ts";
 import { assertClose, checkDevices, checkOp, random } from "../check.ts";
 
 const GELU_SCALE = Math.sqrt(2 / Math.PI);
@@ -42,43 +42,6 @@ for (const [M, N, K] of [[1, 1, 1], [3, 5, 7], [4, 16, 9], [130, 3, 2]]) {
     });
   }
 }
-
-function feedForwardInputs(M: number, K: number, N: number) {
-  return {
-    x: { shape: [M, K], data: random(1, M * K) },
-    w1: { shape: [N, K], data: random(2, N * K) },
-    b1: { shape: [N], data: random(3, N) },
-    w2: { shape: [K, N], data: random(4, N * K) },
-    b2: { shape: [K], data: random(5, K) },
-  };
-}
-
-for (const [M, K, N] of [[1, 1, 1], [3, 5, 7], [9, 4, 16]]) {
-  Deno.test(`feedForward() and its gradients match the definition at [${M}, ${K}] through ${N}`, () => {
-    checkOp({
-      inputs: feedForwardInputs(M, K, N),
-      run: ({ x, w1, b1, w2, b2 }) => feedForward(x, [w1, b1], [w2, b2]),
-      reference: ({ x, w1, b1, w2, b2 }) => linearReference(linearReference(x, w1, b1, K, N).map(gelu), w2, b2, N, K),
-      rtol: 1e-4,
-    });
-  });
-}
-
-Deno.test("feedForward() has the values and gradients of two linear layers", () => {
-  const inputs = feedForwardInputs(6, 8, 32),
-    run = (make: (t: Record<string, Tensor>) => Tensor): Float32Array[] =>
-      step(() => {
-        const leaves = Object.entries(inputs).map(([name, { data, shape }]) =>
-          [name, tensor(data, shape, { requiresGrad: true })] as const
-        );
-        const y = make(Object.fromEntries(leaves));
-        backward(y, tensor(random(6, y.size), y.shape));
-        return [y.read(), ...leaves.map(([, t]) => t.grad!.read())];
-      });
-  const got = run(({ x, w1, b1, w2, b2 }) => feedForward(x, [w1, b1], [w2, b2]));
-  const want = run(({ x, w1, b1, w2, b2 }) => linear(linear(x, w1, b1, { activation: "gelu" }), w2, b2));
-  got.forEach((g, i) => assertClose(`output or gradient ${i}`, g, want[i], { rtol: 1e-6, atol: 1e-6 }));
-});
 
 Deno.test("linear() adds to the gradients that parameters have, and to no other memory", () =>
   step(() => {
@@ -157,14 +120,6 @@ for (const [M, N, K] of [[1, 8, 16], [77, 24, 40], [1025, 192, 64], [512, 1024, 
     });
   }
 }
-for (const [M, K, N] of [[64, 32, 96], [1000, 128, 512], [130, 24, 40], [7, 6, 10]]) {
-  checkDevices(`feedForward() [${M}, ${K}] through ${N}`, import.meta.url, {
-    inputs: feedForwardInputs(M, K, N),
-    run: ({ x, w1, b1, w2, b2 }) => feedForward(x, [w1, b1], [w2, b2]),
-    tolerance: { f16: 4e-3, bf16: 3e-2 },
-  });
-}
-
 checkDevices("linear() twice with one weight adds its gradients", import.meta.url, {
   inputs: { x: { shape: [200, 64], data: random(1, 200 * 64) }, w: { shape: [64, 64], data: random(2, 64 * 64) } },
   run: ({ x, w }) => linear(linear(x, w), w),

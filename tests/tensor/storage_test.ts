@@ -134,7 +134,7 @@ for (const dtype of device().name === "cuda" ? ["f32", "f16", "bf16"] as const :
               p,
               [h, mod, context],
               recompute,
-              (block, _, h, mod, context) => modulatedCrossBlock(block, h, mod, context, H, voxels),
+              (block, _, h, mod, context) => modulatedCrossBlock(block, h, mod, context, H, { voxels }),
             );
           const start = sin(x); // not the leaf itself: it may be freed
           return tidy(() => mul(nested ? checkpoint(through, [start, mod, context]) : through(start, mod, context), out));
