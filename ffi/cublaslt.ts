@@ -49,9 +49,9 @@ const LAYOUT = { batchCount: 5, batchStride: 6 };
 const PREFERENCE = { workspaceBytes: 1, reductionScheme: 3, alignment: [5, 6, 7, 8] };
 /** Split products are summed in the workspace in f32, in a fixed order. */
 const REDUCE_IN_COMPUTE_TYPE = 2;
-const EPILOGUE = { none: 1, bias: 4, gelu: 164, geluBackward: 192, rowSums: 512 } as const;
+const EPILOGUE = { none: 1, bias: 4, gelu: 164, rowSums: 512 } as const;
 /** Epilogues that read or write `bias`, and `aux`. */
-const WITH_BIAS = ["bias", "gelu", "rowSums"], WITH_AUX = ["gelu", "geluBackward"];
+const WITH_BIAS = ["bias", "gelu", "rowSums"], WITH_AUX = ["gelu"];
 const NOT_SUPPORTED = [7, 15]; // CUBLAS_STATUS_INVALID_VALUE, CUBLAS_STATUS_NOT_SUPPORTED
 
 /** An element type of the products. */
@@ -59,8 +59,8 @@ export type MatmulType = keyof typeof CUDA_TYPE;
 
 /**
  * `y [batch, M, N] = op(a) op(b)`, row-major and contiguous, with op(a) [M, K] and op(b) [K, N]; sums in f32.
- * The epilogue: "bias" adds `bias [N]`; "gelu" adds it, writes the sum to `aux [M, N]` and its tanh-GELU to y; "geluBackward" multiplies by the
- * derivative of tanh-GELU at `aux`; "rowSums" also writes the sums of op(a)'s rows over K to `bias [M]`: the bias gradient, where a is dyᵀ.
+ * The epilogue: "bias" adds `bias [N]`; "gelu" adds it, writes the sum to `aux [M, N]` and its tanh-GELU to y; "rowSums" also writes the sums of
+ * op(a)'s rows over K to `bias [M]`: the bias gradient, where a is dyᵀ.
  */
 export interface MatmulProblem {
   y: bigint;

@@ -28,6 +28,8 @@ export const OPS = {
   k_gate_add_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i64", "i32", "u64"], result: "i32" },
   k_gate_add_bwd_workspace: { parameters: ["buffer", "i32", "i32", "i32"], result: "i32" },
   k_gate_add_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i64", "i32", "i32", "u64"], result: "i32" },
+  k_gelu_layer_bwd_workspace: { parameters: ["buffer", "i32", "i32"], result: "i32" },
+  k_gelu_layer_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "u64"], result: "i32" },
   k_group_norm_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "f32", "i32", "u64"], result: "i32" },
   k_group_norm_workspace: { parameters: ["buffer", "i32", "i32", "i32", "i32"], result: "i32" },
   k_group_norm_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
@@ -89,6 +91,8 @@ export interface OpsKernels {
   k_gate_add_fwd(y: bigint, x: bigint, h: bigint, gate: bigint, offsets: bigint, N: number, B: number, C: number, gate_stride: bigint, dtype: number, stream: bigint): void;
   k_gate_add_bwd_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, B: number, C: number): void;
   k_gate_add_bwd(dh: bigint, dgate: bigint, dy: bigint, h: bigint, gate: bigint, offsets: bigint, scratch: bigint, N: number, B: number, C: number, gate_stride: bigint, adds: number, dtype: number, stream: bigint): void;
+  k_gelu_layer_bwd_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, C: number): void;
+  k_gelu_layer_bwd(dz: bigint, g: bigint, db: bigint, dg: bigint, z: bigint, scratch: bigint, N: number, C: number, dtype: number, stream: bigint): void;
   k_group_norm_fwd(y: bigint, mean: bigint, rstd: bigint, x: bigint, w: bigint, b: bigint, offsets: bigint, scratch: bigint, N: number, B: number, C: number, G: number, eps: number, dtype: number, stream: bigint): void;
   k_group_norm_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, B: number, C: number, G: number): void;
   k_group_norm_bwd(dx: bigint, dw: bigint, db: bigint, dy: bigint, x: bigint, w: bigint, mean: bigint, rstd: bigint, offsets: bigint, scratch: bigint, N: number, B: number, C: number, G: number, dtype: number, stream: bigint): void;

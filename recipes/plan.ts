@@ -11,7 +11,7 @@ import { SS_FLOW_SIZES, ssFlowConfig } from "./ss_flow.ts";
 /** What both recipes' configs have, as far as it matters here. */
 interface FlowConfig {
   condition: e.ConditionConfig;
-  precision: "auto" | e.FloatDType;
+  precision: e.Precision;
   optimizer: e.OptimizerConfig;
   batch: { size: number; split: number };
   steps: number;
@@ -52,7 +52,7 @@ function ssFlowTraining(flags: e.ConfigFlags): { steps: number; batch: number; m
       sizes: new Array<number>(B).fill((r / (c.model.patch_size ?? 2)) ** 3),
       error(params, tokens, options) {
         const random = new e.Generator(1), [xt, velocity] = [1, 2].map(() => random.normal([B, C, r, r, r]));
-        return e.mse(e.ssFlow({ args: c.model, dtype, params }, xt, e.zeros([B]), tokens, options), velocity);
+        return e.mse(e.ssFlow({ args: c.model, dtype, fp8: c.precision === "fp8", params }, xt, e.zeros([B]), tokens, options), velocity);
       },
     });
   };
@@ -80,7 +80,16 @@ function slatFlowTraining(flags: e.ConfigFlags, voxels: number): { steps: number
       sizes: new Array<number>(B).fill(places.length / 3),
       error(params, tokens, options) {
         const random = new e.Generator(1), [features, velocity] = [1, 2].map(() => random.normal([set.N, C]));
-        return e.mse(e.slatFlow({ args: c.model, dtype, params }, { features, voxels: set }, e.zeros([B]), tokens, options), velocity);
+        return e.mse(
+          e.slatFlow(
+            { args: c.model, dtype, fp8: c.precision === "fp8", params },
+            { features, voxels: set },
+            e.zeros([B]),
+            tokens,
+            options,
+          ),
+          velocity,
+        );
       },
     });
   };

@@ -22,6 +22,8 @@ int32_t with_norm(const char* where, const k_norm& p, const Samples& samples, F 
   });
 }
 
+bool is_gated(const k_norm& p) { return p.dh || p.dgate; }
+
 bool wants_sums(const k_norm& p) { return p.dw || p.db || p.dscale || p.dshift || p.dgate; }
 }  // namespace
 
@@ -35,8 +37,8 @@ int32_t k_norm_fwd(const k_norm* problem, uint64_t stream) {
 int32_t k_norm_bwd_workspace(uint64_t* bytes, const k_norm* problem) {
   Samples samples;
   if (const int32_t status = check_norm(samples, "k_norm_bwd_workspace", problem)) return status;
-  const int64_t S = backward_blocks(samples.B, samples.mean(), int(problem->C), samples.offsets);
-  *bytes = wants_sums(*problem) ? samples.B * S * (problem->dgate ? 3 : 2) * problem->C * sizeof(float) : 0;
+  const int64_t S = backward_blocks(samples.B, samples.mean(), int(problem->C), samples.offsets, is_gated(*problem));
+  *bytes = wants_sums(*problem) ? samples.B * S * (is_gated(*problem) ? 3 : 2) * problem->C * sizeof(float) : 0;
   return K_OK;
 }
 
@@ -47,9 +49,9 @@ int32_t k_norm_bwd(const k_norm* problem, uint64_t stream) {
   if (const int32_t status = check_norm(samples, where, problem)) return status;
   if (const int32_t status = check_norm_gradients(where, problem)) return status;
   if (p.C > 8192) return fail(K_UNSUPPORTED, where, "C = %d, it must be at most 8192", int(p.C));
-  const int64_t S = backward_blocks(samples.B, samples.mean(), int(p.C), samples.offsets), blocks = samples.B * S;
+  const int64_t S = backward_blocks(samples.B, samples.mean(), int(p.C), samples.offsets, is_gated(p)), blocks = samples.B * S;
   if (blocks > INT32_MAX) return fail(K_BAD_ARGUMENT, where, "B = %d, it must be smaller", samples.B);
-  const bool none = samples.N == 0, gated = p.dh || p.dgate;
+  const bool none = samples.N == 0, gated = is_gated(p);
   return with_norm(where, p, samples, [&](auto norm, bool packed) {
     using T = std::remove_pointer_t<decltype(norm.dx)>;
     if (p.h) norm.x = at<const T>(p.sum);

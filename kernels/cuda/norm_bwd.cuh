@@ -3,6 +3,9 @@
 #include "norm.cuh"
 
 namespace {
+// Blocks of 128 threads that a multiprocessor holds, by their registers.
+constexpr int resident(bool gated) { return gated ? 4 : 5; }
+
 constexpr int COLUMNS = 8;  // of a thread in the backward pass: its packs lie side by side
 
 // Sums each value over the X threads of a group: X <= 32, a power of two, or the whole block where WIDE. Calls take turns with two buffers.
@@ -33,8 +36,8 @@ __device__ inline void group_sums(float (&values)[COUNT], float (*buffer)[COUNT]
 // Block b * S + s takes the rows of sample b that come to it when S blocks take turns, R rows a group of X threads at a time. It writes dx,
 // dh and, where there is partial, partial[b, s, 0, :] = sum(dy * xhat), partial[b, s, 1, :] = sum(dy) and, GATED, partial[b, s, 2, :] =
 // sum(dx * h).
-template <class T, class W, int V, int R, bool WIDE, bool GATED>
-__global__ void __launch_bounds__(WIDE ? R > 1 ? 512 : 1024 : 128, WIDE ? 1 : GATED ? 4 : 5) norm_bwd(Norm<T, W> at, int X, int S) {
+template <class T, class W, int V, int R, int THREADS, bool WIDE, bool GATED>
+__global__ void __launch_bounds__(THREADS, THREADS > 128 ? 1 : resident(GATED)) norm_bwd(Norm<T, W> at, int X, int S) {
   constexpr int P = COLUMNS / V, K = GATED ? 3 : 2;
   using Packs = Pack<T, V>[P];
   alignas(16) __shared__ float shared[WIDE ? 2 * 32 * 2 * R : 128 * K * COLUMNS];
@@ -134,23 +137,24 @@ int row_threads(int C) {
 // Blocks a sample in the backward pass: what fits 132 multiprocessors at a time, or, where samples differ in length, four times as many, so
 // that those of short ones make room: 9 % slower if all are equal, 2.3 times as fast if one has half of the rows. Fixed, so that every GPU
 // gives the same bits.
-int64_t backward_blocks(int64_t B, int64_t L, int C, bool ragged) {
-  const int X = row_threads(C), wanted = 132 * (X <= 32 ? 5 : std::max(1, 512 / X)) * (ragged ? 4 : 1);
+int64_t backward_blocks(int64_t B, int64_t L, int C, bool ragged, bool gated) {
+  const int X = row_threads(C), most = 128 * resident(gated);
+  const int wanted = 132 * (X <= 32 ? resident(gated) : std::max(1, most / X)) * (ragged ? 4 : 1);
   return std::max<int64_t>(1, std::min(wanted / std::max<int64_t>(1, B), ceil_div(L, 4)));
 }
 
 template <class T, class W>
 int32_t backward(const char* where, const Norm<T, W>& norm, bool gated, bool packed, uint64_t stream) {
   constexpr int V = 16 / sizeof(T);
-  const int X = row_threads(norm.C), S = int(backward_blocks(norm.samples.B, norm.samples.mean(), norm.C, norm.samples.offsets));
+  const int X = row_threads(norm.C), S = int(backward_blocks(norm.samples.B, norm.samples.mean(), norm.C, norm.samples.offsets, gated));
   const auto run = [&](auto kernel) {
     kernel<<<unsigned(norm.samples.B * S), X <= 32 ? 128 : X, 0, stream_of(stream)>>>(norm, X, S);
     return launched(where);
   };
   const auto choose = [&](auto v, auto gated) {
-    constexpr int R = sizeof(T) == 4 || v == 1 ? 2 : 4;
-    if (X <= 32) return run(norm_bwd<T, W, v, 2, false, gated>);
-    return X <= 512 ? run(norm_bwd<T, W, v, R, true, gated>) : run(norm_bwd<T, W, v, 1, true, gated>);
+    if (X <= 32) return run(norm_bwd<T, W, v, 2, 128, false, gated>);
+    if (X <= 128) return run(norm_bwd<T, W, v, 2, 128, true, gated>);
+    return X <= 512 ? run(norm_bwd<T, W, v, 2, 512, true, gated>) : run(norm_bwd<T, W, v, 1, 1024, true, gated>);
   };
   const auto with_gate = [&](auto v) { return gated ? choose(v, std::true_type{}) : choose(v, std::false_type{}); };
   return packed ? with_gate(std::integral_constant<int, V>{}) : with_gate(std::integral_constant<int, 1>{});

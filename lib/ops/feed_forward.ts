@@ -1,11 +1,13 @@
 /** The two linear layers of a transformer's MLP and the GELU between them, as one op: neither the GELU nor its derivative costs a pass of its own. */
+import { DTYPE } from "../tensor/dtype.ts";
 import { rebuildable } from "../tensor/storage.ts";
 import { isRecording, record } from "../tensor/tape.ts";
-import { empty, type Tensor } from "../tensor/tensor.ts";
+import { empty, kernels, stream, type Tensor } from "../tensor/tensor.ts";
 import { unaryForward } from "./elementwise.ts";
 import { canQuantize, fp8InputGradient, fp8Linear } from "./fp8.ts";
 import { layerOf, linearGelu, type LinearOptions } from "./matmul.ts";
-import { inputGradient, PLAIN, type Product, product, weightGradients } from "./product.ts";
+import { PLAIN, type Product, product, weightGradients } from "./product.ts";
+import { withWorkspace } from "./workspace.ts";
 
 /**
  * `linear(gelu(linear(x, w1, b1)), w2, b2)` with the tanh-GELU: x [..., K], w1 [N, K], w2 [P, N] give [..., P]. What is kept between the passes
@@ -47,13 +49,12 @@ export function feedForward(
   }
   rebuildable(z, { kind: "linear", from: [x, w1, b1], fill: forward });
   return record("feedForward", y, inputs, [x, w1, w2, z], (dy, soFar) => {
-    const g = activated(), [dw2, db2] = weightGradients(dy, g, w2, b2, soFar);
-    g.free();
-    if (![x, w1, b1].some((t) => t.requiresGrad)) return [null, null, null, dw2, db2];
-    const dz = empty(z.shape, z.dtype), back: Product = { ...PLAIN, y: dz, a: dy, b: w2, M, N, K: P };
-    if (eight) fp8InputGradient(back, z);
-    else inputGradient(back, z);
-    const [dw1, db1] = weightGradients(dz, x, w1, b1, soFar), dx = x.requiresGrad ? empty(x.shape, x.dtype) : null;
+    const dz = empty(z.shape, z.dtype), g = w2.requiresGrad ? empty(z.shape, z.dtype) : null, db1 = b1.requiresGrad ? empty([N]) : null;
+    (eight ? fp8InputGradient : product)({ ...PLAIN, y: dz, a: dy, b: w2, M, N, K: P });
+    geluLayerBackward({ dz, g, db: db1, z }, [M, N]);
+    const [dw2, db2] = weightGradients(dy, g ?? z, w2, b2, soFar);
+    g?.free();
+    const [dw1] = weightGradients(dz, x, w1, b1, soFar, db1), dx = x.requiresGrad ? empty(x.shape, x.dtype) : null;
     if (dx) (eight ? fp8InputGradient : product)({ ...PLAIN, y: dx, a: dz, b: w1, M, N: K, K: N });
     dz.free();
     return [dx, dw1, db1, dw2, db2];
@@ -67,4 +68,16 @@ export function feedForward(
       g.free();
     },
   });
+}
+
+/** In the place of the gradient of gelu(z), dz: that of z [M, N], with g = gelu(z) and db, the sum of its rows, where they are given. */
+function geluLayerBackward(
+  { dz, g, db, z }: { dz: Tensor; g: Tensor | null; db: Tensor | null; z: Tensor },
+  [M, N]: [M: number, N: number],
+): void {
+  const k = kernels(), [gAddr, dbAddr] = [g, db].map((t) => t?.addr ?? 0n);
+  withWorkspace(
+    (bytes) => k.k_gelu_layer_bwd_workspace(bytes, M, N),
+    (scratch) => k.k_gelu_layer_bwd(dz.addr, gAddr, dbAddr, dz.addr, z.addr, scratch, M, N, DTYPE[z.dtype], stream()),
+  );
 }

@@ -4,7 +4,6 @@ import { DTYPE, type DType, type FloatDType } from "../tensor/dtype.ts";
 import { noGrad } from "../tensor/tape.ts";
 import { empty, kernels, stream, type Tensor } from "../tensor/tensor.ts";
 import { full } from "./cast.ts";
-import { unaryBackward } from "./elementwise.ts";
 import { permute } from "./movement.ts";
 import { onceADevice, type Product, product, runCublasLt } from "./product.ts";
 
@@ -54,15 +53,14 @@ export function canQuantize(dtype: DType, M: number, N: number, K: number): bool
 
 const ones = onceADevice(() => full([MOST], 1));
 
-/** y = a bᵀ (+ bias), times the derivative of GELU at `before` where that is given; b's scale null: 1. */
-function fp8Product(p: Product, a: Quantized, b: { values: Tensor; scale: Tensor | null }, fast: boolean, before?: Tensor): void {
+/** y = a bᵀ (+ bias); b's scale null: 1. */
+function fp8Product(p: Product, a: Quantized, b: { values: Tensor; scale: Tensor | null }, fast: boolean): void {
   if (device().name === "cpu") {
     const [left, right] = [a, b].map(({ values, scale }) => dequantize(values, scale));
     product({ ...p, a: left, b: right, transposeB: true });
     for (const t of [left, right]) t.free();
   } else {
     const eight = { ...p, a: a.values, b: b.values, transposeB: true, scales: { a: a.scale, b: b.scale ?? ones(), fast } };
-    if (before && runCublasLt({ ...eight, aux: before }, "geluBackward")) return;
     if (!runCublasLt(eight, p.bias ? "bias" : "none")) {
       throw new Error(
         `Cannot run linear in fp8: cuBLASLt has no algorithm for [${p.M}, ${p.K}] x [${p.K}, ${p.N}] with a scale for each row, ` +
@@ -70,7 +68,6 @@ function fp8Product(p: Product, a: Quantized, b: { values: Tensor; scale: Tensor
       );
     }
   }
-  if (before) unaryBackward("gelu", p.y, before, p.y);
 }
 
 /** y = act(a) bᵀ + bias of a linear layer, `p` being its product in 16 bits. */
@@ -81,11 +78,11 @@ export function fp8Linear(p: Product, activation: QuantizeOptions["activation"] 
 }
 
 /**
- * The gradient dx = dy w of a linear layer, `p` being its product in 16 bits; times the derivative of GELU at `before` where that is given. The
- * weights are those of the forward pass to the bit: the scales of their rows, which the sum runs over, go into dy.
+ * The gradient dx = dy w of a linear layer, `p` being its product in 16 bits. The weights are those of the forward pass to the bit: the scales
+ * of their rows, which the sum runs over, go into dy.
  */
-export function fp8InputGradient(p: Product, before?: Tensor): void {
+export function fp8InputGradient(p: Product): void {
   const w = quantize(p.b, [p.K, p.N]), dy = quantize(p.a, [p.M, p.K], { columns: w.scale }), b = noGrad(() => permute(w.values, [1, 0]));
-  fp8Product(p, dy, { values: b, scale: null }, false, before);
+  fp8Product(p, dy, { values: b, scale: null }, false);
   for (const t of [w.values, w.scale, dy.values, dy.scale, b]) t.free();
 }

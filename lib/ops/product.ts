@@ -5,7 +5,6 @@ import { DTYPE, type FloatDType } from "../tensor/dtype.ts";
 import { persist } from "../tensor/scope.ts";
 import type { SoFar } from "../tensor/tape.ts";
 import { empty, kernels, stream, type Tensor, zeros } from "../tensor/tensor.ts";
-import { unaryBackward } from "./elementwise.ts";
 import { sum } from "./reduce.ts";
 
 /** A tensor that a device needs once, made when it is first asked for; a simulated device has that of the one that it stands for. */
@@ -66,16 +65,9 @@ export function product(p: Product): void {
 /** A product of whole matrices as they lie. */
 export const PLAIN = { batch: 1, transposeA: false, transposeB: false, strideA: 0, strideB: 0 };
 
-/** The product dx = dz w, times the derivative of GELU at `before` where that is given: in one pass where cuBLASLt can. */
-export function inputGradient(p: Product, before?: Tensor): void {
-  if (!before) return product(p);
-  if (device().name === "cuda" && p.y.dtype !== "f32" && p.M > 0 && runCublasLt({ ...p, aux: before }, "geluBackward")) return;
-  product(p);
-  unaryBackward("gelu", p.y, before, p.y);
-}
-
 /**
  * dw = dzᵀ x [N, K], added to the parameter's gradient where there is one, and db = the column sums of dz [N]: in one pass where cuBLASLt can.
+ * `known` is db, where it is there already.
  */
 export function weightGradients(
   dz: Tensor,
@@ -83,14 +75,15 @@ export function weightGradients(
   w: Tensor,
   b: Tensor | null | undefined,
   soFar: SoFar,
+  known: Tensor | null = null,
 ): [dw: Tensor | null, db: Tensor | null] {
-  const [N, K] = w.shape, M = K ? x.size / K : 0, wantB = !!b?.requiresGrad;
-  if (M === 0) return [w.requiresGrad ? zeros([N, K]) : null, wantB ? zeros([N]) : null];
-  if (!w.requiresGrad) return [null, wantB ? sum(dz.view([M, N]), { axes: [0], dtype: "f32" }) : null];
+  const [N, K] = w.shape, M = K ? x.size / K : 0, wantB = !!b?.requiresGrad && !known;
+  if (M === 0) return [w.requiresGrad ? zeros([N, K]) : null, wantB ? zeros([N]) : known];
+  if (!w.requiresGrad) return [null, wantB ? sum(dz.view([M, N]), { axes: [0], dtype: "f32" }) : known];
   const db = wantB ? empty([N]) : null, grad = soFar.write(w), dw = grad ?? empty([N, K]);
   const p: Product = { ...PLAIN, y: dw, a: dz, b: x, M: N, N: K, K: M, transposeA: true, adds: grad !== null };
   if (db && device().name === "cuda" && runCublasLt({ ...p, bias: db }, "rowSums")) return [dw, db];
   product(p);
   db?.free();
-  return [dw, wantB ? sum(dz.view([M, N]), { axes: [0], dtype: "f32" }) : null];
+  return [dw, wantB ? sum(dz.view([M, N]), { axes: [0], dtype: "f32" }) : known];
 }

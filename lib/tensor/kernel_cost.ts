@@ -40,7 +40,7 @@ function binary(args: Args, from: number, count: number): KernelCost {
 }
 
 function product({ batch, M, N, K, transposeA, transposeB, type, outType, epilogue, adds }: MatmulProblem): KernelCost {
-  const s = TYPE_BYTES[type] ?? 1, out = (TYPE_BYTES[outType] ?? 1) * (epilogue.startsWith("gelu") || adds ? 2 : 1);
+  const s = TYPE_BYTES[type] ?? 1, out = (TYPE_BYTES[outType] ?? 1) * (epilogue === "gelu" || adds ? 2 : 1);
   return {
     what: `${batch > 1 ? `${batch} x ` : ""}[${M}, ${K}]${transposeA ? "ᵀ" : ""} [${K}, ${N}]${
       transposeB ? "ᵀ" : ""
@@ -98,6 +98,7 @@ const COSTS: Record<string, (args: Args) => KernelCost> = {
     const { what, bytes } = rows(a[4], a[5], a[7], 1);
     return { what, bytes: bytes! + Number(a[4]) * Number(a[5]) };
   },
+  k_gelu_layer_bwd: (a) => rows(a[6], a[7], a[8], a[1] ? 4 : 3),
   k_unary_fwd: (a) => passes(Number(a[2]), a[4], 2),
   k_unary_bwd: (a) => passes(Number(a[3]), a[5], 3),
   k_affine_fwd: (a) => passes(Number(a[2]), a[5], 2),

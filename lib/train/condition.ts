@@ -86,7 +86,7 @@ export function openCondition(config: ConditionConfig, precision: Precision = "a
 }
 
 /** The same encoder with random weights: for what does not depend on them, such as a plan of memory. */
-export function randomCondition(config: ConditionConfig, precision: "auto" | FloatDType = "auto"): Condition {
+export function randomCondition(config: ConditionConfig, precision: Precision = "auto"): Condition {
   if (config.encoder === "patch") return openCondition(config, precision);
   const params = initialize(dinoSpec(DINOV2_VITL14_REG), new Generator(0));
   return frozenDino({ args: DINOV2_VITL14_REG, params }, config);

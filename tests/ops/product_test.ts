@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
-import { inputGradient, onceADevice, PLAIN, product } from "../../lib/ops/product.ts";
-import { geluBackward } from "../../lib/ops/elementwise.ts";
+import { onceADevice, PLAIN, product } from "../../lib/ops/product.ts";
 import { step } from "../../lib/tensor/scope.ts";
-import { empty, tensor, zeros } from "../../lib/tensor/tensor.ts";
+import { tensor, zeros } from "../../lib/tensor/tensor.ts";
 import { assertClose, random } from "../check.ts";
 
 const [M, N, K] = [3, 5, 4];
@@ -25,16 +24,6 @@ Deno.test("product() writes op(a) op(b) + bias, or adds it to what is there", ()
     assert.deepEqual(y.read(), kept);
     product({ ...shape, K: 0, a: zeros([M, 0]), b: zeros([0, N]), y });
     assert.deepEqual([...y.read()], new Array(M * N).fill(0));
-  });
-});
-
-Deno.test("inputGradient() multiplies by the derivative of GELU", () => {
-  step(() => {
-    const a = tensor(random(1, M * K), [M, K]), b = tensor(random(2, K * N), [K, N]), z = tensor(random(3, M * N), [M, N]);
-    const plain = empty([M, N]), y = empty([M, N]);
-    product({ ...PLAIN, y: plain, a, b, M, N, K });
-    inputGradient({ ...PLAIN, y, a, b, M, N, K }, z);
-    assertClose("y", y.read(), geluBackward(plain, z).read(), { rtol: 1e-6 });
   });
 });
 
