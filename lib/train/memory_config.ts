@@ -11,10 +11,10 @@ import { ConfigError, type Json } from "./config.ts";
  * planned: as much is made again in backward passes as keeps them within `--memory-limit`, decided for each micro-batch; with `offload` some of it waits in the host's memory instead. linear: TRELLIS's
  * LinearMemoryController, which decides how many blocks are computed again.
  */
-export type MemoryConfig = { policy: "planned"; offload: boolean } | ({ policy: "linear" } & LinearMemoryOptions);
+export type MemoryConfig = { policy: "planned"; offload?: boolean } | ({ policy: "linear" } & LinearMemoryOptions);
 
 /** Plans. */
-export const MEMORY_DEFAULTS: MemoryConfig = { policy: "planned", offload: false };
+export const MEMORY_DEFAULTS: MemoryConfig = { policy: "planned" };
 
 /** Of the linear policy. */
 export const LINEAR_MEMORY_SCHEMA = z.strictObject({
@@ -29,7 +29,7 @@ export const LINEAR_MEMORY_SCHEMA = z.strictObject({
 
 /** Of {@linkcode MemoryConfig}. */
 export const MEMORY_SCHEMA: z.ZodType<MemoryConfig> = z.discriminatedUnion("policy", [
-  z.strictObject({ policy: z.literal("planned"), offload: z.boolean() }),
+  z.strictObject({ policy: z.literal("planned"), offload: z.boolean().optional() }),
   LINEAR_MEMORY_SCHEMA,
 ]);
 

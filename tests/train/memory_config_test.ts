@@ -3,7 +3,7 @@ import { MEMORY_DEFAULTS, MEMORY_SCHEMA, memoryValues, openMemory, trellisMemory
 import { sparseModel } from "../memory/passes.ts";
 
 Deno.test("trellisMemory() is TRELLIS's elastic block in our terms, its defaults for what is not said", () => {
-  assert.deepEqual(trellisMemory(undefined), { policy: "planned", offload: false });
+  assert.deepEqual(trellisMemory(undefined), { policy: "planned" });
   assert.deepEqual(trellisMemory(null), MEMORY_DEFAULTS);
   const want = {
     ...{
