@@ -338,15 +338,15 @@ export const SPCONV = {
   k_sparse_segments_workspace: { parameters: ["buffer", "i32"], result: "i32" },
   k_sparse_segments: { parameters: ["u64", "u64", "u64", "u64", "u64", "i32", "u64"], result: "i32" },
   k_spconv_table_workspace: { parameters: ["buffer", "i32", "i32", "i32", "i32"], result: "i32" },
-  k_spconv_table: { parameters: ["u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
-  k_spconv_plan_workspace: { parameters: ["buffer", "i32", "i32"], result: "i32" },
-  k_spconv_plan: { parameters: ["u64", "u64", "u64", "u64", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_spconv_table: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_spconv_plan_workspace: { parameters: ["buffer", "i32", "i32", "i32"], result: "i32" },
+  k_spconv_plan: { parameters: ["u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
   k_spconv_pairs_workspace: { parameters: ["buffer", "i32", "i32"], result: "i32" },
-  k_spconv_pairs: { parameters: ["u64", "u64", "u64", "u64", "i32", "i32", "u64"], result: "i32" },
-  k_spconv_fwd_workspace: { parameters: ["buffer", "i32", "i32", "i32", "i32", "i32"], result: "i32" },
-  k_spconv_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
-  k_spconv_bwd_input_workspace: { parameters: ["buffer", "i32", "i32", "i32", "i32", "i32"], result: "i32" },
-  k_spconv_bwd_input: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_spconv_pairs: { parameters: ["u64", "u64", "u64", "u64", "u64", "i32", "i32", "u64"], result: "i32" },
+  k_spconv_fwd_workspace: { parameters: ["buffer", "i32", "i32", "i32", "i32", "i32", "i32"], result: "i32" },
+  k_spconv_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_spconv_bwd_input_workspace: { parameters: ["buffer", "i32", "i32", "i32", "i32", "i32", "i32"], result: "i32" },
+  k_spconv_bwd_input: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
   k_spconv_bwd_weight_workspace: { parameters: ["buffer", "i32", "i32", "i32", "i32", "i32"], result: "i32" },
   k_spconv_bwd_weight: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
 } as const;
@@ -365,15 +365,15 @@ export interface SpconvKernels {
   k_sparse_segments_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number): void;
   k_sparse_segments(offsets: bigint, count: bigint, keys: bigint, order: bigint, scratch: bigint, N: number, stream: bigint): void;
   k_spconv_table_workspace(bytes: BigUint64Array<ArrayBuffer>, rows: number, N: number, B: number, side: number): void;
-  k_spconv_table(table: bigint, faults: bigint, to: bigint, from: bigint, scratch: bigint, rows: number, N: number, B: number, side: number, kernel: number, stride: number, padding: number, transposed: number, stream: bigint): void;
-  k_spconv_plan_workspace(bytes: BigUint64Array<ArrayBuffer>, rows: number, K: number): void;
-  k_spconv_plan(order: bigint, masks: bigint, table: bigint, scratch: bigint, rows: number, K: number, group: number, stream: bigint): void;
+  k_spconv_table(table: bigint, taps: bigint, faults: bigint, to: bigint, from: bigint, scratch: bigint, rows: number, N: number, B: number, side: number, kernel: number, stride: number, padding: number, transposed: number, stream: bigint): void;
+  k_spconv_plan_workspace(bytes: BigUint64Array<ArrayBuffer>, rows: number, K: number, parts: number): void;
+  k_spconv_plan(order: bigint, masks: bigint, taps: bigint, scratch: bigint, rows: number, K: number, parts: number, group: number, stream: bigint): void;
   k_spconv_pairs_workspace(bytes: BigUint64Array<ArrayBuffer>, rows: number, K: number): void;
-  k_spconv_pairs(pairs: bigint, offsets: bigint, table: bigint, scratch: bigint, rows: number, K: number, stream: bigint): void;
-  k_spconv_fwd_workspace(bytes: BigUint64Array<ArrayBuffer>, rows: number, K: number, Cin: number, Cout: number, dtype: number): void;
-  k_spconv_fwd(y: bigint, x: bigint, w: bigint, bias: bigint, table: bigint, order: bigint, masks: bigint, scratch: bigint, rows: number, K: number, Cin: number, Cout: number, dtype: number, weight_dtype: number, bias_dtype: number, stream: bigint): void;
-  k_spconv_bwd_input_workspace(bytes: BigUint64Array<ArrayBuffer>, rows: number, K: number, Cin: number, Cout: number, dtype: number): void;
-  k_spconv_bwd_input(dx: bigint, dy: bigint, w: bigint, table: bigint, order: bigint, masks: bigint, scratch: bigint, rows: number, K: number, Cin: number, Cout: number, mirror: number, dtype: number, weight_dtype: number, stream: bigint): void;
+  k_spconv_pairs(pairs: bigint, offsets: bigint, table: bigint, taps: bigint, scratch: bigint, rows: number, K: number, stream: bigint): void;
+  k_spconv_fwd_workspace(bytes: BigUint64Array<ArrayBuffer>, rows: number, K: number, Cin: number, Cout: number, parts: number, dtype: number): void;
+  k_spconv_fwd(y: bigint, x: bigint, w: bigint, bias: bigint, table: bigint, order: bigint, masks: bigint, scratch: bigint, rows: number, K: number, Cin: number, Cout: number, parts: number, dtype: number, weight_dtype: number, bias_dtype: number, stream: bigint): void;
+  k_spconv_bwd_input_workspace(bytes: BigUint64Array<ArrayBuffer>, rows: number, K: number, Cin: number, Cout: number, parts: number, dtype: number): void;
+  k_spconv_bwd_input(dx: bigint, dy: bigint, w: bigint, table: bigint, order: bigint, masks: bigint, scratch: bigint, rows: number, K: number, Cin: number, Cout: number, parts: number, mirror: number, dtype: number, weight_dtype: number, stream: bigint): void;
   k_spconv_bwd_weight_workspace(bytes: BigUint64Array<ArrayBuffer>, rows: number, K: number, Cin: number, Cout: number, dtype: number): void;
   k_spconv_bwd_weight(dw: bigint, dy: bigint, x: bigint, pairs: bigint, offsets: bigint, scratch: bigint, rows: number, K: number, Cin: number, Cout: number, dtype: number, stream: bigint): void;
 }

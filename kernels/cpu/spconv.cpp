@@ -65,26 +65,30 @@ void multiply(float* y, const float* x, const float* bias, const int32_t* table,
 }
 }  // namespace
 
-int32_t k_spconv_fwd_workspace(uint64_t* bytes, int32_t rows, int32_t K, int32_t Cin, int32_t Cout, int32_t dtype) {
+int32_t k_spconv_fwd_workspace(uint64_t* bytes, int32_t rows, int32_t K, int32_t Cin, int32_t Cout, int32_t, int32_t dtype) {
   return block_workspace("k_spconv_fwd_workspace", bytes, rows, K, Cin, Cout, dtype);
 }
 
 int32_t k_spconv_fwd(uint64_t y, uint64_t x, uint64_t w, uint64_t bias, uint64_t table, uint64_t, uint64_t, uint64_t scratch, int32_t rows,
-                     int32_t K, int32_t Cin, int32_t Cout, int32_t dtype, int32_t weight_dtype, int32_t bias_dtype, uint64_t) {
+                     int32_t K, int32_t Cin, int32_t Cout, int32_t parts, int32_t dtype, int32_t weight_dtype, int32_t bias_dtype,
+                     uint64_t) {
   if (int32_t status = check("k_spconv_fwd", rows, K, Cin, Cout, dtype | weight_dtype | bias_dtype)) return status;
+  if (int32_t status = sparse::check_parts("k_spconv_fwd", rows, K, parts)) return status;
   multiply(
       at<float>(y), at<const float>(x), at<const float>(bias), at<const int32_t>(table), at<float>(scratch), rows, K, Cin, Cout,
       [&](int t) { return Strided(at<const float>(w) + int64_t(t) * Cin, Cout, Cin, Eigen::OuterStride<>(int64_t(K) * Cin)).transpose(); });
   return K_OK;
 }
 
-int32_t k_spconv_bwd_input_workspace(uint64_t* bytes, int32_t rows, int32_t K, int32_t Cin, int32_t Cout, int32_t dtype) {
+int32_t k_spconv_bwd_input_workspace(uint64_t* bytes, int32_t rows, int32_t K, int32_t Cin, int32_t Cout, int32_t, int32_t dtype) {
   return block_workspace("k_spconv_bwd_input_workspace", bytes, rows, K, Cin, Cout, dtype);
 }
 
 int32_t k_spconv_bwd_input(uint64_t dx, uint64_t dy, uint64_t w, uint64_t table, uint64_t, uint64_t, uint64_t scratch, int32_t rows,
-                           int32_t K, int32_t Cin, int32_t Cout, int32_t mirror, int32_t dtype, int32_t weight_dtype, uint64_t) {
+                           int32_t K, int32_t Cin, int32_t Cout, int32_t parts, int32_t mirror, int32_t dtype, int32_t weight_dtype,
+                           uint64_t) {
   if (int32_t status = check("k_spconv_bwd_input", rows, K, Cin, Cout, dtype | weight_dtype)) return status;
+  if (int32_t status = sparse::check_parts("k_spconv_bwd_input", rows, K, parts)) return status;
   multiply(at<float>(dx), at<const float>(dy), nullptr, at<const int32_t>(table), at<float>(scratch), rows, K, Cout, Cin, [&](int t) {
     const int64_t tap = mirror ? K - 1 - t : t;
     return Strided(at<const float>(w) + tap * Cin, Cout, Cin, Eigen::OuterStride<>(int64_t(K) * Cin));

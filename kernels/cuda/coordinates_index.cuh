@@ -70,6 +70,7 @@ struct IndexLayout {
 };
 
 static __global__ void clear_index(int4* words, int64_t zeros, int64_t ones, int32_t* faults) {
+  after_previous();
   const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i < zeros)
     words[i] = {0, 0, 0, 0};
@@ -79,6 +80,7 @@ static __global__ void clear_index(int4* words, int64_t zeros, int64_t ones, int
 }
 
 static __global__ void mark_runs(Index index, Reach reach, const Place* from, int32_t* faults, int32_t N) {
+  after_previous();
   const int64_t n = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (n >= N) return;
   const Place p = from[n];
@@ -91,6 +93,7 @@ static __global__ void mark_runs(Index index, Reach reach, const Place* from, in
 }
 
 static __global__ void mark_cells(Index index, Reach reach, const Place* from, int32_t* faults, int32_t N) {
+  after_previous();
   const int64_t n = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (n >= N) return;
   reach.visit(from[n], [&](const Place& q) {
@@ -102,14 +105,13 @@ static __global__ void mark_cells(Index index, Reach reach, const Place* from, i
 // The numbers of all places that `from` reaches; `total` gets how many there are, or is null.
 inline int32_t build_ranks(const char* where, const Index& index, const IndexLayout& layout, uint64_t scratch, const Reach& reach,
                            const Place* from, int32_t N, int32_t* faults, int32_t* total, uint64_t stream) {
-  const cudaStream_t s = stream_of(stream);
   const int64_t zeros = (layout.words + layout.cells) / 2, ones = layout.cells / 4;
-  clear_index<<<unsigned(ceil_div(zeros + ones + 3, 256)), 256, 0, s>>>(at<int4>(scratch), zeros, ones, faults);
-  if (N) mark_runs<<<unsigned(ceil_div(N, 256)), 256, 0, s>>>(index, reach, from, faults, N);
+  launch_next(clear_index, unsigned(ceil_div(zeros + ones + 3, 256)), 256, 0, stream, at<int4>(scratch), zeros, ones, faults);
+  if (N) launch_next(mark_runs, unsigned(ceil_div(N, 256)), 256, 0, stream, index, reach, from, faults, N);
   if (layout.words) {
     if (int32_t status = scan::run(where, Words{index.runs, nullptr}, layout.scan_scratch(scratch), layout.words, stream)) return status;
   }
-  if (N) mark_cells<<<unsigned(ceil_div(N, 256)), 256, 0, s>>>(index, reach, from, faults, N);
+  if (N) launch_next(mark_cells, unsigned(ceil_div(N, 256)), 256, 0, stream, index, reach, from, faults, N);
   if (layout.cells) {
     if (int32_t status = scan::run(where, Words{index.cells, total}, layout.scan_scratch(scratch), layout.cells, stream)) return status;
   }

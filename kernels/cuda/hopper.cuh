@@ -149,6 +149,14 @@ struct Wgmma;
 #define P48 P40 ", %40, %41, %42, %43, %44, %45, %46, %47"
 #define P56 P48 ", %48, %49, %50, %51, %52, %53, %54, %55"
 #define P64 P56 ", %56, %57, %58, %59, %60, %61, %62, %63"
+#define P72 P64 ", %64, %65, %66, %67, %68, %69, %70, %71"
+#define P80 P72 ", %72, %73, %74, %75, %76, %77, %78, %79"
+#define P88 P80 ", %80, %81, %82, %83, %84, %85, %86, %87"
+#define P96 P88 ", %88, %89, %90, %91, %92, %93, %94, %95"
+#define P104 P96 ", %96, %97, %98, %99, %100, %101, %102, %103"
+#define P112 P104 ", %104, %105, %106, %107, %108, %109, %110, %111"
+#define P120 P112 ", %112, %113, %114, %115, %116, %117, %118, %119"
+#define P128 P120 ", %120, %121, %122, %123, %124, %125, %126, %127"
 #define D8(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
 #define D16 D8(0), D8(8)
 #define D24 D16, D8(16)
@@ -157,6 +165,7 @@ struct Wgmma;
 #define D48 D40, D8(40)
 #define D56 D48, D8(48)
 #define D64 D56, D8(56)
+#define D128 D64, D8(64), D8(72), D8(80), D8(88), D8(96), D8(104), D8(112), D8(120)
 
 #define WGMMA_TEXT(N, type, R, add, operands)                           \
   "{\n.reg .pred p;\nsetp.ne.b32 p, %" #add ", 0;\n"                    \
@@ -198,6 +207,7 @@ WGMMA(64, 32, 32, 33, 34, 35, 36, 37, 38)
 WGMMA(80, 40, 40, 41, 42, 43, 44, 45, 46)
 WGMMA(96, 48, 48, 49, 50, 51, 52, 53, 54)
 WGMMA(128, 64, 64, 65, 66, 67, 68, 69, 70)
+WGMMA(256, 128, 128, 129, 130, 131, 132, 133, 134)
 #undef WGMMA
 #undef WGMMA_REGISTERS
 #undef WGMMA_SHARED
@@ -210,6 +220,7 @@ WGMMA(128, 64, 64, 65, 66, 67, 68, 69, 70)
 #undef D48
 #undef D56
 #undef D64
+#undef D128
 #undef P16
 #undef P24
 #undef P32
@@ -217,6 +228,14 @@ WGMMA(128, 64, 64, 65, 66, 67, 68, 69, 70)
 #undef P48
 #undef P56
 #undef P64
+#undef P72
+#undef P80
+#undef P88
+#undef P96
+#undef P104
+#undef P112
+#undef P120
+#undef P128
 
 // d += a b, or d = a b where add is 0. DOWN_A, DOWN_B: the operand's descriptor is one of down_rows.
 template <class T, int DOWN_A, int DOWN_B, int R>

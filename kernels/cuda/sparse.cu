@@ -231,7 +231,7 @@ int32_t k_sparse_argsort(uint64_t order, uint64_t inverse, uint64_t keys, uint64
   const char* where = "k_sparse_argsort";
   if (N < 0 || bits < 0 || bits > 63) return fail(K_BAD_ARGUMENT, where, "N = %d, bits = %d, it must be >= 0 and 0 to 63", N, bits);
   if (N == 0) return K_OK;
-  if (int32_t status = radix::sort(where, at<int32_t>(order), at<const uint64_t>(keys), scratch, N, bits, stream)) return status;
+  if (int32_t status = radix::sort(where, at<int32_t>(order), radix::Array{at<const uint64_t>(keys), N}, scratch, N, 1, bits, stream)) return status;
   if (inverse) invert<<<blocks_of(N), 256, 0, stream_of(stream)>>>(at<int32_t>(inverse), at<const int32_t>(order), N);
   return launched(where);
 }

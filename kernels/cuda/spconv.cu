@@ -1,8 +1,12 @@
 // Sparse convolution on CUDA, forward and input gradient: one product over a table, spconv_hopper.cuh on Hopper and spconv_product.cuh
-// elsewhere, for f32 and for channels that are no multiple of 8. Weights are packed into tiles first. Bounds: 2 pairs Cin Cout operations
-// are asked for; tiles of 64 rows, in the order of their taps, do 1.45 (64^3 shell), 1.20 (128^3), 1.15 (256^3), 1.08 (512^3) times as
-// many. A step of 128 rows x 256 columns x 64 channels reads 48 KB and multiplies for 1024 cycles at best. On an H200, 512 channels on the
-// 128^3 shell: 415 TFLOP/s asked for, 500 done, half of the tensor cores' rate; what holds it is the gathering of rows.
+// elsewhere, for f32 and for channels that are no multiple of 8. On Hopper weights of few rows are read as they are stored, else they are
+// packed into tiles first. Bounds: 2 pairs Cin Cout operations are asked for. Tiles of 64 rows in the order of their taps do 1.45 times as
+// many (64^3 shell; 1.20 at 128^3, 1.09 at 256^3), and steps go by 128 rows: 1.60 (1.30, 1.14). With the taps in three planes, each with an
+// order of its own, 1.08 and 1.15 (1.02 and 1.04 at 128^3), for 28 bytes a result more. A step of 128 rows x 256 columns x 64 channels
+// multiplies for 1024 cycles at best and brings 48 KB, which alone takes 855 (57 bytes a cycle and SM, 15 TB/s of an H200's L2 cache, 1045
+// where a tensor map brings the weights). Measured there in f16, asked for and done in 64-row tiles: 541 and 649 TFLOP/s for 512 channels
+// on the 128^3 shell, where a step takes 1560 cycles, 55 % of the L2's limit and 66 % of the tensor cores'; 554 and 598 for 1024 channels
+// at 64^3, in planes.
 #include "../include/spconv.h"
 
 #include "spconv_hopper.cuh"
@@ -18,9 +22,14 @@ int32_t check(const char* where, int32_t rows, int32_t K, int32_t Cin, int32_t C
   return sparse::check_table(where, rows, K);
 }
 
-int32_t workspace(const char* where, uint64_t* bytes, int32_t rows, int32_t K, int64_t C, int64_t N, int32_t dtype) {
-  *bytes = uint64_t(padded(N) * K * ceil_div(C, 64) * 64) * (dtype == K_F32 ? 4 : 2);
-  return check(where, rows, K, int32_t(C), int32_t(N));
+// Scratch: weights, then the parts' sums.
+uint64_t weight_bytes(int64_t K, int64_t C, int64_t N, int32_t dtype) {
+  return uint64_t(padded(N) * K * ceil_div(C, 64) * 64) * (dtype == K_F32 ? 4 : 2);
+}
+int32_t workspace(const char* where, uint64_t* bytes, int32_t rows, int32_t K, int64_t C, int64_t N, int32_t parts, int32_t dtype) {
+  *bytes = weight_bytes(K, C, N, dtype) + (parts > 1 ? sizeof(float) * uint64_t(parts) * rows * N : 0);
+  const int32_t status = check(where, rows, K, int32_t(C), int32_t(N));
+  return status ? status : sparse::check_parts(where, rows, K, parts);
 }
 
 struct Weights {
@@ -52,10 +61,19 @@ int32_t run(const char* where, Product& p, const Weights& w, uint64_t stream) {
   const int32_t status = pack<T, 4>(where, p, w, Tile::N, stream);
   return status ? status : launch<T, Tile, ALIGNED>(where, p, stream);
 }
+// Packing costs 27 C N elements, what it saves goes with the rows: measured, it pays from about this many on.
+constexpr int PACKED_ROWS = 32768;
+
 template <class T, class Tile>
 int32_t run_hopper(const char* where, Product& p, const Weights& w, uint64_t stream) {
-  const int32_t status = pack<T, 8>(where, p, w, Tile::N, stream);
-  return status ? status : launch_hopper<T, Tile>(where, p, stream);
+  p.chunks = int(ceil_div(p.C, 64));
+  if (w.dtype == K_F32 || w.from % 16 || p.rows >= PACKED_ROWS) {
+    const int32_t status = pack<T, 8>(where, p, w, Tile::N, stream);
+    return status ? status : launch_hopper<T, Tile, Layout::PACKED>(where, p, stream);
+  }
+  p.w = at<const void>(w.from);
+  p.mirror = w.mirror;
+  return w.by_input ? launch_hopper<T, Tile, Layout::BY_INPUT>(where, p, stream) : launch_hopper<T, Tile, Layout::STORED>(where, p, stream);
 }
 
 bool is_hopper() {
@@ -63,12 +81,12 @@ bool is_hopper() {
   return hopper;
 }
 
-using Tile64 = HopperTile<64, 1, 4, 2, 64>;
-using Tile128 = HopperTile<128, 1, 3, 2, 64>;
-using Tile256 = HopperTile<256, 2, 4, 1, 128>;
+using Tile64 = HopperTile<64, 4, 2, 128>;
+using Tile128 = HopperTile<128, 3, 2, 64>;
+using Tile256 = HopperTile<256, 4, 1, 128>;
 
 template <class T>
-int32_t multiply(const char* where, Product p, const Weights& w, uint64_t stream) {
+int32_t product(const char* where, Product& p, const Weights& w, uint64_t stream) {
   using conv3d::Tile;
   constexpr int V = 16 / sizeof(T);
   p.wide = p.N % V == 0 && reinterpret_cast<uint64_t>(p.y) % 16 == 0;
@@ -87,6 +105,12 @@ int32_t multiply(const char* where, Product p, const Weights& w, uint64_t stream
     return run<T, Tile<128, 128, 64, 32, 4, 2>, true>(where, p, w, stream);
 }
 
+template <class T>
+int32_t multiply(const char* where, Product p, const Weights& w, uint64_t stream) {
+  const int32_t status = product<T>(where, p, w, stream);
+  return status ? status : add_parts<T>(where, p, stream);
+}
+
 int32_t expect_types(const char* where, uint64_t scratch, int32_t dtype, int32_t weight_dtype, int32_t bias_dtype) {
   for (int32_t t : {weight_dtype, bias_dtype}) {
     if (t != K_F32 && t != dtype) return fail(K_UNSUPPORTED, where, "weight or bias dtype is %d, it must be f32 (0) or x's, %d", t, dtype);
@@ -95,18 +119,20 @@ int32_t expect_types(const char* where, uint64_t scratch, int32_t dtype, int32_t
 }
 }  // namespace
 
-int32_t k_spconv_fwd_workspace(uint64_t* bytes, int32_t rows, int32_t K, int32_t Cin, int32_t Cout, int32_t dtype) {
-  return workspace("k_spconv_fwd_workspace", bytes, rows, K, Cin, Cout, dtype);
+int32_t k_spconv_fwd_workspace(uint64_t* bytes, int32_t rows, int32_t K, int32_t Cin, int32_t Cout, int32_t parts, int32_t dtype) {
+  return workspace("k_spconv_fwd_workspace", bytes, rows, K, Cin, Cout, parts, dtype);
 }
 
 int32_t k_spconv_fwd(uint64_t y, uint64_t x, uint64_t w, uint64_t bias, uint64_t table, uint64_t order, uint64_t masks, uint64_t scratch,
-                     int32_t rows, int32_t K, int32_t Cin, int32_t Cout, int32_t dtype, int32_t weight_dtype, int32_t bias_dtype,
-                     uint64_t stream) {
+                     int32_t rows, int32_t K, int32_t Cin, int32_t Cout, int32_t parts, int32_t dtype, int32_t weight_dtype,
+                     int32_t bias_dtype, uint64_t stream) {
   const char* where = "k_spconv_fwd";
   if (int32_t status = check(where, rows, K, Cin, Cout)) return status;
   if (int32_t status = expect_types(where, scratch, dtype, weight_dtype, bias_dtype)) return status;
+  if (int32_t status = sparse::check_parts(where, rows, K, parts)) return status;
   if (rows == 0) return K_OK;
   const Product p{at<void>(y),
+                  at<float>(scratch + weight_bytes(K, Cin, Cout, dtype)),
                   at<const void>(x),
                   nullptr,
                   at<const void>(bias),
@@ -117,25 +143,30 @@ int32_t k_spconv_fwd(uint64_t y, uint64_t x, uint64_t w, uint64_t bias, uint64_t
                   K,
                   Cin,
                   Cout,
+                  parts,
                   0,
                   bias_dtype == K_F32,
+                  false,
                   false};
   const Weights weights{w, scratch, weight_dtype, false, false};
   return with_float_type(where, dtype, [&](auto t) { return multiply<decltype(t)>(where, p, weights, stream); });
 }
 
-int32_t k_spconv_bwd_input_workspace(uint64_t* bytes, int32_t rows, int32_t K, int32_t Cin, int32_t Cout, int32_t dtype) {
-  return workspace("k_spconv_bwd_input_workspace", bytes, rows, K, Cout, Cin, dtype);
+int32_t k_spconv_bwd_input_workspace(uint64_t* bytes, int32_t rows, int32_t K, int32_t Cin, int32_t Cout, int32_t parts,
+                                     int32_t dtype) {
+  return workspace("k_spconv_bwd_input_workspace", bytes, rows, K, Cout, Cin, parts, dtype);
 }
 
 int32_t k_spconv_bwd_input(uint64_t dx, uint64_t dy, uint64_t w, uint64_t table, uint64_t order, uint64_t masks, uint64_t scratch,
-                           int32_t rows, int32_t K, int32_t Cin, int32_t Cout, int32_t mirror, int32_t dtype, int32_t weight_dtype,
-                           uint64_t stream) {
+                           int32_t rows, int32_t K, int32_t Cin, int32_t Cout, int32_t parts, int32_t mirror, int32_t dtype,
+                           int32_t weight_dtype, uint64_t stream) {
   const char* where = "k_spconv_bwd_input";
   if (int32_t status = check(where, rows, K, Cin, Cout)) return status;
   if (int32_t status = expect_types(where, scratch, dtype, weight_dtype, dtype)) return status;
+  if (int32_t status = sparse::check_parts(where, rows, K, parts)) return status;
   if (rows == 0) return K_OK;
   const Product p{at<void>(dx),
+                  at<float>(scratch + weight_bytes(K, Cout, Cin, dtype)),
                   at<const void>(dy),
                   nullptr,
                   nullptr,
@@ -146,7 +177,9 @@ int32_t k_spconv_bwd_input(uint64_t dx, uint64_t dy, uint64_t w, uint64_t table,
                   K,
                   Cout,
                   Cin,
+                  parts,
                   0,
+                  false,
                   false,
                   false};
   const Weights weights{w, scratch, weight_dtype, true, mirror != 0};

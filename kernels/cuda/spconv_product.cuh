@@ -13,11 +13,11 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS) table_product(con
   constexpr int STAGE = (Tile::M + Tile::N) * 64, PITCH = Tile::N + V;
   extern __shared__ __align__(128) unsigned char shared[];
   const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32, chunk = thread % 4, row = thread / 4;
-  const int columns = (p.N + Tile::N - 1) / Tile::N, n0 = blockIdx.x % columns * Tile::N;
-  const int64_t m0 = int64_t(blockIdx.x / columns) * Tile::M;
-  const Rows<Tile::M> rows(shared + Tile::STAGES * STAGE, p, m0, 256);
+  const Work<Tile::M> work(p, Tile::N);
+  const int n0 = work.column * Tile::N;
+  const Rows<Tile::M> rows(shared + Tile::STAGES * STAGE, p, work, 256);
   const T* const x = static_cast<const T*>(p.x);
-  const unsigned char* const w = static_cast<const unsigned char*>(p.w) + int64_t(blockIdx.x % columns) * p.K * p.chunks * Tile::N * 64;
+  const unsigned char* const w = static_cast<const unsigned char*>(p.w) + int64_t(work.column) * p.K * p.chunks * Tile::N * 64;
   const uint32_t ring = shared_address(shared);
   const int steps = rows.count * p.chunks;
 
@@ -68,6 +68,16 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS) table_product(con
     if (++of == p.chunks) of = 0, used++;
   }
   cp_async_wait_groups<0>();
+  if (p.parts > 1) {
+    float* const partial = p.partial + int64_t(work.part) * p.rows * p.N;
+#pragma unroll
+    for (int e = 0; e < tile.SIZE; e++) {
+      const int n = n0 + n_warp + tile.column(e, lane);
+      const int64_t id = rows.ids[m_warp + tile.row(e, lane)];
+      if (id >= 0 && n < p.N) partial[id * p.N + n] = tile.at(e);
+    }
+    return;
+  }
   __syncthreads();
 
   T* const result = reinterpret_cast<T*>(shared);  // [M, PITCH]
@@ -103,11 +113,11 @@ template <class T, class Tile, bool ALIGNED>
 int32_t launch(const char* where, const Product& p, uint64_t stream) {
   constexpr int RING = Tile::STAGES * (Tile::M + Tile::N) * 64;
   static_assert(Tile::M * (Tile::N + 16 / sizeof(T)) * sizeof(T) <= RING, "the result is staged in the ring");
-  static const cudaError_t allowed = conv3d::allow_shared(table_product<T, Tile, ALIGNED>, RING + Rows<Tile::M>::bytes(27), Tile::BLOCKS);
+  static const cudaError_t allowed = conv3d::allow_shared(table_product<T, Tile, ALIGNED>, RING + Rows<Tile::M>::bytes(27, 1), Tile::BLOCKS);
   if (allowed != cudaSuccess) return fail(allowed, where, "%s", cudaGetErrorString(allowed));
-  const int64_t blocks = ceil_div(p.rows, Tile::M) * ceil_div(p.N, Tile::N);
+  const int64_t blocks = Work<Tile::M>::count(p, Tile::N);
   if (blocks > INT32_MAX) return fail(K_BAD_ARGUMENT, where, "%d rows are too many", p.rows);
-  table_product<T, Tile, ALIGNED><<<unsigned(blocks), Tile::THREADS, RING + Rows<Tile::M>::bytes(p.K), stream_of(stream)>>>(p);
+  table_product<T, Tile, ALIGNED><<<unsigned(blocks), Tile::THREADS, RING + Rows<Tile::M>::bytes(p.K, p.parts), stream_of(stream)>>>(p);
   return launched(where);
 }
 }  // namespace spconv

@@ -10,61 +10,91 @@ struct Sum {
   const void *left, *right;
   const int32_t *pairs, *offsets;
   int64_t pitch;  // from pairs' first row to its second
-  int K, M, N, slots;
+  int K, M, N, regions, slots;
 };
 
-// The pairs of tap t are cut into `runs` of `length`, in slots from `slot` on. All runs together fit into p.slots. A tap of one run needs
-// no slot: it goes to dw.
-struct Run {
-  int tap, runs, slot;
-  int64_t first, last;
+// The pairs of every tap are cut into as many regions, so that a region of all taps has about the same rows, and these into runs of about
+// equal length. Slots go through the regions, in each through the taps, in each through its runs: blocks of a moment have taps side by side,
+// which read nearly the same rows. All runs together fit into p.slots. A tap of one run needs no slot: it goes to dw.
+struct Runs {
+  int64_t length;
+  int of_region;
 
   static constexpr int STEP = 64;  // runs are multiples of a kernel's step
-  static __device__ int64_t length(const Sum& p) {
-    const int64_t most = p.slots - p.K, run = (int64_t(p.offsets[p.K]) + most - 1) / most;
-    return run < 4 * STEP ? 4 * STEP : (run + STEP - 1) / STEP * STEP;
+  // All lanes of a warp call it.
+  __device__ explicit Runs(const Sum& p) : of_region(0) {
+    const int64_t most = int64_t(p.slots / p.regions - p.K) * p.regions, run = (int64_t(p.offsets[p.K]) + most - 1) / most;
+    length = run < 4 * STEP ? 4 * STEP : (run + STEP - 1) / STEP * STEP;
+    for (int tap = threadIdx.x % 32; tap < p.K; tap += 32) of_region += count(p, tap);
+    of_region = __reduce_add_sync(0xffffffffu, of_region);
   }
-  static __device__ int count(const Sum& p, int tap, int64_t length) {
-    return int((p.offsets[tap + 1] - p.offsets[tap] + length - 1) / length);
+  // The runs of a region that a tap has.
+  __device__ int count(const Sum& p, int tap) const {
+    const int64_t pairs = p.offsets[tap + 1] - p.offsets[tap];
+    return int((pairs + length * p.regions - 1) / (length * p.regions));
   }
-  // Of the block that has slot `at`: tap -1 where there is none.
+  // The runs of a region that the taps before this one have. All lanes of a warp call it.
+  __device__ int before(const Sum& p, int tap) const {
+    int sum = 0;
+    for (int t = threadIdx.x % 32; t < tap; t += 32) sum += count(p, t);
+    return __reduce_add_sync(0xffffffffu, sum);
+  }
+};
+
+// The run in slot `at`: tap -1 where there is none. All lanes of a warp call it.
+struct Run {
+  int tap;
+  bool alone;  // whether the tap has no other run
+  int64_t first, last;
+
+  static constexpr int STEP = Runs::STEP;
   static __device__ Run of_slot(const Sum& p, int at) {
-    const int64_t longest = length(p);
-    int slot = 0;
-    for (int tap = 0; tap < p.K; tap++) {
-      const int runs = count(p, tap, longest);
-      if (at < slot + runs) {
-        const int64_t begin = p.offsets[tap], end = p.offsets[tap + 1];
-        const int64_t each = ((end - begin + runs - 1) / runs + STEP - 1) / STEP * STEP, first = begin + (at - slot) * each;
-        return {tap, runs, slot, first < end ? first : end, first + each < end ? first + each : end};
+    const Runs runs(p);
+    if (runs.of_region == 0 || at >= runs.of_region * p.regions) return {-1, false, 0, 0};
+    const int region = at / runs.of_region, lane = threadIdx.x % 32;
+    int rest = at - region * runs.of_region, tap = 0, count = 0;
+    for (int group = 0; group < p.K; group += 32) {  // 32 taps at a time
+      const int mine = group + lane < p.K ? runs.count(p, group + lane) : 0;
+      int up = mine;
+      for (int o = 1; o < 32; o *= 2) {
+        const int other = __shfl_up_sync(0xffffffffu, up, o);
+        up += lane >= o ? other : 0;
       }
-      slot += runs;
+      const uint32_t past = __ballot_sync(0xffffffffu, up > rest);
+      const int which = past ? __ffs(past) - 1 : 31;
+      count = __shfl_sync(0xffffffffu, mine, which);
+      tap = group + which;
+      if (past) {
+        rest -= __shfl_sync(0xffffffffu, up - mine, which);
+        break;
+      }
+      rest -= __shfl_sync(0xffffffffu, up, 31);
     }
-    return {-1, 0, 0, 0, 0};
-  }
-  static __device__ Run of_tap(const Sum& p, int tap) {
-    const int64_t longest = length(p);
-    int slot = 0;
-    for (int t = 0; t < tap; t++) slot += count(p, t, longest);
-    return {tap, count(p, tap, longest), slot, 0, 0};
+    const int64_t start = p.offsets[tap], pairs = p.offsets[tap + 1] - start;
+    const int64_t begin = start + pairs * region / p.regions, end = start + pairs * (region + 1) / p.regions;
+    const int64_t each = ((end - begin + count - 1) / count + STEP - 1) / STEP * STEP, first = begin + rest * each;
+    return {tap, count == 1 && p.regions == 1, first < end ? first : end, first + each < end ? first + each : end};
   }
   // Where element (m, n) of this run's sum goes.
   __device__ float* target(const Sum& p, int at, int m, int n) const {
-    return runs == 1 ? p.dw + (int64_t(m) * p.K + tap) * p.N + n : p.partial + (int64_t(at) * p.M + m) * p.N + n;
+    return alone ? p.dw + (int64_t(m) * p.K + tap) * p.N + n : p.partial + (int64_t(at) * p.M + m) * p.N + n;
   }
 };
 
 // Adds the runs of taps that have none or several. A block has row m of a tap.
 static __global__ void __launch_bounds__(128) add_runs(Sum p) {
   const int m = blockIdx.x / p.K, tap = blockIdx.x % p.K;
-  const Run run = Run::of_tap(p, tap);
-  if (run.runs == 1) return;
+  const Runs runs(p);
+  const int count = runs.count(p, tap), before = runs.before(p, tap);
+  if (count == 1 && p.regions == 1) return;
   const int64_t size = int64_t(p.M) * p.N;
   for (int n = threadIdx.x; n < p.N; n += 128) {
-    const float* const from = p.partial + (int64_t(run.slot) * p.M + m) * p.N + n;
     float sum = 0;
+    for (int region = 0; region < (count ? p.regions : 0); region++) {
+      const float* const from = p.partial + (int64_t(region * runs.of_region + before) * p.M + m) * p.N + n;
 #pragma unroll 4
-    for (int i = 0; i < run.runs; i++) sum += from[i * size];
+      for (int i = 0; i < count; i++) sum += from[i * size];
+    }
     p.dw[(int64_t(m) * p.K + tap) * p.N + n] = sum;
   }
 }

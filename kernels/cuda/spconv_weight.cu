@@ -1,7 +1,11 @@
 // Sparse convolution on CUDA, gradient of the weight: for each tap the product of two gathered matrices over its pairs. Runs of pairs are
 // summed by blocks, in f32, and added in order. spconv_weight_hopper.cuh on Hopper, pair_sum here elsewhere, for f32 and for channels that
-// are no multiple of 8.
+// are no multiple of 8. Bounds: nothing is multiplied in vain but the last step of a run; a step of 64 pairs x 128 x 256 multiplies for 1024
+// cycles and gathers 48 KB, which alone takes 1410 (34.8 bytes a cycle and SM, 9.1 TB/s of an H200's L2 cache): at most 0.73 of the tensor
+// cores' rate.
 #include "../include/spconv.h"
+
+#include <cmath>
 
 #include "spconv_weight_hopper.cuh"
 
@@ -98,15 +102,17 @@ int32_t launch_sum(const char* where, const Sum& p, uint64_t stream) {
   return launched(where);
 }
 
-using Sum64 = HopperTile<64, 1, 4, 2, 64>;
-using Sum128 = HopperTile<128, 1, 3, 2, 64>;
-using Sum256 = HopperTile<256, 2, 4, 1, 128>;
+using Sum64 = HopperTile<64, 4, 2, 128>;
+using Sum128 = HopperTile<128, 3, 2, 64>;
+using Sum256 = HopperTile<256, 4, 1, 128>;
+
+constexpr double SPREAD = 4e8;  // bytes
 
 // The width of a block's tile, and the slots that the runs may take: enough blocks for every SM a few times, where the pairs allow it.
 struct Plan {
   bool aligned, hopper;
   int tile_n;
-  int64_t slots;
+  int64_t regions, slots;
   Plan(int64_t rows, int64_t K, int64_t M, int64_t N, int32_t dtype) {
     static const int sms = conv3d::device_attribute(cudaDevAttrMultiProcessorCount);
     static const bool has_wgmma = conv3d::device_attribute(cudaDevAttrComputeCapabilityMajor) == 9;
@@ -115,11 +121,14 @@ struct Plan {
     hopper = aligned && has_wgmma && dtype != K_F32;
     tile_n = !aligned ? 32 : hopper && N > 128 ? 256 : hopper && N > 64 ? 128 : hopper ? 64 : 64;
     const int64_t tile_m = !aligned ? 32 : hopper ? 128 : 64, tiles = ceil_div(M, tile_m) * ceil_div(N, tile_n);
-    // Measured: five blocks for each place on the GPU, but runs of about 1000 pairs at least (rows of a surface have about 12); where taps
-    // alone give blocks enough only the longest are cut.
-    const int64_t places = int64_t(sms) * (tile_n == 256 ? 1 : 2), most = rows * std::min<int64_t>(K, 12) / 1024;
-    slots = K + std::max<int64_t>(8, std::min(tiles * K >= 5 * places ? 8 : 5 * places / tiles, most));
-    if (slots > 65535) slots = 65535;
+    // Blocks of a moment have about places / tiles runs, K of which make a region. Measured: regions pay where what these read is ten times
+    // an L2 cache; then five blocks for each place on the GPU, but runs of about 1000 pairs at least (rows of a surface have about 12).
+    const int64_t places = int64_t(sms) * (tile_n == 256 ? 1 : 2), row = (M + N) * (dtype == K_F32 ? 4 : 2);
+    const double at_once = std::max(1.0, double(places) / double(tiles * K)), most = double(rows) * std::min<int64_t>(K, 12);
+    regions = std::max<int64_t>(1, int64_t(std::min(at_once * double(rows * row) / SPREAD, most / double(512 * K))));
+    const int64_t wanted = tiles * K * regions >= 5 * places ? 8 : 5 * places / (tiles * regions);
+    slots = regions * (K + std::max<int64_t>(8, std::min(wanted, int64_t(most / double(1024 * regions)))));
+    if (slots > 65535) regions = std::max<int64_t>(1, 65535 / (2 * K)), slots = regions * 2 * K;
   }
   uint64_t bytes(int64_t M, int64_t N) const { return sizeof(float) * uint64_t(slots * M * N); }
 };
@@ -178,6 +187,7 @@ int32_t k_spconv_bwd_weight(uint64_t dw, uint64_t dy, uint64_t x, uint64_t pairs
               K,
               Cout,
               Cin,
+              int(plan.regions),
               int(plan.slots)};
   return with_float_type(where, dtype, [&](auto t) { return weight_gradient<decltype(t)>(where, p, plan, stream); });
 }

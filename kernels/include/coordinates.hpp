@@ -91,6 +91,31 @@ K_COORDINATES uint32_t order_key(uint32_t mask, int taps) {
   return mask;
 }
 
+// The bits of a row's key for one of `parts` parts of the taps, and the key: by order_key for all taps, for fewer by their Gray code.
+// taps: ceil(K / 32) words, bit t = the row has tap t
+K_COORDINATES int part_bits(int K, int parts) { return parts == 1 ? key_taps(K) : K / parts; }
+K_COORDINATES uint32_t part_key(const uint32_t* taps, int K, int parts, int part) {
+  uint32_t mask = 0;
+  if (parts == 1) {
+    if (K <= 27) return order_key(taps[0], K);
+    for (int i = 0; i < key_taps(K); i++) mask |= (taps[mask_tap(K, i) / 32] >> mask_tap(K, i) % 32 & 1) << i;
+    return order_key(mask, key_taps(K));
+  }
+  const int own = K / parts, first = part * own, word = first / 32, shift = first % 32;
+  mask = taps[word] >> shift;
+  if (shift + own > 32) mask |= taps[word + 1] << (32 - shift);
+  mask &= (1u << own) - 1;
+  for (int s = 1; s < 32; s *= 2) mask ^= mask >> s;
+  return mask;
+}
+
+// The bits of word w that stand for taps in [first, last).
+K_COORDINATES uint32_t word_mask(int first, int last, int64_t w) {
+  const int64_t low = first - w * 32, high = last - w * 32;
+  if (high <= 0 || low >= 32) return 0;
+  return (high >= 32 ? 0xffffffffu : (1u << high) - 1) & (low <= 0 ? 0xffffffffu : ~((1u << low) - 1));
+}
+
 // ---- Checks of arguments. A status other than K_OK says what is wrong.
 
 inline int32_t check_grid(const char* where, int32_t N, int32_t B, int32_t side) {
@@ -108,6 +133,13 @@ inline int32_t check_window(const char* where, int32_t kernel, int32_t stride, i
 inline int32_t check_table(const char* where, int32_t rows, int32_t K) {
   if (K < 1 || K > 125) return fail(K_UNSUPPORTED, where, "K is %d, it must be 1 to 125", K);
   if (rows < 0 || rows > INT32_MAX / K) return fail(K_UNSUPPORTED, where, "rows is %d with K = %d, rows * K must be below 2^31", rows, K);
+  return K_OK;
+}
+inline int32_t check_parts(const char* where, int32_t rows, int32_t K, int32_t parts) {
+  if (int32_t status = check_table(where, rows, K)) return status;
+  if (parts < 1 || K % parts || (parts > 1 && K / parts > 27)) {
+    return fail(K_UNSUPPORTED, where, "parts is %d, it must be 1 or divide K = %d into at most 27 taps each", parts, K);
+  }
   return K_OK;
 }
 inline int32_t check_strided(const char* where, uint64_t* rows, int32_t N, int32_t B, int32_t side, int32_t kernel, int32_t stride,

@@ -177,3 +177,18 @@ checkDevices(`spconvTable() of ${SHELL.length / 4} voxels`, import.meta.url, {
   dtypes: ["f32"],
   tolerance: { f32: 0 },
 });
+
+for (const [samples, side] of [[3, 30], [2, 90], [2, 190]]) {
+  const coords = shuffle(9, shell(samples, side)), N = coords.length / 4;
+  for (const parts of [1, 3]) {
+    checkDevices(`the order of ${N} voxels in ${parts} parts`, import.meta.url, {
+      inputs: { coords: { shape: [N, 4], data: Float32Array.from(coords), dtype: "i32" } },
+      run: ({ coords }) => {
+        const at = { coords, B: samples, side };
+        return spconvMap(spconvTable(at, at, { kernel: 3, padding: 1 })).walk(parts).order;
+      },
+      dtypes: ["f32"],
+      tolerance: { f32: 0 },
+    });
+  }
+}
