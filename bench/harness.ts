@@ -2,7 +2,7 @@
 import { openCudart } from "../ffi/cudart.ts";
 import { readDriver } from "../ffi/cuda_driver.ts";
 import { writeFileAtomic } from "../lib/io/atomic.ts";
-import { device, hasCuda, openDevice } from "../lib/tensor/device.ts";
+import { device, type DeviceOptions, hasCuda, openDevice } from "../lib/tensor/device.ts";
 import { step } from "../lib/tensor/scope.ts";
 import { empty, stream } from "../lib/tensor/tensor.ts";
 
@@ -95,7 +95,7 @@ export interface Findings {
 }
 
 /** Registers a benchmark with `deno bench`: it measures once and writes bench/results/<name>.json. Ignored where there is no GPU. */
-export function benchmark(name: string, measure: () => Row[] | Findings | Promise<Row[] | Findings>): void {
+export function benchmark(name: string, measure: () => Row[] | Findings | Promise<Row[] | Findings>, options: DeviceOptions = {}): void {
   let done = false;
   Deno.bench({
     name: hasCuda() ? name : `${name} (needs a CUDA GPU)`,
@@ -105,7 +105,7 @@ export function benchmark(name: string, measure: () => Row[] | Findings | Promis
     async fn() {
       if (done) return;
       done = true;
-      openDevice("cuda");
+      openDevice("cuda", options);
       const found = await measure();
       const result = {
         bench: name,
