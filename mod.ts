@@ -231,7 +231,7 @@ export {
   loadSsVae,
 } from "./lib/train/trained_models.ts";
 export { type ObjectToSample, sampleLatents, splatsOfLatents } from "./lib/train/slat_sample.ts";
-export { hasSlatStage, loadSlatStage, saveSlatStage } from "./lib/train/slat_stage.ts";
+export { expectStageParts, hasSlatStage, loadSlatStage, saveSlatStage } from "./lib/train/slat_stage.ts";
 export type { SlatStage, SlatStageToSave } from "./lib/train/slat_stage.ts";
 export { readTrellisConfig, trellisModel, trellisTrainer } from "./lib/train/trellis.ts";
 export { z } from "zod";

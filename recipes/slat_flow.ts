@@ -20,6 +20,8 @@ export interface SlatFlowConfig {
     /** Objects with more voxels are left out. */
     maxVoxels: number;
     holdOut: number;
+    /** Objects that the loss is measured on and whose latents are sampled at the end: held-out ones where there are any. */
+    tested: number;
     minAestheticScore: number | null;
   };
   /** The path of the SLatGaussianDecoder that the latents are for, to be part of the pipeline; null for a pipeline without one. */
@@ -57,13 +59,13 @@ const MODEL = {
   share_mod: false,
   use_fp16: true,
 } as const;
-const DATA = { root: "out/dataset", latents: "appearance_slat_vae", maxVoxels: 32_768, holdOut: 0, minAestheticScore: null };
+const DATA = { root: "out/dataset", latents: "appearance_slat_vae", maxVoxels: 32_768, holdOut: 0, tested: 32, minAestheticScore: null };
 const PATHS = { decoder: "runs/slat_vae/models/decoder", structure: null };
 
 /** The sizes to start from. */
 export const SLAT_FLOW_SIZES: Record<string, SlatFlowConfig> = {
   tiny: {
-    data: DATA,
+    data: { ...DATA, tested: 4 },
     ...PATHS,
     model: {
       ...{ ...MODEL, resolution: 32, in_channels: 4, out_channels: 4 },
@@ -124,7 +126,14 @@ export const SLAT_FLOW_SIZES: Record<string, SlatFlowConfig> = {
 const STATISTICS = z.strictObject({ mean: z.array(z.number()), std: z.array(z.number().positive()) });
 const SCHEMA: z.ZodType<SlatFlowConfig> = z.strictObject({
   data: z.strictObject({
-    ...{ root: z.string(), latents: z.string(), maxVoxels: e.COUNT, holdOut: z.int().min(0), minAestheticScore: z.number().nullable() },
+    ...{
+      root: z.string(),
+      latents: z.string(),
+      maxVoxels: e.COUNT,
+      holdOut: z.int().min(0),
+      tested: e.COUNT,
+      minAestheticScore: z.number().nullable(),
+    },
   }),
   decoder: z.string().nullable(),
   structure: z.string().nullable(),
@@ -185,12 +194,13 @@ export interface SlatFlowResult {
   folder: string;
 }
 
-/** Objects that are sampled at the end, and voxels that are sampled together. */
-const TESTED = 32, VOXELS_TOGETHER = 65_536;
+/** Voxels that are tested together. */
+const VOXELS_TOGETHER = 65_536;
 
 /** Trains, samples latents from held-out pictures, and exports a pipeline to `<output>/models`. */
 export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", profile, dryRun }: e.RunFlags): SlatFlowResult {
   const { in_channels: C, resolution: R } = c.model, { root, latents, maxVoxels } = c.data, S = c.condition.image_size;
+  e.expectStageParts(c, { C, R });
   const { items } = e.openDataset(root, {
     require: [`latent_${latents}`, "cond_rendered"],
     minAestheticScore: c.data.minAestheticScore ?? undefined,
@@ -200,7 +210,7 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
   const normalization = c.normalization ?? e.readStatistics(items[0].root, latents, C);
   const latentsOf = (item: e.DatasetItem): e.VoxelRows => e.loadLatents(item, latents, { C, R, normalization });
   const x0 = e.remember((k) => latentsOf(train[k]), undefined, ({ coords, feats }) => coords.byteLength + feats.byteLength);
-  const tested = (heldOut.length ? heldOut : train).slice(0, TESTED), testedX0 = tested.map(latentsOf);
+  const tested = (heldOut.length ? heldOut : train).slice(0, c.data.tested), testedX0 = tested.map(latentsOf);
   const pictures = e.conditionPictures(train, S), testedPictures = e.clearestPictures(tested, S);
 
   const dtype = e.trainingDtype(c.precision, c.model.use_fp16 ?? false), opened = e.openCondition(c.condition, c.precision);

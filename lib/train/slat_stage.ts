@@ -88,6 +88,25 @@ function copyStructure(from: string, folder: string): { [key: string]: Json } {
   };
 }
 
+/** Throws unless the decoder and the structure that a stage is to be saved with are there and fit latents [N, C] in a grid with R cells a side. */
+export function expectStageParts(
+  { decoder, structure }: Pick<SlatStageToSave, "decoder" | "structure">,
+  { C, R }: { C: number; R: number },
+): void {
+  if (decoder !== null) {
+    const args = readArgs(decoder, "SLatGaussianDecoder", SLAT_GAUSSIAN_DECODER_ARGS, Object.keys(SLAT_GAUSSIAN_DECODER_ARGS.shape));
+    for (const [name, got, want] of [["latent_channels", args.latent_channels, C], ["resolution", args.resolution, R]] as const) {
+      if (got !== want) {
+        throw new ConfigError(`Cannot use the decoder ${decoder}: its ${name} is ${got}, it must be the flow model's ${want}`);
+      }
+    }
+  }
+  if (structure !== null) {
+    const path = join(structure, "pipeline.json");
+    checkConfig(STRUCTURE_FILE, readJson(path), { known: null, source: path });
+  }
+}
+
 /** Writes the stage into `folder`, which is made if need be; `pipeline.json` comes last, so that it never names what is not there. */
 export function saveSlatStage(folder: string, stage: SlatStageToSave): void {
   const { flow, decoder, condition, sampler, sigmaMin, normalization: { mean, std }, structure } = stage;

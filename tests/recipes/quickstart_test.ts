@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { readMetrics } from "../../lib/train/metrics.ts";
+import { expectValidGlb } from "../gltf_rules.ts";
 import { openFolder, quickstart, type QuickstartResult } from "../../recipes/quickstart.ts";
 
-const SMALL = { objects: 2, views: 1, size: 32, vaeSteps: 3, flowSteps: 2 };
+const SMALL = { objects: 2, views: 1, size: 32, renders: 2, vaeSteps: 3, flowSteps: 2, slatVaeSteps: 2, slatFlowSteps: 2 };
 
 function withTemp<T>(body: (folder: string) => T): T {
   const folder = Deno.makeTempDirSync({ prefix: "espalier-quickstart-" }), remove = () => Deno.removeSync(folder, { recursive: true });
@@ -56,14 +57,20 @@ Deno.test("quickstart() goes all the way, and again from what is there", () =>
         "preview.png",
         "curves.html",
         "voxels.ply",
+        "asset.ply",
         "results.json",
-        "ss_flow/models/pipeline.json",
+        "slat_flow/models/pipeline.json",
       ];
       for (const name of files) assert.ok(isThere(`${output}/${name}`), name);
       assert.deepEqual(readMetrics(`${output}/ss_vae/metrics.jsonl`).loss.step, [3]);
-      assert.ok(first.shape.triangles > 0 && first.vaeIou >= 0 && first.shapeIou >= 0 && first.memory > 0);
+      assert.ok(
+        first.shape.triangles > 0 && first.vaeIou >= 0 && first.shapeIou >= 0 && first.slatPsnr > 0 && first.picturePsnr > 0 &&
+          first.memory > 0,
+      );
       const again = await run(true);
       assert.deepEqual(again.shape.voxels, first.shape.voxels);
+      assert.deepEqual(again.shape.splats, first.shape.splats);
+      await expectValidGlb(Deno.readFileSync(`${output}/asset.glb`));
       assert.ok(said.some((line) => /2 there before/.test(line)), said.join("\n"));
     } finally {
       Object.assign(console, { log, error });

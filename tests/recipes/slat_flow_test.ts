@@ -106,13 +106,17 @@ Deno.test("trainSlatFlow() trains on encoded latents, evaluates and exports", as
         assert.throws(() => trainSlatFlow(config(changes), { output: `${FOLDER}/refused` }), message);
       refused({ model: { ...config().model, cond_channels: 48 } }, /model\.cond_channels is 48, it must be 32 for the encoder patch/);
       refused(
-        { model: { ...config().model, in_channels: 8 }, normalization: { mean: Array(8).fill(0), std: Array(8).fill(1) } },
+        { decoder: null, model: { ...config().model, in_channels: 8 }, normalization: { mean: Array(8).fill(0), std: Array(8).fill(1) } },
         /it has 4 channels/,
       );
-      refused({ model: { ...config().model, resolution: 8 } }, /a voxel index is \d+, it must be below the model's 8/);
+      refused({ model: { ...config().model, resolution: 8 } }, /its resolution is 16, it must be the flow model's 8/);
+      refused({ decoder: null, model: { ...config().model, resolution: 8 } }, /a voxel index is \d+, it must be below the model's 8/);
       refused({ data: { ...config().data, latents: "other" } }, /no object is left \(all: 6, latent_other: 0/);
       refused({ data: { ...config().data, maxVoxels: 5 } }, /voxels <= 5: 0/);
       refused({ batch: { size: 2, split: 3 } }, /batch\.split is 3/);
+      refused({ decoder: `${FOLDER}/nowhere` }, /nowhere\.json/);
+      refused({ decoder: `${MODELS}/encoder` }, /describes a SLatEncoder, it must describe a SLatGaussianDecoder/);
+      refused({ structure: `${FOLDER}/nowhere` }, /Cannot read .*nowhere\/pipeline\.json/);
       refused({ normalization: { mean: [0], std: [1] } }, /statistics as many/);
     });
   } finally {
