@@ -26,6 +26,8 @@ export interface QuickstartConfig {
   flowSteps: number;
   slatVaeSteps: number;
   slatFlowSteps: number;
+  /** Euler steps of both flow models. */
+  samplerSteps: number;
 }
 
 /** What {@linkcode quickstart} found. */
@@ -48,6 +50,7 @@ export interface QuickstartResult {
 export const QUICKSTART: QuickstartConfig = {
   ...{ objects: 48, views: 4, size: 128, renders: 12 },
   ...{ vaeSteps: 500, flowSteps: 1000, slatVaeSteps: 200, slatFlowSteps: 300 },
+  samplerSteps: 25,
 };
 
 const R = 32, RENDER_SIDE = 64, LATENT = { latent_channels: 4 }, LEAN = { ...LATENT, num_res_blocks: 0 }, WIDTH = 96;
@@ -68,7 +71,7 @@ function vaeConfig({ vaeSteps: steps }: QuickstartConfig, root: string): SsVaeCo
 }
 
 /** The tiny flow model made lean: four narrow blocks, pictures of 32 pixels. */
-function flowConfig({ flowSteps: steps }: QuickstartConfig, root: string, vae: string): SsFlowConfig {
+function flowConfig({ flowSteps: steps, samplerSteps }: QuickstartConfig, root: string, vae: string): SsFlowConfig {
   const { tiny } = SS_FLOW_SIZES;
   return {
     ...tiny,
@@ -77,6 +80,7 @@ function flowConfig({ flowSteps: steps }: QuickstartConfig, root: string, vae: s
     model: { ...tiny.model, in_channels: 4, out_channels: 4, model_channels: WIDTH, cond_channels: WIDTH, num_blocks: 4, num_heads: 4 },
     condition: { encoder: "patch", image_size: 32, patch_size: 8, channels: WIDTH, num_blocks: 1, num_heads: 4 },
     flow: { ...tiny.flow, schedule: { name: "logitNormal", mean: 1, std: 1 } },
+    sampler: { ...tiny.sampler, steps: samplerSteps },
     steps,
     batch: { size: 24, split: 1 },
     optimizer: { ...tiny.optimizer, lr: 0.003, warmup: 20, emaRates: [0.99] },
@@ -99,7 +103,7 @@ const SLAT_WIDTH = 64;
 
 /** The tiny structured flow model made lean: two narrow blocks, pictures of 32 pixels. */
 function slatFlowConfig(
-  { slatFlowSteps: steps }: QuickstartConfig,
+  { slatFlowSteps: steps, samplerSteps }: QuickstartConfig,
   root: string,
   paths: Pick<SlatFlowConfig, "decoder" | "structure">,
 ): SlatFlowConfig {
@@ -121,6 +125,7 @@ function slatFlowConfig(
     },
     condition: { encoder: "patch", image_size: 32, patch_size: 8, channels: SLAT_WIDTH, num_blocks: 1, num_heads: 4 },
     steps,
+    sampler: { ...tiny.sampler, steps: samplerSteps },
     optimizer: { ...tiny.optimizer, lr: 3e-3, emaRates: [0.97] },
     log: { every: 10, sampleEvery: every, saveEvery: every, keep: 1 },
   };

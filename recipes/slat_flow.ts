@@ -100,7 +100,7 @@ export const SLAT_FLOW_SIZES: Record<string, SlatFlowConfig> = {
     seed: 0,
     precision: "auto",
     batch: { size: 16, split: 2 },
-    optimizer: { ...e.OPTIMIZER_DEFAULTS, lr: 5e-4, betas: [0.9, 0.98], weightDecay: 0.01, warmup: 100, emaRates: [0.998] },
+    optimizer: { ...e.OPTIMIZER_DEFAULTS, lr: 5e-4, betas: [0.9, 0.98], weightDecay: 0.01, warmup: 100, emaRates: [0.995] },
     memory: e.MEMORY_DEFAULTS,
     log: { every: 50, sampleEvery: 2000, saveEvery: 2000, keep: 2 },
   },
@@ -197,7 +197,7 @@ export interface SlatFlowResult {
 /** Voxels that are tested together. */
 const VOXELS_TOGETHER = 65_536;
 
-/** Trains, samples latents from held-out pictures, and exports a pipeline to `<output>/models`. */
+/** Trains, samples latents from held-out pictures (`<output>/latents.json` has their statistics), and exports a pipeline to `<output>/models`. */
 export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", profile, dryRun }: e.RunFlags): SlatFlowResult {
   const { in_channels: C, resolution: R } = c.model, { root, latents, maxVoxels } = c.data, S = c.condition.image_size;
   e.expectStageParts(c, { C, R });
@@ -346,6 +346,8 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
   for (const { feats } of testedX0) data.add(feats);
   const compared: LatentComparison = { objects: tested.length, sampled: sampled.result(), data: data.result() };
   if (held !== null) run.log.record(c.steps, { held_out_averaged: held });
+  const found = new TextEncoder().encode(JSON.stringify({ ...compared, heldOut: held }, null, 4) + "\n");
+  if (run.writes) e.writeFileAtomic(`${output}/latents.json`, found);
   const list = (values: number[]): string => values.map((v) => v.toFixed(2)).join(" ");
   run.log.say(`normalised latents of ${tested.length} objects, mean and deviation by channel:
   sampled from pictures  ${list(compared.sampled.mean)} | ${list(compared.sampled.std)}

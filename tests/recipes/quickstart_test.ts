@@ -3,7 +3,7 @@ import { readMetrics } from "../../lib/train/metrics.ts";
 import { expectValidGlb } from "../gltf_rules.ts";
 import { openFolder, quickstart, type QuickstartResult } from "../../recipes/quickstart.ts";
 
-const SMALL = { objects: 2, views: 1, size: 32, renders: 2, vaeSteps: 3, flowSteps: 2, slatVaeSteps: 2, slatFlowSteps: 2 };
+const SMALL = { objects: 2, views: 1, size: 32, renders: 2, vaeSteps: 3, flowSteps: 2, slatVaeSteps: 2, slatFlowSteps: 2, samplerSteps: 2 };
 
 function withTemp<T>(body: (folder: string) => T): T {
   const folder = Deno.makeTempDirSync({ prefix: "espalier-quickstart-" }), remove = () => Deno.removeSync(folder, { recursive: true });
