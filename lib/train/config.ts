@@ -26,9 +26,9 @@ export function nearestName(wrong: string, names: string[]): string {
 }
 
 /** Keys whose text says which kind of record one is: the others of two kinds do not mix. */
-const KINDS = ["name", "encoder"];
+const KINDS = ["name", "encoder", "policy"];
 
-/** A config with `overrides` laid over it: records are merged key by key, those of another `name` or `encoder` and everything else are replaced. */
+/** A config with `overrides` laid over it: records are merged key by key, those of another `name`, `encoder` or `policy` and everything else are replaced. */
 export function overlay(base: Json, overrides: Json): Json {
   if (!isRecord(base) || !isRecord(overrides)) return overrides;
   if (KINDS.some((kind) => isText(base[kind]) && isText(overrides[kind]) && base[kind] !== overrides[kind])) return overrides;
