@@ -8,7 +8,7 @@ import { device } from "../lib/tensor/device.ts";
 import { compareCuts, drawCuts, tinyRuns } from "../tests/recipes/cut_runs.ts";
 import { fuzzApart } from "../tests/fuzz/run.ts";
 import { TARGETS } from "../tests/fuzz/targets.ts";
-import { killRuns } from "../tests/recipes/kills.ts";
+import { INTERVAL, killRuns } from "../tests/recipes/kills.ts";
 import { damageCheckpoint } from "../tests/train/damage.ts";
 import { sweepDisk } from "../tests/train/faulty_disk.ts";
 import { killAt } from "../tests/train/killed_save.ts";
@@ -26,7 +26,7 @@ const SECTIONS: Record<string, (folder: string, args: string[]) => Promise<Recor
     disk: { ...sweepDisk(`${folder}/functions`, killAt) },
     ...(hasStrace() && { "disk system calls": { ...sweepCalls(`${folder}/calls`) } }),
   }),
-  kills: async (folder, [count = "200"]) => ({ kills: { ...await killRuns(folder, Number(count), 1), interval: 10 } }),
+  kills: async (folder, [count = "200"]) => ({ kills: { ...await killRuns(folder, Number(count), 1), interval: INTERVAL } }),
   fuzz: async (_, [count = "1000000", only]) => {
     const chunk = 50_000, found: Record<string, Counts> = {};
     for (const target of Object.keys(TARGETS).filter((name) => !only || only.split(",").includes(name))) {

@@ -6,7 +6,7 @@ import { checkpointPath, listCheckpoints, verifyCheckpoint } from "../../lib/tra
 import { stateOf } from "./cut_runs.ts";
 
 /** Steps between checkpoints. */
-export const INTERVAL = 10;
+export const INTERVAL = 2;
 
 /** What the kills did. */
 export interface KillCounts {
@@ -15,6 +15,8 @@ export interface KillCounts {
   unusable: number;
   /** Kills while a file was being written: an unfinished one, or tensors without their manifest, lay there. */
   duringSave: number;
+  /** Kills after which a newer checkpoint was there than after the one before. */
+  progressed: number;
   /** Steps that were logged and had to be done again: at most, and on average. */
   mostLost: number;
   meanLost: number;
@@ -84,7 +86,7 @@ export async function stopRun(
 /** Kills a run in `folder` `kills` times, lets it end, and compares with an uncut one. */
 export async function killRuns(folder: string, kills: number, seed: number): Promise<KillCounts> {
   const random = createRandom(seed, 0), output = `${folder}/killed`, file = await makeRun(folder);
-  const counts: KillCounts = { kills: 0, unusable: 0, duringSave: 0, mostLost: 0, meanLost: 0, equal: false, steps: 0 };
+  const counts: KillCounts = { kills: 0, unusable: 0, duringSave: 0, progressed: 0, mostLost: 0, meanLost: 0, equal: false, steps: 0 };
   let newest = 0, lost = 0;
   while (counts.kills < kills) {
     const child = command(file, output, 1_000_000).spawn(), start = lastLogged(output), ended = child.output();
@@ -92,7 +94,7 @@ export async function killRuns(folder: string, kills: number, seed: number): Pro
       pause = (ms: number) => Promise.race([dead, new Promise<boolean>((r) => setTimeout(() => r(false), ms))]);
     let over = false;
     while (!over && lastLogged(output) === start) over = await pause(5);
-    if (!over) over = await pause(uniform(random, 0, 250));
+    if (!over) over = await pause(uniform(random, 0, 800));
     if (over) throw new Error(`the run ended by itself: ${new TextDecoder().decode((await ended).stderr)}`);
     child.kill("SIGKILL");
     await ended;
@@ -102,6 +104,7 @@ export async function killRuns(folder: string, kills: number, seed: number): Pro
     try {
       const { step } = verifyCheckpoint(checkpointPath(output, steps[0]));
       counts.unusable += Number(step < newest);
+      counts.progressed += Number(step > newest);
       newest = step;
     } catch {
       counts.unusable += Number(newest > 0);

@@ -4,8 +4,9 @@ import { INTERVAL, killRuns, stopRun } from "./kills.ts";
 
 Deno.test("a run that is killed again and again loses little, and ends in the state of an uncut one, to the bit", async () => {
   const folder = Deno.makeTempDirSync({ prefix: "espalier-kills-" });
-  const { unusable, mostLost, equal } = await killRuns(folder, 4, 1);
+  const { unusable, progressed, mostLost, equal } = await killRuns(folder, 4, 1);
   assert.deepEqual([unusable, equal], [0, true]);
+  assert.ok(progressed >= 1, "the kills come too early");
   assert.ok(mostLost <= 2 * INTERVAL, "an interval, and the steps while the checkpoint was being written");
   assert.equal(listCheckpoints(`${folder}/killed`).length, 2);
   Deno.removeSync(folder, { recursive: true });
