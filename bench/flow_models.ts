@@ -31,8 +31,15 @@ export interface Work {
 export interface WorkOptions {
   batch: number;
   dtype?: FloatDType;
+  /** Whether the blocks' linear layers are in 8-bit floats. */
+  fp8?: boolean;
   /** Changes to the optimizer's usual settings. */
   optimizer?: Partial<OptimizerConfig>;
+}
+
+/** How a work is called. */
+function nameOf(model: string, { batch, dtype = "bf16", fp8 }: WorkOptions): string {
+  return `${model} ${fp8 ? "fp8" : dtype} batch ${batch}`;
 }
 
 /** What starts at zero starts at random instead: at zero, blocks would do nothing, and gradients of zeros cost less power. */
@@ -76,18 +83,19 @@ function blockFlops(L: number, M: number, C: number): number {
 }
 
 /** SS-Flow image-L: 555.5 M parameters, 4096 tokens a sample. */
-export function ssFlowWork({ batch: B, dtype = "bf16", optimizer }: WorkOptions): Work {
+export function ssFlowWork(options: WorkOptions): Work {
+  const { batch: B, dtype = "bf16", fp8, optimizer } = options;
   const args = { ...PUBLISHED_SS_FLOW.ss_flow_img_dit_L_16l8_fp16, use_fp16: false }, specs = ssFlowSpec(args, dtype);
   const { resolution: R, in_channels: C, cond_channels: X } = args, random = new Generator(2);
   return persist(() => {
     const [x, target] = [1, 2].map(() => random.normal([B, C, R, R, R])), cond = random.normal([B, TOKENS, X]), t = times(B);
-    const flops = 3 * B * args.num_blocks * blockFlops(R ** 3, TOKENS, args.model_channels), name = `SS-Flow image-L ${dtype} batch ${B}`;
+    const flops = 3 * B * args.num_blocks * blockFlops(R ** 3, TOKENS, args.model_channels), name = nameOf("SS-Flow image-L", options);
     return inTraining(
       name,
       specs,
       flops,
       [x, cond, t],
-      (params, options) => ssFlow({ args, dtype, params }, x, t, cond, options),
+      (params, options) => ssFlow({ args, dtype, fp8, params }, x, t, cond, options),
       target,
       optimizer,
     );
@@ -95,18 +103,19 @@ export function ssFlowWork({ batch: B, dtype = "bf16", optimizer }: WorkOptions)
 }
 
 /** SLat-Flow image-L: 600.4 M parameters, on sphere shells of 15,192 voxels a sample. */
-export function slatFlowWork({ batch: B, dtype = "bf16", optimizer }: WorkOptions): Work {
+export function slatFlowWork(options: WorkOptions): Work {
+  const { batch: B, dtype = "bf16", fp8, optimizer } = options;
   const args = { ...PUBLISHED_SLAT_FLOW.slat_flow_img_dit_L_64l8p2_fp16, use_fp16: false }, specs = slatFlowSpec(args, dtype);
   const { in_channels: C, cond_channels: X } = args, random = new Generator(2), shell = shellOf(args.resolution);
   return persist(() => {
     const voxels = makeVoxels(batchCoords(new Array(B).fill(shell))), { N } = voxels;
     const [features, target] = [1, 2].map(() => random.normal([N, C])), cond = random.normal([B, TOKENS, X]), t = times(B);
     const L = coarse(shell), flops = 3 * B * args.num_blocks * blockFlops(L, TOKENS, args.model_channels); // of the blocks alone
-    const name = `SLat-Flow image-L ${dtype} batch ${B}, ${N} voxels`,
+    const name = `${nameOf("SLat-Flow image-L", options)}, ${N} voxels`,
       run = (params: Parameters<typeof specs>, options?: PassOptions): Tensor => {
         const coords = voxels.coords.view(voxels.coords.shape); // a batch has new voxels each step, and builds its maps anew
         const fresh = { ...voxels, coords, maps: {} };
-        return slatFlow({ args, dtype, params }, { features, voxels: fresh }, t, cond, options);
+        return slatFlow({ args, dtype, fp8, params }, { features, voxels: fresh }, t, cond, options);
       };
     return inTraining(name, specs, flops, [features, cond, t, voxels.coords, voxels.offsets], run, target, optimizer);
   });

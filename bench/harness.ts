@@ -94,8 +94,15 @@ export interface Findings {
   [name: string]: unknown;
 }
 
-/** Registers a benchmark with `deno bench`: it measures once and writes bench/results/<name>.json. Ignored where there is no GPU. */
-export function benchmark(name: string, measure: () => Row[] | Findings | Promise<Row[] | Findings>, options: DeviceOptions = {}): void {
+/**
+ * Registers a benchmark with `deno bench`: it measures once and writes bench/results/<name>.json; a long one may `save` what it has so far. Ignored
+ * where there is no GPU.
+ */
+export function benchmark(
+  name: string,
+  measure: (save: (found: Row[] | Findings) => void) => Row[] | Findings | Promise<Row[] | Findings>,
+  options: DeviceOptions = {},
+): void {
   let done = false;
   Deno.bench({
     name: hasCuda() ? name : `${name} (needs a CUDA GPU)`,
@@ -106,17 +113,19 @@ export function benchmark(name: string, measure: () => Row[] | Findings | Promis
       if (done) return;
       done = true;
       openDevice("cuda", options);
-      const found = await measure();
-      const result = {
-        bench: name,
-        date: new Date().toISOString().slice(0, 10),
-        gpu: readDriver().gpus[0]?.name,
-        command: `deno task bench bench/${name}_bench.ts`,
-        ...(Array.isArray(found) ? { rows: found } : found),
-      };
       const folder = new URL("results/", import.meta.url).pathname;
       Deno.mkdirSync(folder, { recursive: true });
-      writeFileAtomic(`${folder}${name}.json`, new TextEncoder().encode(JSON.stringify(result, null, 2) + "\n"));
+      const save = (found: Row[] | Findings): void => {
+        const result = {
+          bench: name,
+          date: new Date().toISOString().slice(0, 10),
+          gpu: readDriver().gpus[0]?.name,
+          command: `deno task bench bench/${name}_bench.ts`,
+          ...(Array.isArray(found) ? { rows: found } : found),
+        };
+        writeFileAtomic(`${folder}${name}.json`, new TextEncoder().encode(JSON.stringify(result, null, 2) + "\n"));
+      };
+      save(await measure(save));
     },
   });
 }

@@ -14,6 +14,11 @@ const WARM_UP = 3, RUNS = 10, PROFILED = 2;
 /** Dense 16-bit operations a second of an H100 or H200 by its data sheet. */
 const PEAK = 989e12, GIB = 2 ** 30;
 
+/** What a work is compared with: PyTorch in bf16, also where ours is in fp8. */
+function peerOf(name: string): string {
+  return name.replace(" fp8 ", " bf16 ");
+}
+
 function measure(make: () => Work, peers: PeerTime[]): Row[] {
   const work = make(), { memory } = device(), all: number[] = [], host: number[] = [];
   const run = (): void => {
@@ -41,13 +46,13 @@ function measure(make: () => Work, peers: PeerTime[]): Row[] {
   console.log(`${work.name}: a step's kernels\n${table}`);
   const { name, flops } = work, ms = median(all), limit = 1e3 * flops / PEAK;
   work.free();
-  const time = (what: string, ours: number, peer?: PeerTime & { ms: number }): Row => {
+  const time = (what: string, ours: number, peer?: ReturnType<typeof fastest>): Row => {
     const beside = peer && { peer: peer.ms, peer_name: peer.name, ratio: peer.ms / ours };
     return measured({ case: `${name} ${what}`, metric: "time", unit: "ms", ours, limit, fraction_of_limit: limit / ours, ...beside });
   };
-  const memoryPeer = fastest(peers, `${name} peak GiB`);
+  const memoryPeer = fastest(peers, `${peerOf(name)} peak GiB`);
   return [
-    time("training step", ms, fastest(peers, `${name} training step`) as PeerTime & { ms: number }),
+    time("training step", ms, fastest(peers, `${peerOf(name)} training step`)),
     measured({ case: `${name} host until forward and backward are queued`, metric: "time", unit: "ms", ours: median(host) }),
     measured({
       case: `${name} peak memory`,
@@ -59,10 +64,13 @@ function measure(make: () => Work, peers: PeerTime[]): Row[] {
   ];
 }
 
-benchmark("train_step", () => {
-  const peers = timePeers("ss_flow");
-  return [
-    ...measure(() => ssFlowWork({ batch: 8 }), peers),
-    ...measure(() => slatFlowWork({ batch: 4 }), peers),
-  ];
+benchmark("train_step", (save) => {
+  const peers = timePeers("ss_flow"), rows: Row[] = [];
+  for (const fp8 of [false, true]) {
+    for (const make of [() => ssFlowWork({ batch: 8, fp8 }), () => slatFlowWork({ batch: 4, fp8 })]) {
+      rows.push(...measure(make, peers));
+      save(rows);
+    }
+  }
+  return rows;
 });

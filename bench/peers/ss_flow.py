@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 WIDTH, HEADS, BLOCKS, TOKENS, CONTEXT, CHANNELS = 1024, 16, 24, 4096, 1374, 8
-BATCH, WARM_UP, RUNS = 8, 3, 8
+BATCH, WARM_UP, RUNS = 8, 2, 5
 DTYPE = torch.bfloat16
 NAME = f"SS-Flow image-L bf16 batch {BATCH}"
 

@@ -9,7 +9,7 @@ import sys
 import torch
 from torch.nn import functional as F
 
-WARM_UP, RUNS = 3, 20
+WARM_UP, RUNS = 3, 11
 B, L, C, H, D = 8, 4096, 1024, 16, 64
 BF16 = {"device": "cuda", "dtype": torch.bfloat16}
 NAME = f"torch.compile (PyTorch {torch.__version__})"
