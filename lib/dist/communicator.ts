@@ -29,6 +29,7 @@ export interface Communicator {
   join(): void;
   /** The JSON values of all ranks, by rank. Waits for all ranks, not for the device. */
   exchange<T>(value: T): T[];
+  /** Leaves together with all other ranks, at the end of the work. */
   close(): void;
 }
 
@@ -70,7 +71,10 @@ export function openCommunicator({ timeout = 60 }: CommunicatorOptions = {}, pla
     ...onDevice,
     exchange: (value) => exchange(sockets, place.world, value),
     close() {
+      const meet = (): unknown => exchange(sockets, place.world, null);
+      meet(); // none leaves while another may still wait for it
       onDevice.close();
+      meet();
       sockets.close();
       current = undefined;
     },

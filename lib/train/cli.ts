@@ -2,7 +2,7 @@
 import { Command } from "commander";
 import { KernelError } from "../../ffi/kernels.ts";
 import { CudaError } from "../../ffi/cudart.ts";
-import { openCommunicator } from "../dist/communicator.ts";
+import { communicator, openCommunicator } from "../dist/communicator.ts";
 import { findPlace } from "../dist/place.ts";
 import { debugLevel, startDebug } from "../tensor/debug.ts";
 import { openDevice } from "../tensor/device.ts";
@@ -132,10 +132,11 @@ function fileFault(error: Error & { code?: string }): string | undefined {
   return `Cannot use a file or folder: the system says "${error.message}", it must be there and usable; ${advice} another path`;
 }
 
-/** Runs a recipe; an expected error ends it with one line and status 1, any other with its stack. `DEBUG=1` shows every stack. */
+/** Runs a recipe, which several processes leave together; an expected error ends it with one line and status 1, any other with its stack. `DEBUG=1` shows every stack. */
 export async function runRecipe(main: () => Promise<void>): Promise<void> {
   try {
     await main();
+    communicator().close();
   } catch (error) {
     if (error instanceof DryRun) {
       console.log(error.message);

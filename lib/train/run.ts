@@ -157,7 +157,10 @@ export function openRun(folder: string, options: RunOptions): Run {
       profile?.stepDone(done - first);
       debugStep(done, log.say);
       log.stepBegins();
-      if (asked) log.say(`stopped after step ${done}; the same command goes on from ${checkpointPath(folder, done)}`);
+      if (asked) {
+        log.say(`stopped after step ${done}; the same command goes on from ${checkpointPath(folder, done)}`);
+        ranks.close();
+      }
       return asked;
     },
     expectFinite(step, values, again) {
