@@ -22,6 +22,29 @@ Deno.test("parseTorchFile() reads tensors, views and transposed ones of a shared
   assert.deepEqual([...numbers], [["step", -7]]);
 });
 
+Deno.test("openTorchFile() reads what PyTorch 2.11 wrote, and refuses what holds more than tensors", () => {
+  const folder = new URL("torch/", import.meta.url).pathname, expected = JSON.parse(Deno.readTextFileSync(`${folder}expected.json`));
+  const whole: Partial<Record<string, (bytes: ArrayBuffer) => ArrayLike<number>>> = {
+    I64: (b) => Array.from(new BigInt64Array(b), Number),
+    I32: (b) => new Int32Array(b),
+    U8: (b) => new Uint8Array(b),
+    BOOL: (b) => new Uint8Array(b),
+  };
+  for (const [name, wanted] of Object.entries<Record<string, { shape: number[]; values: number[] }>>(expected)) {
+    using file = openTorchFile(`${folder}${name}.pt`);
+    assert.deepEqual([...file.tensors.keys()], Object.keys(wanted));
+    for (const [key, t] of file.tensors) {
+      const got = whole[t.dtype]?.(t.bytes.slice().buffer) ?? bytesToF32(t.bytes, t.dtype as FloatDtype);
+      assert.deepEqual([t.shape, Array.from(got)], [
+        wanted[key].shape,
+        Array.from(wanted[key].values, t.dtype === "F64" ? Math.fround : (v) => v),
+      ], `${name} ${key}`);
+    }
+  }
+  assertRefused(() => openTorchFile(`${folder}misc.pt`), /it holds "numpy\._core\.multiarray\.\w+", which could run code/);
+  assertRefused(() => openTorchFile(`${folder}legacy.pt`), "PyTorch before 1.6 wrote such files");
+});
+
 Deno.test("openTorchFile() maps a file", () => {
   withFolder((folder) => {
     Deno.writeFileSync(`${folder}/a.pt`, smallTorchFile());

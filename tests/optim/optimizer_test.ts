@@ -129,14 +129,16 @@ Deno.test("averaged() gives the parameters at the first EMA rate, in the model's
   }
 });
 
-Deno.test("restore() after the tensors of a checkpoint goes on to the bit", () => {
+Deno.test("restore() after the tensors of a checkpoint goes on to the bit, also after a drop of the loss scale", () => {
   const folder = Deno.makeTempDirSync({ prefix: "espalier_optimizer_" });
   const grads = (i: number): { a: ArrayLike<number>; b: ArrayLike<number> } => ({ a: random(10 + i, 5), b: random(30 + i, 3) });
   try {
-    for (const dtype of ["f32", "bf16"] as const) {
+    for (const dtype of ["f32", "bf16", "f16"] as const) {
       const config: Partial<OptimizerConfig> = { warmup: 4, clip: { maxNorm: 1, percentile: 95 }, weightDecay: 0.1 };
       const whole = make(dtype, config), again = make(dtype, config);
-      for (let i = 0; i < 3; i++) stepWith(whole, grads(i));
+      for (let i = 0; i < 3; i++) stepWith(whole, i === 1 ? { a: grads(i).a, b: [Infinity, 0, 0] } : grads(i));
+      stepWith(whole, { a: grads(0).a, b: [NaN, 0, 0] });
+      assert.deepEqual([whole.state().applied, whole.state().skipped], [2, 1]);
       saveCheckpoint(folder, 3, { tensors: whole.tensors, state: whole.state(), keep: 1 });
       again.restore(loadCheckpoint(`${folder}/ckpts/step0000003.json`, again.tensors) as ReturnType<Made["state"]>);
       assert.deepEqual(bitsOf(again), bitsOf(whole));
