@@ -192,3 +192,15 @@ for (const [samples, side] of [[3, 30], [2, 90], [2, 190]]) {
     });
   }
 }
+
+{
+  const coords = shell(2, 20), N = coords.length / 4, { x, w, b } = inputsOf(N, 3, 64, 96);
+  checkDevices(`spconv() of ${N} voxels with weights kept in f32`, import.meta.url, {
+    inputs: { x, w: { ...w, data: w.data.map((v) => v / 24), dtype: "f32" }, b: { ...b, dtype: "f32" } },
+    run: ({ x, w, b }) => {
+      const at = places(coords, 20);
+      return spconv(x, w, b, spconvMap(spconvTable(at, at, { kernel: 3, padding: 1 })));
+    },
+    dtypes: ["f16", "bf16"],
+  });
+}
