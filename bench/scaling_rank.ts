@@ -9,7 +9,7 @@ import { stream } from "../lib/tensor/tensor.ts";
 import { cast } from "../lib/ops/cast.ts";
 import { ssFlowWork } from "./flow_models.ts";
 
-const WARM_UP = 4, RUNS = 12, BATCH = 8, ALL_REDUCED = 2 ** 27;
+const WARM_UP = 3, RUNS = 9, BATCH = 8, ALL_REDUCED = 2 ** 27;
 
 /** What a set of ranks measured. */
 export interface ScalingTimes {

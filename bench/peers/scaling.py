@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ss_flow import BATCH, CHANNELS, CONTEXT, DTYPE, Flow, HalfCopy, NAME, TOKENS, WIDTH
 
-WARM_UP, RUNS = 3, 10
+WARM_UP, RUNS = 3, 7
 
 
 def median_ms(run):
