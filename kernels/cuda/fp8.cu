@@ -4,6 +4,8 @@
 
 #include <cuda_fp8.h>
 
+#include <algorithm>
+
 #include "../include/elementwise_ops.hpp"
 #include "vector.cuh"
 
@@ -20,6 +22,7 @@ __device__ inline float group_largest(float v) {
   for (int o = 16; o; o >>= 1) v = larger(v, __shfl_xor_sync(0xffffffffu, v, o));
   if constexpr (GROUP > 32) {
     __shared__ float partial[GROUP / 32];
+    __syncthreads();  // the last call's values were read
     if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = v;
     __syncthreads();
 #pragma unroll
@@ -28,52 +31,79 @@ __device__ inline float group_largest(float v) {
   return v;
 }
 
+// Blocks that a multiprocessor holds, by their registers; the grid is as large, and each takes rows in turns.
+constexpr int resident(int group) { return group > 128 ? 2 : 5; }
+
+// In 16 bits a block's next rows are loaded before the present ones are worked on.
 template <class T, int GROUP>
-__global__ void __launch_bounds__(GROUP > 128 ? GROUP : 128)
+__global__ void __launch_bounds__(GROUP > 128 ? GROUP : 128, resident(GROUP))
     quantize(uint8_t* __restrict__ y, float* __restrict__ scale, const T* __restrict__ x, const float* __restrict__ columns, int N, int C,
              bool gelu) {
-  constexpr int THREADS = GROUP > 128 ? GROUP : 128;
-  const int lane = threadIdx.x % GROUP;
-  const int64_t n = int64_t(blockIdx.x) * (THREADS / GROUP) + threadIdx.x / GROUP;
-  float v[P][V], largest = 0;
+  constexpr int ROWS = GROUP > 128 ? 1 : 128 / GROUP;
+  constexpr bool AHEAD = sizeof(T) == 2;
+  const int lane = threadIdx.x % GROUP, row = threadIdx.x / GROUP;
+  const int64_t step = int64_t(gridDim.x) * ROWS;
+  Pack<T, AHEAD ? V : 1> next[AHEAD ? P : 1];
+  const auto load = [&](int64_t n) {
+    if constexpr (AHEAD) {
 #pragma unroll
-  for (int p = 0; p < P; p++) {
-    const int c = (p * GROUP + lane) * V;
-#pragma unroll
-    for (int i = 0; i < V; i++) v[p][i] = 0;
-    if (n < N && c < C) load_lanes(v[p], x + n * C + c);
-  }
-#pragma unroll
-  for (int p = 0; p < P; p++) {
-    const int c = (p * GROUP + lane) * V;
-    if (gelu) {
-#pragma unroll
-      for (int i = 0; i < V; i++) v[p][i] = Gelu::fwd(v[p][i]);
+      for (int p = 0; p < P; p++) {
+        const int c = (p * GROUP + lane) * V;
+        if (n < N && c < C)
+          next[p] = *reinterpret_cast<const Pack<T, V>*>(x + n * C + c);
+        else
+          next[p] = {};
+      }
     }
-    if (columns && c < C) {
-      float by[V];
-      load_lanes(by, columns + c);
+  };
+  load(int64_t(blockIdx.x) * ROWS + row);
+  for (int64_t base = int64_t(blockIdx.x) * ROWS; base < N; base += step) {
+    const int64_t n = base + row;
+    float v[P][V], largest = 0;
 #pragma unroll
-      for (int i = 0; i < V; i++) v[p][i] *= by[i];
+    for (int p = 0; p < P; p++) {
+      const int c = (p * GROUP + lane) * V;
+#pragma unroll
+      for (int i = 0; i < V; i++) v[p][i] = 0;
+      if constexpr (AHEAD) {
+#pragma unroll
+        for (int i = 0; i < V; i++) v[p][i] = to_f32(next[p].v[i]);
+      } else if (n < N && c < C) {
+        load_lanes(v[p], x + n * C + c);
+      }
     }
+    load(n + step);
 #pragma unroll
-    for (int i = 0; i < V; i++) largest = larger(fabsf(v[p][i]), largest);
-  }
-  largest = group_largest<GROUP>(largest);
-  if (n >= N) return;
-  const float inverse = largest == 0 ? 1 : LARGEST / largest;
-  if (lane == 0) scale[n] = largest == 0 ? 1 : largest / LARGEST;
+    for (int p = 0; p < P; p++) {
+      const int c = (p * GROUP + lane) * V;
+      if (gelu) {
 #pragma unroll
-  for (int p = 0; p < P; p++) {
-    const int c = (p * GROUP + lane) * V;
-    if (c >= C) continue;
-    Pack<uint8_t, V> out;
+        for (int i = 0; i < V; i++) v[p][i] = Gelu::fwd(v[p][i]);
+      }
+      if (columns && c < C) {
+        float by[V];
+        load_lanes(by, columns + c);
 #pragma unroll
-    for (int i = 0; i < V; i += 2) {
-      const __nv_fp8x2_storage_t two = __nv_cvt_float2_to_fp8x2({v[p][i] * inverse, v[p][i + 1] * inverse}, __NV_SATFINITE, __NV_E4M3);
-      out.v[i] = uint8_t(two), out.v[i + 1] = uint8_t(two >> 8);
+        for (int i = 0; i < V; i++) v[p][i] *= by[i];
+      }
+#pragma unroll
+      for (int i = 0; i < V; i++) largest = larger(fabsf(v[p][i]), largest);
     }
-    *reinterpret_cast<Pack<uint8_t, V>*>(y + n * C + c) = out;
+    largest = group_largest<GROUP>(largest);
+    const float inverse = largest == 0 ? 1 : LARGEST / largest;
+    if (n < N && lane == 0) scale[n] = largest == 0 ? 1 : largest / LARGEST;
+#pragma unroll
+    for (int p = 0; p < P; p++) {
+      const int c = (p * GROUP + lane) * V;
+      if (n >= N || c >= C) continue;
+      Pack<uint8_t, V> out;
+#pragma unroll
+      for (int i = 0; i < V; i += 2) {
+        const __nv_fp8x2_storage_t two = __nv_cvt_float2_to_fp8x2({v[p][i] * inverse, v[p][i + 1] * inverse}, __NV_SATFINITE, __NV_E4M3);
+        out.v[i] = uint8_t(two), out.v[i + 1] = uint8_t(two >> 8);
+      }
+      *reinterpret_cast<Pack<uint8_t, V>*>(y + n * C + c) = out;
+    }
   }
 }
 
@@ -107,7 +137,8 @@ int32_t k_fp8_quantize_fwd(uint64_t y, uint64_t scale, uint64_t x, uint64_t colu
     using T = decltype(type);
     const auto run = [&](auto group) {
       constexpr int GROUP = group, rows = GROUP < 128 ? 128 / GROUP : 1;
-      quantize<T, GROUP><<<unsigned(ceil_div(N, rows)), GROUP < 128 ? 128 : GROUP, 0, stream_of(stream)>>>(
+      const int64_t blocks = std::min<int64_t>(ceil_div(N, rows), 132 * resident(GROUP));
+      quantize<T, GROUP><<<unsigned(blocks), GROUP < 128 ? 128 : GROUP, 0, stream_of(stream)>>>(
           at<uint8_t>(y), at<float>(scale), at<const T>(x), at<const float>(columns), N, C, act == K_FP8_GELU);
       return launched(where);
     };
