@@ -20,7 +20,7 @@ using Plane = std::vector<double>;
 // The windowed sum of values(pixel), [H, W].
 template <class F>
 Plane blur(int64_t H, int64_t W, F values) {
-  static const SsimWindow<double> window;
+  const SsimWindow<double> window;
   Plane across(H * W), out(H * W);
   for (int64_t h = 0; h < H; h++) {
     for (int64_t w = 0; w < W; w++) {

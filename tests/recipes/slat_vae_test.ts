@@ -17,7 +17,7 @@ const FOLDER = Deno.makeTempDirSync({ prefix: "espalier_slat_vae_" }), DATA = `$
 const ON_CPU = device().name === "cpu";
 
 function config(changes: Partial<SlatVaeConfig> = {}): SlatVaeConfig {
-  const { tiny } = SLAT_VAE_SIZES, shape = { resolution: 16, model_channels: 24, num_blocks: 2, num_heads: 2 };
+  const { tiny } = SLAT_VAE_SIZES, shape = { resolution: 16, model_channels: 32, num_blocks: 2, num_heads: 2 };
   return {
     ...tiny,
     data: { ...tiny.data, root: DATA, resolution: 16, imageSize: 24 },
