@@ -18,7 +18,7 @@ namespace attention {
 enum class Way { F32, WINDOWS, TILES, HOPPER };
 
 struct Card {
-  int capability, shared;  // 10 major + minor; the most bytes of shared memory that a block can have
+  int capability, shared, processors;  // 10 major + minor; the most bytes of shared memory that a block can have; multiprocessors
 };
 Card this_card() {
   static const std::vector<Card> cards = [] {
@@ -26,11 +26,12 @@ Card this_card() {
     std::vector<Card> all;
     if (cudaGetDeviceCount(&count) != cudaSuccess) count = 0;
     for (int i = 0; i < count; i++) {
-      int major = 0, minor = 0, shared = 0;
+      int major = 0, minor = 0, shared = 0, processors = 0;
       cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, i);
       cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, i);
       cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, i);
-      all.push_back({major * 10 + minor, shared});
+      cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, i);
+      all.push_back({major * 10 + minor, shared, processors});
     }
     return all;
   }();
@@ -39,13 +40,29 @@ Card this_card() {
   return cards[device];
 }
 
-// Whether sequences are so short that it pays to have a block for each and each head. Those of more than a tile go over its pairs, in the
-// backward pass twice.
+// How the windows kernels share a multiprocessor: blocks, and places of the ring of each.
+struct Rings {
+  int blocks, slots;
+};
+Rings rings_of(bool backward) {
+  const auto slots = [&](int blocks) {
+    const int bytes = (this_card().shared + 1024) / blocks - 1024;  // each takes 1 KB more than it asks for
+    return std::min(backward ? window_bwd_slots(bytes) : window_fwd_slots(bytes), MAX_SLOTS);
+  };
+  const int blocks = backward ? WINDOW_BWD_BLOCKS : WINDOW_FWD_BLOCKS;
+  return slots(blocks) >= WINDOW_LEAST ? Rings{blocks, slots(blocks)} : Rings{1, slots(1)};
+}
+
+// Whether sequences are so short that it pays to have a whole one, of a head, in shared memory. The longest may come in parts, but one of
+// very many rows would keep its block busy alone; and most should leave place for the next ones.
 bool windows_fit(const k_attention& p, bool backward) {
-  if (this_card().shared < (backward ? WINDOW_BWD_SHARED<64> : WINDOW_FWD_SHARED<64>)) return false;
-  if (p.D > 64 || p.B * p.H > INT32_MAX || p.L > 4 * WINDOW || p.M > 4 * WINDOW) return false;
-  if (!p.q_offsets) return p.L <= WINDOW && p.M <= WINDOW;
-  const int64_t mean = backward ? WINDOW : WINDOW * 3 / 2;
+  if (p.D > 64 || rings_of(backward).slots < WINDOW_LEAST || p.L > MAX_SLOTS * SLOT_ROWS || p.M > MAX_SLOTS * SLOT_ROWS) return false;
+  const int64_t strides[] = {p.q_token, p.k_token, p.v_token, p.o_token, p.d_o_token, p.dq_token, p.dk_token, p.dv_token};
+  for (int i = 0; i < (backward ? 8 : 4); i++) {
+    if (strides[i] < -WINDOW_STRIDE || strides[i] > WINDOW_STRIDE) return false;
+  }
+  const int64_t mean = backward ? 128 : 192;
+  if (!p.q_offsets) return p.L <= 128 && p.M <= 128;
   return p.q_total <= p.B * mean && p.k_total <= p.B * mean;
 }
 
@@ -168,7 +185,9 @@ int32_t run_forward(const char* where, const k_attention& p, cudaStream_t stream
   } else {
     const Way way = way_of(p, false);
     if (way == Way::WINDOWS) {
-      return launch(where, forward_window<T, 64>, p.B * p.H, THREADS, WINDOW_FWD_SHARED<64>, stream, x.o, x.q, x.k, x.v, problem);
+      const Rings rings = rings_of(false);
+      return launch(where, forward_window<T>, this_card().processors * rings.blocks, WINDOW_FWD_THREADS, window_fwd_shared(rings.slots),
+                    stream, x.o, x.q, x.k, x.v, problem, rings.slots);
     }
     if (way == Way::HOPPER) return forward_sm90<T>(where, p, problem, stream);
     return with_width(p, [&](auto w) {
@@ -213,8 +232,9 @@ int32_t run_backward(const char* where, const k_attention& p, cudaStream_t strea
   } else {
     const Way way = way_of(p, true);
     if (way == Way::WINDOWS) {
-      return launch(where, backward_window<T, 64>, p.B * p.H, WINDOW_BWD_THREADS, WINDOW_BWD_SHARED<64>, stream, x.dq, x.dk, x.dv, x.d_o,
-                    x.out, x.q, x.k, x.v, problem);
+      const Rings rings = rings_of(true);
+      return launch(where, backward_window<T>, this_card().processors * rings.blocks, WINDOW_BWD_THREADS, window_bwd_shared(rings.slots),
+                    stream, x.dq, x.dk, x.dv, x.d_o, x.out, x.q, x.k, x.v, problem, rings.slots);
     }
     if (way == Way::HOPPER) return backward_sm90<T>(where, p, problem, stream);
     return with_width(p, [&](auto w) {

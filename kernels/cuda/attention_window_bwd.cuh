@@ -1,179 +1,280 @@
-// The backward pass of attention_window.cuh: a block of 8 warps has one head of a sequence, reads all of it at the same time and computes
-// delta and, from one set of probabilities, every gradient. First a warp owns 16 keys (dk, dv; scores are held transposed, keys x queries)
-// and leaves the gradients of the scores in shared memory, then it owns 16 queries (dq). Sequences longer than WINDOW go over the pairs of
-// their tiles twice, first for dk and dv, then for dq.
+// The backward pass of attention_window.cuh, in one launch: blocks, their shares, the ring and the loading warps are as there. The warps that
+// load also sum delta, from d_o and from o, which only they read. The others take 16 keys of an item at a time, against all of its queries
+// (dk, dv; scores are held transposed, keys x queries), or 16 queries against all of its keys (dq): each computes the scores that it needs,
+// so that no two warps wait for each other; 7 products in the place of 5, the tensor cores have the time.
 //
-// On the windows of attention_window.cuh: q, k, v, o, d_o and three gradients once are 186 MB, 43 us at 4.3 TB/s; 10.9 GFLOP. Measured on
-// an H200: 139 us (31 %); four times as many voxels 518 us (33 %); with a fifth of the products 87 us.
+// On the windows of attention_window.cuh: q, k, v, o, d_o and three gradients once are 186 MB, 43 us at 4.3 TB/s; 15 GFLOP with the scores
+// twice.
 #pragma once
 #include "attention_window.cuh"
 
 namespace attention {
-constexpr int WINDOW_BWD_WARPS = WINDOW / 16, WINDOW_BWD_THREADS = WINDOW_BWD_WARPS * 32;
-constexpr int DS_PITCH = WINDOW + 8;
-template <int DP>
-constexpr int WINDOW_BWD_SHARED = 4 * WINDOW * PITCH<DP> * 2 + WINDOW * DS_PITCH * 2 + 2 * WINDOW * 4;
-
-// Writes zeros to all rows of a sequence.
-template <int DP, class T>
-__device__ void clear_rows(const Rows<T, true>& x, int length, int D) {
-  for (int i = threadIdx.x; i < length * (DP / 8); i += WINDOW_BWD_THREADS) {
-    if (x.data && i % (DP / 8) * 8 < D) *reinterpret_cast<uint4*>(x.row(i / (DP / 8)) + i % (DP / 8) * 8) = {};
-  }
+constexpr int WINDOW_BWD_SLOT = 4 * SLOT_TILE, WINDOW_STATS = 2 * SLOT_ROWS * 4;  // q, k, v, d_o; -log2(e) lse and delta
+constexpr int OUT_SLOTS = 2;                                                       // of o, a loading warp: their sums are under way
+constexpr int WINDOW_BWD_BLOCKS = 1, WINDOW_BWD_WARPS = 8, WINDOW_BWD_LOADERS = 4,
+               WINDOW_BWD_THREADS = (WINDOW_BWD_WARPS + WINDOW_BWD_LOADERS) * 32;
+constexpr int WINDOW_BWD_EACH = WINDOW_BWD_SLOT + WINDOW_STATS + HEADER;
+constexpr int window_bwd_shared(int slots) {
+  return slots * WINDOW_BWD_EACH + WINDOW_BWD_LOADERS * OUT_SLOTS * SLOT_TILE + WINDOW_BARRIERS;
 }
+constexpr int window_bwd_slots(int bytes) { return (bytes - window_bwd_shared(0)) / WINDOW_BWD_EACH; }
 
-template <class T, int DP>
-__global__ void __launch_bounds__(WINDOW_BWD_THREADS, DP <= 64 ? 2 : 1)
+template <class T>
+__global__ void __launch_bounds__(WINDOW_BWD_THREADS, WINDOW_BWD_BLOCKS)
     backward_window(Operand<T> dq, Operand<T> dk, Operand<T> dv, Operand<const T> d_o, Operand<const T> o, Operand<const T> q,
-                    Operand<const T> k, Operand<const T> v, Problem p) {
-  constexpr int ROW = PITCH<DP> * 2;
-  using Part = Share<WINDOW_BWD_THREADS, DP>;
+                    Operand<const T> k, Operand<const T> v, const __grid_constant__ Problem p, int slots) {
   extern __shared__ uint4 memory[];
-  const int sequence = int(blockIdx.x / unsigned(p.H)), h = int(blockIdx.x % unsigned(p.H)), D = p.D;
-  const Span qs = span_of(p.q, sequence), ks = span_of(p.k, sequence);
-  const auto query_rows = [&](const auto& x) { return rows_of<true>(x, p.q, sequence, h, qs.first); };
-  const auto key_rows = [&](const auto& x) { return rows_of<true>(x, p.k, sequence, h, ks.first); };
-  const int query_tiles = (qs.length + WINDOW - 1) / WINDOW, key_tiles = (ks.length + WINDOW - 1) / WINDOW, pairs = query_tiles * key_tiles;
-  if (pairs == 0) {
-    if (dq.data) clear_rows<DP>(query_rows(dq), qs.length, D);
-    if (dk.data) clear_rows<DP>(key_rows(dk), ks.length, D);
-    if (dv.data) clear_rows<DP>(key_rows(dv), ks.length, D);
+  constexpr int WORKERS = WINDOW_BWD_WARPS, LOADERS = WINDOW_BWD_LOADERS;
+  constexpr int SLOT = WINDOW_BWD_SLOT, K_AT = SLOT_TILE, V_AT = 2 * SLOT_TILE, DO_AT = 3 * SLOT_TILE;
+  const uint32_t shared = shared_address(memory), ring_at = (shared + 127) / 128 * 128, out_at = ring_at + slots * SLOT,
+                 stats_at = out_at + LOADERS * OUT_SLOTS * SLOT_TILE, headers = stats_at + slots * WINDOW_STATS,
+                 full = headers + slots * HEADER, empty = full + MAX_SLOTS * 8;
+  const auto pointer = [&](uint32_t address) { return reinterpret_cast<char*>(memory) + (address - shared); };
+  const auto header_at = [&](int slot) { return reinterpret_cast<ItemHeader*>(pointer(headers)) + slot; };
+  // Of slot `slot`: -log2(e) lse, then delta, of 16 queries.
+  const auto stats_of = [&](int slot) { return reinterpret_cast<float*>(pointer(stats_at)) + slot * (WINDOW_STATS / 4); };
+  const int lane = threadIdx.x % 32, warp = __shfl_sync(~0u, threadIdx.x / 32, 0), D = p.D;
+  if (threadIdx.x < slots) {
+    ring_init(full + threadIdx.x * 8, 1);
+    ring_init(empty + threadIdx.x * 8, WORKERS);
+  }
+  Items item(p);
+  __syncthreads();
+  const uint32_t a_lane = lane_a<64>(), b_lane = lane_b<64>();
+
+  if (warp >= WORKERS) {
+    const int column = lane % 8 * 8, loader = warp - WORKERS;
+    const uint32_t to = lane / 8 * SLOT_ROW + column * 2, outs_at = out_at + loader * OUT_SLOTS * SLOT_TILE;
+    int e = loader, issued = 0, summed = 0;
+    RingPlace ring(slots, e), late(slots, e);  // late: the first slot whose delta is not summed yet
+    // delta is the diagonal of d_o o^T.
+    const auto sum_delta = [&] {
+      __syncwarp();
+      const uint32_t x = ring_at + late.slot * SLOT + DO_AT + a_lane, y = outs_at + summed % OUT_SLOTS * SLOT_TILE + b_lane;
+      float c[2][4] = {};
+#pragma unroll
+      for (int step = 0; step < 4; step++) {
+        uint32_t a[4], b[4];
+        ldmatrix(a, x + step * 32);
+        ldmatrix(b, y + step * 32);
+        mma(T{}, c[0], a, b[0], b[1]);
+        mma(T{}, c[1], a, b[2], b[3]);
+      }
+      float* to = stats_of(late.slot);
+      const int row = lane / 4;
+      if (lane < SLOT_ROWS) to[lane] *= -LOG2_E;
+      if (lane % 4 == row / 2) {
+        to[SLOT_ROWS + row] = row % 2 ? c[0][1] : c[0][0];
+        to[SLOT_ROWS + row + 8] = row % 2 ? c[1][3] : c[1][2];
+      }
+      __syncwarp();
+      if (lane == 0) ring_arrive(full + late.slot * 8);
+      late.advance(LOADERS);
+      summed++;
+    };
+    const auto find = [&] {
+      for (; item.more(); item.next()) {
+        const int queries = slots_of(item.queries()), keys = slots_of(item.keys()), count = max(queries, keys);
+        if (count > MAX_SLOTS) __trap();  // L or M is no bound of the lengths
+        if (count <= slots) {
+          if (e < count) return Fill{e, Part::WHOLE, 0};
+          e -= count;
+          continue;
+        }
+        const int of_keys = part_slots(keys, queries, WORKERS), of_queries = part_slots(queries, keys, WORKERS);
+        if (e < of_keys) return part_fill(e, Part::KEYS, keys, queries, WORKERS);
+        if (e < of_keys + of_queries) return part_fill(e - of_keys, Part::QUERIES, queries, keys, WORKERS);
+        e -= of_keys + of_queries;
+      }
+      return Fill{};
+    };
+    Fill fill = find();
+    int rows = item.more() ? slot_rows(p, item, fill.n) : 0;
+    while (item.more()) {
+      const int L = item.queries() - fill.n * SLOT_ROWS, M = item.keys() - fill.n * SLOT_ROWS, at = rows;
+      const T* qs = head_rows(q, p.q, item.sequence, item.head, item.q0) + column;
+      const T* ks = head_rows(k, p.k, item.sequence, item.head, item.k0) + column;
+      const T* vs = head_rows(v, p.k, item.sequence, item.head, item.k0) + column;
+      const T* d_outs = head_rows(d_o, p.q, item.sequence, item.head, item.q0) + column;
+      const T* outs = head_rows(o, p.q, item.sequence, item.head, item.q0) + column;
+      const float* lse = p.lse + p.stat(item.sequence, item.head, item.q0) + fill.n * SLOT_ROWS;
+      const uint32_t slot = ring_at + ring.slot * SLOT + to, out = outs_at + issued % OUT_SLOTS * SLOT_TILE + to;
+      const uint32_t stats = stats_at + ring.slot * WINDOW_STATS, barrier = empty + ring.slot * 8;
+      if (!__all_sync(~0u, ring_test(barrier, ring.parity ^ 1))) {  // what is here must not wait for what will be
+        cp_async_wait();
+        while (summed < issued) sum_delta();
+        ring_wait(barrier, ring.parity ^ 1);
+      }
+      if (lane == 0 && (fill.n == 0 || fill.part != Part::WHOLE)) ItemHeader::put(header_at(ring.slot), item, item.queries(), fill);
+      ring.advance(LOADERS);
+      e += LOADERS;
+      fill = find();
+      if (item.more()) rows = slot_rows(p, item, fill.n);  // for the next turn, while this one's copies begin
+#pragma unroll
+      for (int j = 0; j < 4; j++) {
+        const int r = j * 4 + lane / 8, at_q = __shfl_sync(~0u, at, r), at_k = __shfl_sync(~0u, at, r + SLOT_ROWS);
+        const bool query = r < L && column < D, key = r < M && column < D;
+        const uint32_t line = slot + j * 4 * SLOT_ROW;
+        cp_async16(line, row_at(qs, q, at_q), query);
+        cp_async16(line + K_AT, row_at(ks, k, at_k), key);
+        cp_async16(line + V_AT, row_at(vs, v, at_k), key);
+        cp_async16(line + DO_AT, row_at(d_outs, d_o, at_q), query);
+        cp_async16(out + j * 4 * SLOT_ROW, row_at(outs, o, at_q), query);
+      }
+      if (lane < SLOT_ROWS) cp_async4(stats + lane * 4, lse + lane, lane < L);
+      asm volatile("cp.async.commit_group;" ::: "memory");
+      if (++issued - summed == OUT_SLOTS) {
+        asm volatile("cp.async.wait_group %0;" ::"n"(OUT_SLOTS - 1) : "memory");
+        sum_delta();
+      }
+    }
+    cp_async_wait();
+    while (summed < issued) sum_delta();
+    if (e == 0) {  // the first slot behind all items
+      ring_wait(empty + ring.slot * 8, ring.parity ^ 1);
+      if (lane == 0) {
+        header_at(ring.slot)->L = -1;
+        ring_arrive(full + ring.slot * 8);
+      }
+    }
     return;
   }
-  T* const tiles = reinterpret_cast<T*>(memory);
-  const uint32_t q_tile = shared_address(memory), do_tile = q_tile + WINDOW * ROW, k_tile = do_tile + WINDOW * ROW,
-                 v_tile = k_tile + WINDOW * ROW, ds_tile = v_tile + WINDOW * ROW;
-  T* const ds_at = tiles + 4 * WINDOW * PITCH<DP>;
-  float *const lse = reinterpret_cast<float*>(ds_at + WINDOW * DS_PITCH), *const delta = lse + WINDOW;
-  const int lane = threadIdx.x % 32, own = threadIdx.x / 32 * 16;  // own: the warp's first row in a tile, of keys or queries
+
+  RingPlace ring(slots);
   const float c = p.scale * LOG2_E;
-  const bool once = pairs == 1, want_kv = dk.data || dv.data, want_q = dq.data;
-
-  float sum[2][1][DP / 8][4];
-  int query_tile = -1, key_tile = -1;  // in shared memory
-  const int end = once ? 1 : want_q ? 2 * pairs : pairs;
-  for (int turn = once || want_kv ? 0 : pairs; turn < end; turn++) {
-    const bool for_kv = once ? want_kv : turn < pairs, for_q = once ? want_q : turn >= pairs;
-    const int i = for_kv ? turn % query_tiles : turn % pairs / key_tiles, j = for_kv ? turn / query_tiles : turn % pairs % key_tiles;
-    const int L = min(qs.length - i * WINDOW, WINDOW), M = min(ks.length - j * WINDOW, WINDOW);
-    __syncthreads();  // tiles before were read
-    if (i != query_tile) {
-      query_tile = i;
-      const auto d_outs = query_rows(d_o), outs = query_rows(o);
-      const Part part(d_outs.map, i * WINDOW, qs.length);
-      part.copy(do_tile, d_outs, D);
-      part.copy(q_tile, query_rows(q), D);
-      uint4 out[Part::N] = {};
+  int turn = 0;  // the warp that has the item's first keys
+  const auto header = [&]() -> const ItemHeader& { return *header_at(ring.slot); };
+  for (;;) {
+    ring_wait(full + ring.slot * 8, ring.parity);
+    const int L = header().L, M = header().M, queries = slots_of(L), keys = slots_of(M), first_own = header().first;
+    if (L < 0) return;
+    const Part part = header().part;
+    const bool whole = part == Part::WHOLE;
+    // Tiles: of keys, then of queries; in a part those that warps have of either.
+    const int tiles = whole ? keys + queries : part == Part::KEYS ? keys : queries;
+    int held = whole ? max(queries, keys) : min(tiles - first_own, WORKERS);  // slots from the ring's place on
+    int own = whole ? warp - turn : first_own + warp;
+    if (own < 0) own += WORKERS;
+    wait_slots(full, ring, held);
+    const auto own_slot = [&](int tile) { return ring.slot_of(whole ? tile : min(warp, held - 1)); };
+    // The i-th slot of what all tiles are taken with.
+    const auto other_slot = [&](int i) {
+      if (whole) return ring.slot_of(i);
+      free_slots(empty, ring, held);
+      ring.advance(held);
+      held = 1;
+      wait_slots(full, ring, 1);
+      return ring.slot;
+    };
+    for (; own < tiles || !whole; own += WORKERS) {
+      if (whole ? own < keys : part == Part::KEYS) {
+        const uint32_t at = ring_at + own_slot(own) * SLOT;
+        const int index = row_index(p.k, header().k0, own * SLOT_ROWS, M);
+        float sum_k[8][4] = {}, sum_v[8][4] = {};
+        uint32_t k_a[4][4], v_a[4][4];
 #pragma unroll
-      for (int n = 0; n < Part::N; n++) {
-        const bool inside = part.inside(n) && part.column < D;
-        if (inside) out[n] = *reinterpret_cast<const uint4*>(outs.data + part.at[n] * outs.token + part.column);
-      }
-      if (j != key_tile) {
-        const Part keys(key_rows(k).map, j * WINDOW, ks.length);
-        keys.copy(k_tile, key_rows(k), D);
-        keys.copy(v_tile, key_rows(v), D);
-      }
-      if (threadIdx.x < WINDOW) {
-        const int l = threadIdx.x;
-        lse[l] = l < L ? p.lse[p.stat(sequence, h, qs.first) + i * WINDOW + l] * LOG2_E : INFINITY;
-      }
-      cp_async_wait();
-#pragma unroll
-      for (int n = 0; n < Part::N; n++) {
-        if (!part.used(n)) continue;
-        const uint4 d_out = *reinterpret_cast<const uint4*>(tiles + WINDOW * PITCH<DP> + part.place(n));
-        const T *x = reinterpret_cast<const T*>(&out[n]), *y = reinterpret_cast<const T*>(&d_out);
-        float total = 0;
-#pragma unroll
-        for (int e = 0; e < 8; e++) total = fmaf(to_f32(x[e]), to_f32(y[e]), total);
-#pragma unroll
-        for (int x = Part::LANES / 2; x; x /= 2) total += __shfl_xor_sync(0xffffffffu, total, x);
-        if (part.column == 0) delta[part.row + n * Part::STEP] = total;
-      }
-    } else if (j != key_tile) {
-      const Part keys(key_rows(k).map, j * WINDOW, ks.length);
-      keys.copy(k_tile, key_rows(k), D);
-      keys.copy(v_tile, key_rows(v), D);
-      cp_async_wait();
-    }
-    key_tile = j;
-    __syncthreads();  // everything is here
-
-    if (own < M) {
-      uint32_t k_a[DP / 16][1][4], v_a[1][4];
-#pragma unroll
-      for (int step = 0; step < DP / 16; step++) {
-        ldmatrix(k_a[step][0], k_tile + own * ROW + lane_a<DP>() + step * 32);
-      }
-      if (for_kv && i == 0) {
-#pragma unroll
-        for (int n = 0; n < DP; n++) sum[n / (DP / 2)][0][n / 4 % (DP / 8)][n % 4] = 0;
-      }
-      for (int query = 0; query < L; query += 16) {
-        const uint32_t q_at = q_tile + query * ROW, do_at = do_tile + query * ROW;
-        float w[1][2][4] = {}, ds[1][2][4] = {};
-#pragma unroll
-        for (int step = 0; step < DP / 16; step++) {
-          ldmatrix(v_a[0], v_tile + own * ROW + lane_a<DP>() + step * 32);  // again each time: all at once do not fit the registers
-          multiply_nt<T, DP>(w, k_a[step], q_at + lane_b<DP>() + step * 32);
-          multiply_nt<T, DP>(ds, v_a, do_at + lane_b<DP>() + step * 32);
+        for (int step = 0; step < 4; step++) {
+          ldmatrix(k_a[step], at + K_AT + a_lane + step * 32);
+          ldmatrix(v_a[step], at + V_AT + a_lane + step * 32);
         }
+#pragma unroll 1
+        for (int i = 0; i < queries; i++) {
+          const int slot = other_slot(i);
+          const uint32_t q_at = ring_at + slot * SLOT, do_at = q_at + DO_AT;
+          const float* stats = stats_of(slot) + lane % 4 * 2;
+          float w[2][4] = {}, ds[2][4] = {};
 #pragma unroll
-        for (int n = 0; n < 2; n++) {
-          const float2 log_sum = *reinterpret_cast<const float2*>(lse + query + n * 8 + lane % 4 * 2);
-          const float2 shift = *reinterpret_cast<const float2*>(delta + query + n * 8 + lane % 4 * 2);
+          for (int step = 0; step < 4; step++) {
+            uint32_t f[4], g[4];
+            ldmatrix(f, q_at + b_lane + step * 32);
+            ldmatrix(g, do_at + b_lane + step * 32);
+            mma(T{}, w[0], k_a[step], f[0], f[1]);
+            mma(T{}, w[1], k_a[step], f[2], f[3]);
+            mma(T{}, ds[0], v_a[step], g[0], g[1]);
+            mma(T{}, ds[1], v_a[step], g[2], g[3]);
+          }
+          uint32_t a_p[4], a_ds[4];
 #pragma unroll
-          for (int e = 0; e < 4; e++) {
-            const float x = exp2_fast(fmaf(w[0][n][e], c, e % 2 ? -log_sum.y : -log_sum.x));
-            w[0][n][e] = own + lane / 4 + e / 2 * 8 < M ? x : 0;
-            ds[0][n][e] = w[0][n][e] * (ds[0][n][e] - (e % 2 ? shift.y : shift.x));
+          for (int n = 0; n < 2; n++) {
+            const float2 l = *reinterpret_cast<const float2*>(stats + n * 8);
+            const float2 shift = *reinterpret_cast<const float2*>(stats + SLOT_ROWS + n * 8);
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+              w[n][e] = exp2_fast(fmaf(w[n][e], c, e % 2 ? l.y : l.x));
+              ds[n][e] = w[n][e] * (ds[n][e] - (e % 2 ? shift.y : shift.x));
+            }
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+              a_p[n * 2 + half] = pack(T{}, w[n][half * 2], w[n][half * 2 + 1]);
+              a_ds[n * 2 + half] = pack(T{}, ds[n][half * 2], ds[n][half * 2 + 1]);
+            }
+          }
+#pragma unroll
+          for (int d = 0; d < 8; d += 2) {
+            uint32_t f[4], g[4];
+            ldmatrix_trans(f, do_at + a_lane + d * 16);
+            ldmatrix_trans(g, q_at + a_lane + d * 16);
+            mma(T{}, sum_v[d], a_p, f[0], f[1]);
+            mma(T{}, sum_v[d + 1], a_p, f[2], f[3]);
+            mma(T{}, sum_k[d], a_ds, g[0], g[1]);
+            mma(T{}, sum_k[d + 1], a_ds, g[2], g[3]);
           }
         }
-        uint32_t a[1][4];
-        if (for_kv) {
-          to_a<T>(a, w, 0);
-          multiply_nn<T>(sum[1], a, do_at + lane_a<DP>());
-        }
-        to_a<T>(a, ds, 0);
-        if (for_kv) multiply_nn<T>(sum[0], a, q_at + lane_a<DP>());
-        if (for_q) {
+        const ItemHeader& of = header();
+        if (dk.data) write_rows(head_rows(dk, p.k, of.sequence, of.head, of.k0), int(dk.stride.token), index, sum_k, p.scale, D);
+        if (dv.data) write_rows(head_rows(dv, p.k, of.sequence, of.head, of.k0), int(dv.stride.token), index, sum_v, 1.0f, D);
+      } else {
+        const int mine = whole ? own - keys : own, slot = own_slot(mine), index = row_index(p.q, header().q0, mine * SLOT_ROWS, L);
+        const uint32_t at = ring_at + slot * SLOT;
+        float sum[8][4] = {};
+        uint32_t q_a[4][4], do_a[4][4];
 #pragma unroll
-          for (int e = 0; e < 4; e++) {
-            T* to = ds_at + (own + e % 2 * 8 + lane / 4) * DS_PITCH + query + e / 2 * 8 + lane % 4 * 2;
-            *reinterpret_cast<uint32_t*>(to) = a[0][e];
+        for (int step = 0; step < 4; step++) {
+          ldmatrix(q_a[step], at + a_lane + step * 32);
+          ldmatrix(do_a[step], at + DO_AT + a_lane + step * 32);
+        }
+        const float* stats = stats_of(slot) + lane / 4;
+        const float l[2] = {stats[0], stats[8]}, shift[2] = {stats[SLOT_ROWS], stats[SLOT_ROWS + 8]};
+#pragma unroll 1
+        for (int j = 0; j < keys; j++) {
+          const uint32_t k_at = ring_at + other_slot(j) * SLOT + K_AT, v_at = k_at + SLOT_TILE;
+          float w[2][4] = {}, ds[2][4] = {};
+#pragma unroll
+          for (int step = 0; step < 4; step++) {
+            uint32_t f[4], g[4];
+            ldmatrix(f, k_at + b_lane + step * 32);
+            ldmatrix(g, v_at + b_lane + step * 32);
+            mma(T{}, w[0], q_a[step], f[0], f[1]);
+            mma(T{}, w[1], q_a[step], f[2], f[3]);
+            mma(T{}, ds[0], do_a[step], g[0], g[1]);
+            mma(T{}, ds[1], do_a[step], g[2], g[3]);
+          }
+          const int left = M - j * SLOT_ROWS - lane % 4 * 2;
+          uint32_t a[4];
+#pragma unroll
+          for (int i = 0; i < 8; i++) {
+            const int n = i / 4, e = i % 4;
+            const float x = exp2_fast(fmaf(w[n][e], c, l[e / 2]));
+            ds[n][e] = n * 8 + e % 2 < left ? x * (ds[n][e] - shift[e / 2]) : 0;
+          }
+#pragma unroll
+          for (int i = 0; i < 4; i++) a[i] = pack(T{}, ds[i / 2][i % 2 * 2], ds[i / 2][i % 2 * 2 + 1]);
+#pragma unroll
+          for (int d = 0; d < 8; d += 2) {
+            uint32_t f[4];
+            ldmatrix_trans(f, k_at + a_lane + d * 16);
+            mma(T{}, sum[d], a, f[0], f[1]);
+            mma(T{}, sum[d + 1], a, f[2], f[3]);
           }
         }
+        const ItemHeader& of = header();
+        if (dq.data) write_rows(head_rows(dq, p.q, of.sequence, of.head, of.q0), int(dq.stride.token), index, sum, p.scale, D);
       }
-      if (for_kv && i == query_tiles - 1) {
-        T* staging = tiles + (3 * WINDOW + own) * PITCH<DP>;  // its values, which no one else reads
-#pragma unroll
-        for (int n = 0; n < DP / 2; n++) sum[0][0][n / 4][n % 4] *= p.scale;
-        if (dk.data) store_rows<DP, 1>(staging, sum[0], key_rows(dk), j * WINDOW + own, ks.length, D);
-        if (dv.data) store_rows<DP, 1>(staging, sum[1], key_rows(dv), j * WINDOW + own, ks.length, D);
-      }
+      if (!whole) break;
     }
-    if (for_kv && i == query_tiles - 1) key_tile = -1;
-    if (!for_q) continue;
-    __syncthreads();  // the gradients of the scores are here
-    if (own < L) {
-      if (j == 0) {
-#pragma unroll
-        for (int n = 0; n < DP / 2; n++) sum[0][0][n / 4][n % 4] = 0;
-      }
-      const uint32_t ds_lane = ds_tile + ((lane % 8 + lane / 16 * 8) * DS_PITCH + lane / 8 % 2 * 8 + own) * 2;
-      for (int key = 0; key < M; key += 16) {
-        uint32_t a[1][4];
-        ldmatrix_trans(a[0], ds_lane + key * DS_PITCH * 2);
-        multiply_nn<T>(sum[0], a, k_tile + key * ROW + lane_a<DP>());
-      }
-      if (j == key_tiles - 1) {
-#pragma unroll
-        for (int n = 0; n < DP / 2; n++) sum[0][0][n / 4][n % 4] *= p.scale;
-        store_rows<DP, 1>(tiles + own * PITCH<DP>, sum[0], query_rows(dq), i * WINDOW + own, qs.length, D);
-      }
-    }
-    if (j == key_tiles - 1) query_tile = -1;  // the queries were written over
+    free_slots(empty, ring, held);
+    ring.advance(held);
+    if (whole) turn = (turn + keys + queries) % WORKERS;
   }
 }
 }  // namespace attention
