@@ -1,7 +1,6 @@
 // Gaussian splatting on CUDA: splats, their order, the lists of the tiles, and the pictures.
 #include "splat.cuh"
 
-#include "scan.cuh"
 #include "splat_draw.cuh"
 #include "splat_sort.cuh"
 
@@ -73,15 +72,24 @@ __global__ void __launch_bounds__(RUN) count_runs(Problem q, const int32_t* orde
   if (threadIdx.x == 0) sums[blockIdx.x] = all;
 }
 
-// The pairs, nearest splats first. A thread lists those of a splat that touches few tiles, a warp those of one that touches many.
-__global__ void __launch_bounds__(RUN) list_pairs(Problem q, const int32_t* order, const int32_t* sums, uint32_t* keys, uint64_t* values) {
+constexpr unsigned FEW_RUNS = 4096;  // up to these each block of list_pairs sums the runs before it up on its own
+
+// The pairs, nearest splats first. sums: of the runs, or with `summed` of all before each. A thread lists those of a splat that touches few tiles, a warp those of one that touches many.
+__global__ void __launch_bounds__(RUN) list_pairs(Problem q, const int32_t* order, const int32_t* sums, bool summed, uint32_t* keys, uint64_t* values) {
   if (!q.valid()) return;
   const int64_t r = int64_t(blockIdx.x) * RUN + threadIdx.x;
   const int lane = threadIdx.x % 32, i = r < q.I ? order[r] : -1;
   const Touched touched{i < 0 ? 0 : q.tiles_of[i]};
   const int count = touched.count();
-  int all;
-  int first = splat_sort::block_scan(count, all) + sums[blockIdx.x], slot = count ? q.slot_of(i) : 0;
+  int all, before = 0;
+  int first = splat_sort::block_scan(count, all), slot = count ? q.slot_of(i) : 0;
+  if (summed) {
+    first += sums[blockIdx.x];
+  } else {
+    for (unsigned run = threadIdx.x; run < blockIdx.x; run += RUN) before += sums[run];
+    splat_sort::block_scan(before, all);
+    first += all;
+  }
   const auto list = [&](int at, uint32_t tile, int splat, int slot) {
     keys[at] = tile;
     values[at] = uint64_t(uint32_t(slot)) << 32 | uint32_t(splat);
@@ -121,9 +129,10 @@ __global__ void __launch_bounds__(RUN) list_pairs(Problem q, const int32_t* orde
   }
 }
 
-// starts[tile] = the first pair whose key is not below it, found by a warp.
+// starts[tile] = the first pair whose key is not below it, found by a warp; no segment has a tile yet.
 __global__ void __launch_bounds__(THREADS) find_starts(Problem q, const uint32_t* keys) {
-  const int64_t tile = (int64_t(blockIdx.x) * THREADS + threadIdx.x) / 32;
+  const int64_t thread = int64_t(blockIdx.x) * THREADS + threadIdx.x, tile = thread / 32;
+  for (int64_t i = thread; i < q.segments; i += int64_t(gridDim.x) * THREADS) q.part_tile[i] = -1;
   const int lane = threadIdx.x % 32;
   if (tile > q.tiles) return;
   int64_t low = 0, high = PairCount{q.status, q.capacity, q.tiles}.get();  // it lies from low to high
@@ -142,22 +151,11 @@ __global__ void __launch_bounds__(THREADS) find_starts(Problem q, const uint32_t
   if (lane == 0) q.starts[tile] = int32_t(low);
 }
 
-// Which segments a tile has behind its first.
-struct Parts {
-  Problem q;
-  int32_t* total;
-  __device__ int get(int64_t tile) const { return max(q.starts[tile + 1] - q.starts[tile] - 1, 0) / SEGMENT; }
-  __device__ void set(int64_t tile, int sum) const {
-    q.parts[tile] = sum;
-    for (int n = get(tile), i = 0; i < n; i++) q.part_tile[sum + i] = int32_t(tile);
-  }
-};
-
 // The scratch of k_splat_fwd.
 struct Scratch {
   uint64_t bytes = 0;
   uint64_t base;
-  int32_t *order, *sums, *part_sums;
+  int32_t *order, *sums;
   Rest rest;
   uint32_t* keys;    // of the pairs, as they are listed
   uint64_t* values;
@@ -172,7 +170,7 @@ struct Scratch {
   }
   Scratch(const Problem& q, uint64_t address) : base(address) {
     const int64_t I = q.I, most = I > q.capacity ? I : q.capacity;
-    order = take<int32_t>(I), sums = take<int32_t>(q.runs()), part_sums = take<int32_t>(int64_t(scan::bytes(q.tiles)) / 4);
+    order = take<int32_t>(I), sums = take<int32_t>(q.runs());
     rest = {take<int32_t>(q.tiles), take<float>(q.segments * Rest::SIZE)};
     const int64_t n = q.capacity;
     int32_t* const counts = take<int32_t>(splat_sort::count_size(most));
@@ -219,15 +217,15 @@ int32_t k_splat_fwd(const k_splat* problem, uint64_t stream) {
     const unsigned runs = unsigned(q.runs());
     splat_sort::sort(s.splats, reinterpret_cast<uint32_t*>(s.order), Depths{q.I, q.least_most}, q.I, 32, on);
     count_runs<<<runs, RUN, 0, on>>>(q, s.order, s.sums);
-    splat_sort::scan_sums<<<1, splat_sort::SCAN_THREADS, 0, on>>>(s.sums, q.runs(), nullptr);
-    list_pairs<<<runs, RUN, 0, on>>>(q, s.order, s.sums, s.keys, s.values);
+    const bool summed = runs > FEW_RUNS;
+    if (summed) splat_sort::scan_sums<<<1, splat_sort::SCAN_THREADS, 0, on>>>(s.sums, q.runs(), nullptr);
+    list_pairs<<<runs, RUN, 0, on>>>(q, s.order, s.sums, summed, s.keys, s.values);
     int bits = 1;
     while ((int64_t(1) << bits) < q.tiles) bits++;
     keys = splat_sort::sort(s.pairs, reinterpret_cast<uint64_t*>(q.pairs), pairs, q.capacity, bits, on);
     if (int32_t status = launched(where)) return status;
   }
   find_starts<<<grid(32 * (q.tiles + 1)), THREADS, 0, on>>>(q, keys);
-  if (int32_t status = scan::run(where, Parts{q, q.parts + q.tiles}, s.part_sums, q.tiles, stream)) return status;
   draw(q, s.rest, on);
   return launched(where);
 }

@@ -77,8 +77,7 @@ struct Problem {
   Pair* pairs;         // [capacity]
   float* before;       // [segments, 5, 256]: of a segment's pixels, T and the sums of colour and depth before it
   int32_t* starts;     // [tiles + 1]
-  int32_t* parts;      // [tiles + 1]: a tile's second segment
-  int32_t* part_tile;  // [segments]
+  int32_t* part_tile;  // [segments]: the tile of what is kept of a segment, -1 for none
   int32_t* last;       // [V, H, W]: how far into its tile's list a pixel goes
   float* y;
   const float* d_y;
@@ -112,8 +111,7 @@ struct Problem {
         pairs(at<Pair>(p.lists)),
         before(reinterpret_cast<float*>(pairs + capacity)),
         starts(reinterpret_cast<int32_t*>(before + segments * BEFORE)),
-        parts(starts + tiles + 1),
-        part_tile(parts + tiles + 1),
+        part_tile(starts + tiles + 1),
         last(part_tile + segments),
         y(at<float>(p.y)),
         d_y(at<const float>(p.d_y)) {}
@@ -122,7 +120,7 @@ struct Problem {
   int64_t runs() const { return (I + RUN - 1) / RUN; }
   __device__ int slot_of(int64_t i) const { return slots[i] + slots_of[i / RUN]; }
 
-  uint64_t lists_bytes() const { return aligned(capacity * sizeof(Pair) + (segments * (BEFORE + 1) + 2 * (tiles + 1) + pixels) * 4); }
+  uint64_t lists_bytes() const { return aligned(capacity * sizeof(Pair) + (segments * (BEFORE + 1) + tiles + 1 + pixels) * 4); }
 
   __device__ bool valid() const { return status[0] <= capacity && status[1] == 0; }
   // The scene that has the `item`th Gaussian (column 0), view (1) or splat (2).
@@ -131,8 +129,11 @@ struct Problem {
     while (scene[3 + column] <= item) scene += 3;
     return scene;
   }
+  // Where segment s > 0 of a tile has its place among all. There are (pairs - 1) / SEGMENT of a tile, so those of two tiles never meet.
+  __device__ int64_t part(int64_t tile, int s) const { return starts[tile] / SEGMENT + s - 1; }
+  __device__ int segments_of(int64_t tile) const { return max(starts[tile + 1] - starts[tile] - 1, 0) / SEGMENT; }
   // What is kept of segment s > 0 of a tile.
-  __device__ float* before_of(int64_t tile, int s) const { return before + (parts[tile] + s - 1) * int64_t(BEFORE); }
+  __device__ float* before_of(int64_t tile, int s) const { return before + part(tile, s) * BEFORE; }
   // View and Gaussian of a splat.
   __device__ int view_of(int64_t i, int64_t& gaussian) const {
     const int32_t* scene = scene_of(i, 2);

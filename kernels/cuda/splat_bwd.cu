@@ -30,10 +30,11 @@ __global__ void __launch_bounds__(DRAW_THREADS, 3) draw_segments_back(Problem q,
   extern __shared__ float4 raw[];
   Shared& sh = *reinterpret_cast<Shared*>(raw);
   const int64_t part = int64_t(blockIdx.x) - q.tiles;  // first segments come first
-  if (!q.valid() || part >= q.parts[q.tiles]) return;
-  const int64_t tile = part < 0 ? blockIdx.x : q.part_tile[part];
+  if (!q.valid()) return;
+  const int64_t tile = part < 0 ? int64_t(blockIdx.x) : q.part_tile[part];
+  if (tile < 0) return;
   const Pixels p(q, tile);
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, segment = part < 0 ? 0 : 1 + int(part) - q.parts[tile];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, segment = part < 0 ? 0 : 1 + int(part - q.part(tile, 1));
   const int first = q.starts[tile], start = segment * SEGMENT;
   const float *y = q.y + p.view * CHANNELS * p.plane, *d_y = q.d_y + p.view * CHANNELS * p.plane;
   const float* const before = segment ? q.before_of(tile, segment) : nullptr;

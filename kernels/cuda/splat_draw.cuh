@@ -25,7 +25,7 @@ struct Rest {
   int32_t* goes_on;  // [tiles]: whether pixels go on after START pairs
   float* parts;      // [segments, 7, 256]
 
-  __device__ float* of(const Problem& q, int64_t tile, int s) const { return parts + (q.parts[tile] + s - 1) * int64_t(SIZE); }
+  __device__ float* of(const Problem& q, int64_t tile, int s) const { return parts + q.part(tile, s) * SIZE; }
 };
 
 // Walks the pairs from `from` to `end`; first is the list's. at_segment(s) is called where segment s of the list begins, except in the middle.
@@ -128,6 +128,7 @@ static __global__ void __launch_bounds__(DRAW_THREADS) draw_starts(Problem q, Re
   const bool more = !__syncthreads_and(d.over()) && end - first > START;
   if (more) keep(START / SEGMENT);
   if (threadIdx.x == 0) rest.goes_on[tile] = more;
+  for (int i = threadIdx.x, n = q.segments_of(tile); i < n; i += DRAW_THREADS) q.part_tile[q.part(tile, 1) + i] = int32_t(tile);
   for (int k = 0; k < EACH; k++) {
     if (p.inside(k)) write_pixel(q, p, k, d.sums[k], d.seen[k], d.last[k]);
   }
@@ -135,9 +136,10 @@ static __global__ void __launch_bounds__(DRAW_THREADS) draw_starts(Problem q, Re
 
 // The segment of a block after START pairs of a tile that goes on, or -1.
 __device__ inline int segment_of(const Problem& q, const Rest& rest, int64_t& tile) {
-  if (!q.valid() || int64_t(blockIdx.x) >= q.parts[q.tiles]) return -1;
+  if (!q.valid()) return -1;
   tile = q.part_tile[blockIdx.x];
-  const int segment = 1 + int(blockIdx.x) - q.parts[tile];
+  if (tile < 0) return -1;
+  const int segment = 1 + int(blockIdx.x - q.part(tile, 1));
   return segment >= START / SEGMENT && rest.goes_on[tile] ? segment : -1;
 }
 
@@ -192,7 +194,7 @@ static __global__ void __launch_bounds__(DRAW_THREADS) join_segments(Problem q, 
   const int64_t tile = blockIdx.x;
   if (!q.valid() || !rest.goes_on[tile]) return;
   const Pixels p(q, tile);
-  const int count = 1 + q.parts[tile + 1] - q.parts[tile];
+  const int count = 1 + q.segments_of(tile);
   for (int k = 0; k < EACH; k++) {
     const float* const start = q.before_of(tile, START / SEGMENT) + p.place(k);
     float T = start[0], seen = T, sums[4];

@@ -166,17 +166,21 @@ const uint32_t* sort(Buffers<Value> b, Value* to, Length length, int64_t most, i
   return b.keys;
 }
 
-constexpr int SCAN_THREADS = 1024;
+constexpr int SCAN_THREADS = 1024, SCAN_EACH = 4;
 
 // Sums become the sums before each; *total the whole. One block.
 static __global__ void __launch_bounds__(SCAN_THREADS) scan_sums(int32_t* sums, int64_t n, int64_t* total) {
   __shared__ int of_warps[32];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   int64_t before = 0;
-  for (int64_t first = 0; first < n; first += SCAN_THREADS) {
-    const int64_t at = first + threadIdx.x;
-    const int v = at < n ? sums[at] : 0;
-    int up = v;
+  for (int64_t first = 0; first < n; first += SCAN_THREADS * SCAN_EACH) {
+    const int64_t at = first + threadIdx.x * SCAN_EACH;
+    int v[SCAN_EACH], sum = 0;
+#pragma unroll
+    for (int i = 0; i < SCAN_EACH; i++) v[i] = at + i < n ? sums[at + i] : 0;
+#pragma unroll
+    for (int i = 0; i < SCAN_EACH; i++) sum += v[i];
+    int up = sum;
 #pragma unroll
     for (int o = 1; o < 32; o *= 2) {
       const int other = __shfl_up_sync(0xffffffffu, up, o);
@@ -184,13 +188,18 @@ static __global__ void __launch_bounds__(SCAN_THREADS) scan_sums(int32_t* sums, 
     }
     if (lane == 31) of_warps[warp] = up;
     __syncthreads();
-    int64_t all = 0, here = 0;
+    int64_t all = 0;
+    int here = up - sum;
 #pragma unroll
     for (int w = 0; w < 32; w++) {
       here += w < warp ? of_warps[w] : 0;
       all += of_warps[w];
     }
-    if (at < n) sums[at] = int32_t(before + here + up - v);
+#pragma unroll
+    for (int i = 0; i < SCAN_EACH; i++) {
+      if (at + i < n) sums[at + i] = int32_t(before + here);
+      here += v[i];
+    }
     before += all;
     __syncthreads();
   }
