@@ -5,7 +5,7 @@
  *       [--structure runs/ss_flow/models] [--size tiny|small|published] [--key.key=value ...]
  *
  * The latents are those that `deno task encode` wrote, or TRELLIS's. `published` is TRELLIS's slat_flow_img_dit_L_64l8p2_fp16 (600.4 M parameters) on
- * DINOv2 features, whose weights `--condition.weights` names; `small` (41.4 M) and `tiny` (2.4 M, for a CPU) train a patch encoder of their own
+ * DINOv2 features, whose weights `--condition.weights` names; `small` (48.1 M) and `tiny` (3.0 M, for a CPU) train a patch encoder of their own
  * along with the flow. With `--structure`, the folder of a pipeline that makes the voxels, the result is a whole pipeline for `deno task generate`.
  */
 import * as e from "../mod.ts";
@@ -75,7 +75,7 @@ export const SLAT_FLOW_SIZES: Record<string, SlatFlowConfig> = {
     flow: e.FLOW_DEFAULTS,
     normalization: null,
     shift: 0,
-    sampler: e.SAMPLER_DEFAULTS,
+    sampler: { ...e.SAMPLER_DEFAULTS, cfgStrength: 1 },
     steps: 600,
     seed: 0,
     precision: "auto",
