@@ -39,7 +39,8 @@ export function runCublasLt(p: Product, epilogue: MatmulProblem["epilogue"]): bo
   const eight = scales && { scales: { a: scales.a.addr, b: scales.b.addr, fast: scales.fast } };
   const types = { type: scales ? "e4m3" as const : a.dtype as FloatDType, outType: y.dtype as FloatDType };
   const problem = { ...rest, ...addresses, ...types, epilogue, adds, ...eight };
-  return device().simulated?.matmul(problem) ?? cublasLtMatmul(problem, workspace().addr, stream());
+  const scratch = workspace().addr; // a simulated device counts it too
+  return device().simulated?.matmul(problem) ?? cublasLtMatmul(problem, scratch, stream());
 }
 
 /** y = op(a) op(b) + bias, added to what y holds where p.adds. */
