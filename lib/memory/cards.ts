@@ -25,7 +25,10 @@ export interface Card {
 
 const GIB = 2 ** 30, T = 1e12;
 
-/** The H200's and H100's rates are measured; the others' are scaled by their makers' peaks (A100 312, RTX 4090 165 TFLOP/s with f32 sums). */
+/**
+ * The H200's rates make whole training steps come out as measured (bench/memory_bench.ts); the H100 has the same but for its memory. The others' are
+ * scaled by their makers' peaks (A100 312, RTX 4090 165 TFLOP/s with f32 sums) and were not measured.
+ */
 export const CARDS: Record<string, Card> = {
   "A100-40": {
     name: "A100 40 GB",
@@ -42,13 +45,13 @@ export const CARDS: Record<string, Card> = {
   H100: {
     name: "H100 80 GB",
     memory: 79.2 * GIB,
-    ...{ bandwidth: 2.8 * T, products: 640 * T, products32: 45 * T, attention: { forward: 560 * T, backward: 470 * T } },
+    ...{ bandwidth: 2.3 * T, products: 620 * T, products32: 45 * T, attention: { forward: 525 * T, backward: 455 * T } },
     ...{ convolution: 300 * T, host: 50e9, hopper: true, dollars: 2.5 },
   },
   H200: {
     name: "H200",
     memory: 139.8 * GIB,
-    ...{ bandwidth: 3.9 * T, products: 650 * T, products32: 45 * T, attention: { forward: 580 * T, backward: 480 * T } },
+    ...{ bandwidth: 3.3 * T, products: 620 * T, products32: 45 * T, attention: { forward: 525 * T, backward: 455 * T } },
     ...{ convolution: 300 * T, host: 50e9, hopper: true, dollars: 3.3 },
   },
   "RTX-4090": {
