@@ -139,7 +139,7 @@ export async function runRecipe(main: () => Promise<void>): Promise<void> {
     communicator().close();
   } catch (error) {
     if (error instanceof DryRun) {
-      console.log(error.message);
+      if (error.message) console.log(error.message); // of several processes the first one tells
       Deno.exit(0);
     }
     const quiet = error instanceof Error && debugLevel() === 0;

@@ -103,7 +103,7 @@ export function openRun(folder: string, options: RunOptions): Run {
   if (first >= steps) {
     say(`${folder} is at step ${first} of ${steps}: nothing is left to train (--ckpt none starts anew, a larger --steps goes on)`);
   }
-  if (options.dryRun) throw new DryRun(dryRunReport(folder, first, options));
+  if (options.dryRun) throw new DryRun(writes ? dryRunReport(folder, first, options) : "");
   const later = listCheckpoints(folder).filter((step) => step > first);
   if (later.length) say(`starting after step ${first}: what ${folder} has of later steps (checkpoints of ${later.join(", ")}) is replaced`);
   if (writes) {
