@@ -40,8 +40,11 @@ export interface SlatFlowConfig {
   steps: number;
   seed: number;
   precision: e.Precision;
-  /** Samples of a step, and the micro-batches that they are shared out among so that each has about as many voxels. */
-  batch: e.BatchConfig;
+  /**
+   * Samples of a step, and the micro-batches that they are shared out among so that each has about as many voxels: `split`, or as many more as it
+   * takes that none has more than `voxels`.
+   */
+  batch: e.BatchConfig & { voxels?: number | null };
   optimizer: e.OptimizerConfig;
   memory: e.MemoryConfig;
   log: e.LogConfig;
@@ -146,7 +149,7 @@ const SCHEMA: z.ZodType<SlatFlowConfig> = z.strictObject({
   steps: e.COUNT,
   seed: z.int().min(0),
   precision: e.FLOW_PRECISION_SCHEMA,
-  batch: e.BATCH_SCHEMA,
+  batch: z.strictObject({ size: e.COUNT, split: e.COUNT, voxels: e.COUNT.nullable().optional() }),
   optimizer: e.OPTIMIZER_SCHEMA,
   memory: e.MEMORY_SCHEMA,
   log: e.LOG_SCHEMA,
@@ -296,7 +299,7 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
 
   for (let i = run.first; i < c.steps; i++) {
     const terms: Record<string, number>[] = [], batch = sampler.next(c.batch.size), voxelsOf = (k: number): number => train[k].numVoxels;
-    for (const { stream, list: indices, weight } of e.balancedMicroBatches(batch, voxelsOf, c.batch.split, i)) {
+    for (const { stream, list: indices, weight } of e.balancedMicroBatches(batch, voxelsOf, c.batch.split, i, { most: c.batch.voxels })) {
       const host = e.createRandom(c.seed, stream), rows = indices.map(x0), augment = { ...e.PLAIN_PICTURES, shift: c.shift };
       const times = e.drawTimes(c.flow.schedule, indices.length, host);
       const drawn = e.drawConditions(pictures, indices, { pUncond: c.flow.pUncond, augment, random: host });

@@ -23,22 +23,32 @@ export function balancedGroups(loads: readonly number[], groups: number, { equal
 
 /**
  * The parts of step `step`'s batch that fall to this process, each of about the same load: the batch is shared out among the processes, equally many
- * samples each, then the share among `split` parts of any number. `weight` is what a part counts in the step's loss: all alike, however many voxels
- * they have. Throws a RangeError where the samples do not go round.
+ * samples each, then the share among `split` parts of any number, or among as many more as it takes that none has a load above `most` (one process
+ * alone, since all must have as many parts). `weight` is what a part counts in the step's loss: all alike, however many voxels they have. Throws a
+ * RangeError where the samples do not go round.
  */
 export function balancedMicroBatches<T>(
   batch: readonly T[],
   loadOf: (sample: T) => number,
   split: number,
   step: number,
+  { most = null }: { most?: number | null } = {},
 ): (MicroBatch<T> & { weight: number })[] {
   const { rank, world } = communicator();
   if (batch.length % world) {
     throw new RangeError(`Cannot balance a batch: batch.size is ${batch.length}, it must be a multiple of the ${world} processes`);
   }
   const own = balancedGroups(batch.map(loadOf), world, { equalSize: true })[rank].map((place) => batch[place]);
-  return balancedGroups(own.map(loadOf), split).map((places, k) => {
-    return { stream: (step * world + rank) * split + k, list: places.map((place) => own[place]), weight: 1 / (world * split) };
+  if (most !== null && world > 1) {
+    throw new RangeError(`Cannot balance a batch: batch.voxels is ${most} with ${world} processes, it must be null: use batch.split`);
+  }
+  const loads = own.map(loadOf), load = (places: number[]): number => places.reduce((sum, k) => sum + loads[k], 0);
+  const tooMuch = (groups: number[][]): boolean => most !== null && groups.some((places) => places.length > 1 && load(places) > most);
+  let groups = balancedGroups(loads, split);
+  while (tooMuch(groups)) groups = balancedGroups(loads, groups.length + 1);
+  const streams = most === null ? split : own.length;
+  return groups.map((places, k) => {
+    return { stream: (step * world + rank) * streams + k, list: places.map((place) => own[place]), weight: 1 / (world * groups.length) };
   });
 }
 

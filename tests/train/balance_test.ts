@@ -22,6 +22,17 @@ Deno.test("balancedMicroBatches() covers the batch with parts of nearly equal lo
   assert.ok(parts.every(({ weight }) => weight === 1 / 3) && Math.max(...sums) === 900 && Math.min(...sums) >= 750);
 });
 
+Deno.test("balancedMicroBatches() takes as many parts as keep each within a load, the streams of a step apart from the next one's", () => {
+  const loads = [900, 100, 500, 400, 300, 250], batch = [0, 1, 2, 3, 4, 5], load = (k: number): number => loads[k];
+  const parts = balancedMicroBatches(batch, load, 1, 7, { most: 700 }),
+    sums = parts.map(({ list }) => list.reduce((s, k) => s + loads[k], 0));
+  assert.deepEqual(parts.flatMap(({ list }) => list).sort(), batch);
+  assert.ok(sums.every((sum, k) => sum <= 700 || parts[k].list.length === 1), `${sums}`);
+  assert.deepEqual(parts.map(({ stream }) => stream), parts.map((_, k) => 42 + k));
+  assert.ok(parts.length < 6 && parts.every(({ weight }) => weight === 1 / parts.length));
+  assert.equal(balancedMicroBatches(batch, load, 2, 7, { most: 5000 }).length, 2);
+});
+
 Deno.test("groupByLoad() keeps the order and the limit, and takes what is too large alone", () => {
   assert.deepEqual(groupByLoad([3, 4, 3, 11, 2, 9], 10), [[0, 1, 2], [3], [4], [5]]);
   assert.deepEqual(groupByLoad([], 10), []);
