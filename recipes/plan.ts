@@ -13,6 +13,7 @@ interface FlowConfig {
   condition: e.ConditionConfig;
   precision: e.Precision;
   optimizer: e.OptimizerConfig;
+  memory: e.MemoryConfig;
   batch: { size: number; split: number };
   steps: number;
   seed: number;
@@ -24,6 +25,16 @@ interface Flow<P> {
   sizes: number[];
   error(params: P, tokens: e.Tensor, options: e.PassOptions): e.Tensor;
 }
+
+/** A training to predict, and what its config says besides. */
+interface Made {
+  steps: number;
+  batch: number;
+  offload: boolean;
+  make: () => e.Training;
+}
+
+const offloads = ({ memory }: FlowConfig): boolean => memory.policy === "planned" && memory.offload === true;
 
 /** A training step of a flow model with its condition. */
 function trainingOf<P>(c: FlowConfig, { specs, sizes, error }: Flow<P>): e.Training {
@@ -43,7 +54,7 @@ function trainingOf<P>(c: FlowConfig, { specs, sizes, error }: Flow<P>): e.Train
   };
 }
 
-function ssFlowTraining(flags: e.ConfigFlags): { steps: number; batch: number; make: () => e.Training } {
+function ssFlowTraining(flags: e.ConfigFlags): Made {
   const c = ssFlowConfig(flags), { resolution: r, in_channels: C } = c.model, B = Math.ceil(c.batch.size / c.batch.split);
   const make = (): e.Training => {
     const dtype = e.trainingDtype(c.precision, c.model.use_fp16 ?? false), specs = e.ssFlowSpec(c.model, dtype);
@@ -56,7 +67,7 @@ function ssFlowTraining(flags: e.ConfigFlags): { steps: number; batch: number; m
       },
     });
   };
-  return { steps: c.steps, batch: c.batch.size, make };
+  return { steps: c.steps, batch: c.batch.size, offload: offloads(c), make };
 }
 
 /** Places of about `count` voxels on a sphere in a grid of side R: as many neighbours as a surface has. */
@@ -70,7 +81,7 @@ function surface(count: number, R: number): Int32Array {
   return Int32Array.from(cells.sort((a, b) => a[0] - b[0]).slice(0, count).flatMap(([, at]) => at));
 }
 
-function slatFlowTraining(flags: e.ConfigFlags, voxels: number): { steps: number; batch: number; make: () => e.Training } {
+function slatFlowTraining(flags: e.ConfigFlags, voxels: number): Made {
   const c = slatFlowConfig(flags), B = Math.ceil(c.batch.size / c.batch.split), { in_channels: C, resolution: R } = c.model;
   const places = surface(voxels, R), set = e.makeVoxels(e.batchCoords(new Array<Int32Array>(B).fill(places)), { B }); // on this machine's own device
   const make = (): e.Training => {
@@ -93,20 +104,25 @@ function slatFlowTraining(flags: e.ConfigFlags, voxels: number): { steps: number
       },
     });
   };
-  return { steps: c.steps, batch: c.batch.size, make };
+  return { steps: c.steps, batch: c.batch.size, offload: offloads(c), make };
 }
 
 /** A prediction in a few lines. */
 export function describe(p: e.Prediction, { batch, steps, gpus }: { batch: number; steps: number; gpus: number }): string {
   const hours = steps * p.step / 3600, { name, dollars } = p.card;
   const most = Object.entries(p.atPeak).filter(([, bytes]) => bytes > 0.005 * p.peak).sort((a, b) => b[1] - a[1]);
-  const again = p.givenUp.map(({ kind, blocks, bytes }) => `${kind}${blocks > 1 ? ` of ${blocks} blocks` : ""} ${e.formatBytes(bytes)}`);
+  const [again, away] = (["drop", "offload"] as const).map((how) =>
+    p.givenUp.filter((g) => g.how === how).map(({ kind, blocks, bytes }) => {
+      return `${kind}${blocks > 1 ? ` of ${blocks} blocks` : ""} ${e.formatBytes(bytes)}`;
+    })
+  );
   return [
     `${name}: ${p.fits ? "fits" : "does NOT fit"}: ${e.formatBytes(p.peak)} at the peak of ${e.formatBytes(p.budget)}`,
     `  at the peak: ${most.map(([kind, bytes]) => `${kind} ${e.formatBytes(bytes)}`).join(", ")}`,
-    `  made again: norms and activations${again.map((text) => `, ${text}`).join("")}${
+    `  made again: ${["norms and activations", ...again].join(", ")}${
       again.length ? `; ${(1e3 * p.remade).toFixed(0)} ms a step of it` : ""
     }`,
+    ...(away.length ? [`  on the host meanwhile: ${away.join(", ")}`] : []),
     `  a step: ${(1e3 * p.step).toFixed(0)} ms (${(1e3 * p.optimizer).toFixed(1)} ms the optimizer), ${
       (batch / p.step).toFixed(1)
     } samples/s a GPU`,
@@ -129,7 +145,7 @@ export function planRecipe(
   const predictions = gpus.map((gpu) => {
     const card = e.CARDS[gpu];
     if (!card) throw new e.UserError(`Cannot plan: the GPU is "${gpu}", it must be one of ${Object.keys(e.CARDS).join(", ")}`);
-    return e.predictTraining(card, made.make, budget && Math.min(budget, card.memory));
+    return e.predictTraining(card, made.make, budget && Math.min(budget, card.memory), made);
   });
   return { predictions, steps: steps ?? made.steps, batch: made.batch };
 }

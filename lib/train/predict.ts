@@ -42,11 +42,16 @@ const LAUNCH = 35e-6;
 /** The reserve of a card that is not named. */
 const RESERVE = 0.6 * 2 ** 30;
 
-/** Predicts the training that `make` makes, on `card` within `budget` bytes (by default the card's memory less a reserve). */
-export function predictTraining(card: Card, make: () => Training, budget: number = card.memory - RESERVE): Prediction {
+/** Predicts the training that `make` makes, on `card` within `budget` bytes (by default the card's memory less a reserve); see `plannedMemory`. */
+export function predictTraining(
+  card: Card,
+  make: () => Training,
+  budget: number = card.memory - RESERVE,
+  { offload = false }: { offload?: boolean } = {},
+): Prediction {
   const at = simulatedDevice("cuda", card), { meter } = at;
   return onDevice(at, () => {
-    const { optimizer, parts, pass, sizes } = make(), state = meter.used, elastic = plannedMemory({ budget, card });
+    const { optimizer, parts, pass, sizes } = make(), state = meter.used, elastic = plannedMemory({ budget, card, offload });
     const tensors = Object.entries(optimizer.tensors) as [string, Tensor][], onDevice = tensors.filter(([, t]) => !t.storage.onHost);
     elastic.run(pass, sizes);
     const { ladder, level } = elastic.plan(),
