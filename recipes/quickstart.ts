@@ -49,7 +49,7 @@ export interface QuickstartResult {
 /** What takes about four minutes on two cores. */
 export const QUICKSTART: QuickstartConfig = {
   ...{ objects: 48, views: 4, size: 128, renders: 12 },
-  ...{ vaeSteps: 500, flowSteps: 1000, slatVaeSteps: 200, slatFlowSteps: 300 },
+  ...{ vaeSteps: 500, flowSteps: 1000, slatVaeSteps: 200, slatFlowSteps: 240 },
   samplerSteps: 25,
 };
 
