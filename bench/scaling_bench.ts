@@ -37,10 +37,15 @@ async function ranksOf(world: number): Promise<ScalingTimes> {
   }
 }
 
-/** The time of a step on `world` GPUs, eight a machine, in ms: sharing in a ring at the slower of both links, hidden behind part of the step. */
-function predicted(alone: number, world: number, link: number): number {
-  const rate = world > 8 ? Math.min(NETWORK, link) : link, sharing = 1e3 * 2 * (world - 1) / world * SHARED / rate;
-  return alone + Math.max(0, sharing - HIDDEN * alone);
+/**
+ * The time of a step on `world` GPUs, eight a machine, in ms: as slow as measured where sums run beside the computation and take multiprocessors and
+ * memory from it, in the measure of how long they run; and what a ring at the slower of both links takes longer than it can be hidden.
+ */
+function predicted(alone: number, together: number, world: number, link: number): number {
+  const sharing = (n: number, rate: number): number => 1e3 * 2 * (n - 1) / n * SHARED / rate,
+    rate = world > 8 ? Math.min(NETWORK, link) : link;
+  const beside = (together - alone) * Math.min(sharing(world, link) / sharing(2, link), 2);
+  return alone + beside + Math.max(0, sharing(world, rate) - HIDDEN * alone);
 }
 
 async function measure(): Promise<Row[]> {
@@ -93,7 +98,7 @@ async function measure(): Promise<Row[]> {
     }),
   );
   for (const n of [8, 64, 256]) {
-    const ms = predicted(alone.stepMs, n, link);
+    const ms = predicted(alone.stepMs, together.stepMs, n, link);
     rows.push(
       measured({
         case: `predicted efficiency on ${n} GPUs (ring at ${n > 8 ? "45 GB/s a GPU, assumed" : "the measured rate"}; not run)`,

@@ -148,4 +148,5 @@ def main():
                 json.dump(rows, file, indent=2)
 
 
-main()
+if __name__ == "__main__":
+    main()
