@@ -152,7 +152,8 @@ export function profileRows({ calls, limits }: Profile): ProfileRow[] {
 
 /** Milliseconds that the device's limits allow for a call; 0 where nothing is known. */
 function leastMs({ bytes = 0, flops = 0, type }: KernelCost, limits: DeviceLimits): number {
-  const products = limits.flops && type && type !== "f32" ? flops / limits.flops : 0;
+  const rate = type === "e4m3" ? 2 : 1; // 8-bit products run at twice the rate of 16-bit ones
+  const products = limits.flops && type && type !== "f32" ? flops / (rate * limits.flops) : 0;
   return 1e3 * Math.max(bytes / limits.bandwidth || 0, products);
 }
 
