@@ -28,7 +28,7 @@ function vaeRows(folder: string, heldOut: e.DatasetItem[]): Row[] {
     what = `SLat-VAE small, ${objects.length} held-out objects, 8 views each at ${S} x ${S} on black`;
   const every = Math.max(1, Math.floor(objects.length / 12)), shown = objects.filter((_, k) => k % every === 0).slice(0, 12);
   Deno.mkdirSync(RESULTS, { recursive: true });
-  e.writePng(`${RESULTS}reconstructions.png`, contactSheet(models, shown, 128));
+  e.writePng(`${RESULTS}reconstructions.png`, contactSheet(models, shown, S));
   e.freeLeaves([encoder.params, decoder.params]);
   return [
     measured({ case: what, metric: "PSNR", unit: "dB", ours: psnr }),
