@@ -5,7 +5,13 @@ import { slatFlow, slatFlowSpec } from "../lib/models/slat_flow.ts";
 import { ssFlow, ssFlowSpec } from "../lib/models/ss_flow.ts";
 import { initialize, leaves, type Parameters, type ParameterSpec } from "../lib/nn/parameters.ts";
 import { mse } from "../lib/ops/loss.ts";
-import { createOptimizer, type Optimizer, OPTIMIZER_DEFAULTS, type OptimizerConfig } from "../lib/optim/optimizer.ts";
+import {
+  createOptimizer,
+  type Optimizer,
+  OPTIMIZER_DEFAULTS,
+  type OptimizerConfig,
+  type OptimizerOptions,
+} from "../lib/optim/optimizer.ts";
 import { batchCoords, makeVoxels } from "../lib/sparse/voxels.ts";
 import type { FloatDType } from "../lib/tensor/dtype.ts";
 import { Generator } from "../lib/tensor/random.ts";
@@ -34,7 +40,7 @@ export interface WorkOptions {
   /** Whether the blocks' linear layers are in 8-bit floats. */
   fp8?: boolean;
   /** Changes to the optimizer's usual settings. */
-  optimizer?: Partial<OptimizerConfig>;
+  optimizer?: Partial<OptimizerConfig> & OptimizerOptions;
 }
 
 /** How a work is called. */
@@ -56,10 +62,13 @@ function inTraining<S>(
   inputs: Tensor[],
   velocity: (params: Parameters<S>, options?: PassOptions) => Tensor,
   target: Tensor,
-  changes: Partial<OptimizerConfig> = {},
+  { ranks, bucketBytes, ...changes }: Partial<OptimizerConfig> & OptimizerOptions = {},
 ): Work {
   startAtRandom(specs);
-  const optimizer = createOptimizer(specs, initialize(specs, new Generator(1)), { ...OPTIMIZER_DEFAULTS, ...changes });
+  const optimizer = createOptimizer(specs, initialize(specs, new Generator(1)), { ...OPTIMIZER_DEFAULTS, ...changes }, {
+    ranks,
+    bucketBytes,
+  });
   return {
     name,
     optimizer,

@@ -75,6 +75,13 @@ async function measure(): Promise<Row[]> {
       fraction_of_limit: speedup / world,
       ...(peerSpeedup ? { peer: peerSpeedup, peer_name: peerTogether.name, ratio: speedup / peerSpeedup } : {}),
     }),
+    measured({
+      case: `${NAME} sums waited for after the backward pass on ${world}`,
+      metric: "time",
+      unit: "ms",
+      ours: together.exposedMs,
+      limit: 0,
+    }),
     measured({ case: `${NAME} peak memory a GPU on ${world}`, metric: "memory", unit: "GiB", ours: together.peak / GIB }),
     measured({
       case: "gradient norm of the first step: sums of equal halves over twice those of one",

@@ -16,6 +16,8 @@ export interface ScalingTimes {
   world: number;
   stepMs: number;
   peak: number;
+  /** What the device waited for sums after the backward pass, on the slowest rank. */
+  exposedMs: number;
   allReduceMs: number;
   gradNorms: number[];
 }
@@ -38,27 +40,48 @@ if (import.meta.main) {
     }
     return median(all);
   };
-  const work = ssFlowWork({ batch: BATCH }), gradNorms: number[] = [];
+  const events = [new BigUint64Array(1), new BigUint64Array(1)], [before, after] = events, elapsed = new Float32Array(1), { join } = ranks;
+  for (const e of events) cuda.cudaEventCreate(e);
+  const between = (): number => {
+    cuda.cudaEventSynchronize(after[0]);
+    cuda.cudaEventElapsedTime(elapsed, before[0], after[0]);
+    return elapsed[0];
+  };
+  const waited = {
+    ...ranks,
+    join() {
+      cuda.cudaEventRecord(before[0], stream());
+      join();
+      cuda.cudaEventRecord(after[0], stream());
+    },
+  };
+  const work = ssFlowWork({ batch: BATCH, optimizer: { ranks: waited } }), gradNorms: number[] = [], exposed: number[] = [];
   memory.resetPeak();
   const stepMs = time(() => {
     work.pass().free();
     gradNorms.push(work.optimizer.step().grad_norm);
+    if (ranks.world > 1) exposed.push(between());
   });
-  const { peak } = memory.use(), events = [new BigUint64Array(1), new BigUint64Array(1)];
+  const { peak } = memory.use(), slowest = ranks.exchange(exposed).reduce((a, b) => a.map((ms, i) => Math.max(ms, b[i])));
   work.free();
-  const buffer = persist(() => cast(new Generator(1).normal([ALL_REDUCED]), "bf16")), elapsed = new Float32Array(1), reduced: number[] = [];
-  for (const e of events) cuda.cudaEventCreate(e);
+  const buffer = persist(() => cast(new Generator(1).normal([ALL_REDUCED]), "bf16")), reduced: number[] = [];
   for (let i = 0; i < WARM_UP + RUNS; i++) {
     ranks.exchange(i);
-    cuda.cudaEventRecord(events[0][0], stream());
+    cuda.cudaEventRecord(before[0], stream());
     ranks.allReduce(buffer);
-    ranks.join();
-    cuda.cudaEventRecord(events[1][0], stream());
-    cuda.cudaEventSynchronize(events[1][0]);
-    cuda.cudaEventElapsedTime(elapsed, events[0][0], events[1][0]);
-    if (i >= WARM_UP) reduced.push(elapsed[0]);
+    join();
+    cuda.cudaEventRecord(after[0], stream());
+    const ms = between();
+    if (i >= WARM_UP) reduced.push(ms);
   }
-  const times: ScalingTimes = { world: ranks.world, stepMs, peak, allReduceMs: median(reduced), gradNorms: gradNorms.slice(0, 3) };
+  const times: ScalingTimes = {
+    world: ranks.world,
+    stepMs,
+    peak,
+    exposedMs: ranks.world > 1 ? median(slowest.slice(WARM_UP)) : 0,
+    allReduceMs: median(reduced),
+    gradNorms: gradNorms.slice(0, 3),
+  };
   if (ranks.rank === 0) console.log(JSON.stringify(times));
   ranks.close();
 }

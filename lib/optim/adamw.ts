@@ -10,7 +10,7 @@ import { persist } from "../tensor/scope.ts";
 import { empty, emptyOnHost, kernels, stream, type Tensor, zeros } from "../tensor/tensor.ts";
 import { withWorkspace } from "../ops/workspace.ts";
 import { type Ema, updateEma } from "./ema.ts";
-import type { FlatParameters } from "./parameters.ts";
+import type { FlatBuffers } from "./parameters.ts";
 
 /** What a step found in the gradients. */
 export interface GradStats {
@@ -68,18 +68,18 @@ export interface AdamwOptions {
   onHost?: boolean;
 }
 
-/** An optimizer at rest: moments 0, no step applied. */
-export function makeAdamw({ master }: FlatParameters, { codes = false, onHost = false }: AdamwOptions = {}): Adamw {
+/** An optimizer of n values at rest: moments 0, no step applied. */
+export function makeAdamw(n: number, { codes = false, onHost = false }: AdamwOptions = {}): Adamw {
   const moment = (): Tensor => {
-    if (!onHost) return zeros(master.shape, codes ? "u8" : "f32");
-    const words = emptyOnHost([codes ? Math.ceil(master.size / 4) : master.size]); // zeros of f32 are codes of 0
+    if (!onHost) return zeros([n], codes ? "u8" : "f32");
+    const words = emptyOnHost([codes ? Math.ceil(n / 4) : n]); // zeros of f32 are codes of 0
     kernels().k_fill_fwd(words.addr, BigInt(words.size), 0, DTYPE.f32, stream());
     if (!codes) return words;
-    const bytes = words.view(master.shape, { dtype: "u8" });
+    const bytes = words.view([n], { dtype: "u8" });
     words.free();
     return bytes;
   };
-  const blocks = [Math.ceil(master.size / K_ADAMW8_BLOCK)];
+  const blocks = [Math.ceil(n / K_ADAMW8_BLOCK)];
   return persist(() => ({
     m: moment(),
     v: moment(),
@@ -92,18 +92,29 @@ export function makeAdamw({ master }: FlatParameters, { codes = false, onHost = 
 }
 
 /** Queues one step: norm of the gradients, clipping, AdamW on the masters, means, the model's 16-bit copies, gradients back to 0. */
-export function adamwStep(
-  flat: FlatParameters,
+export function adamwStep(flat: FlatBuffers, state: Adamw, options: AdamwStepOptions): void {
+  readStats(state);
+  queueNorm(state.stats.addr, flat.grad, options.unscale);
+  applyAdamw(flat, state, options);
+}
+
+/** Queues the norm of `grad * unscale` and whether all of `grad` is finite, two f32 at `address`. */
+export function queueNorm(address: bigint, grad: Tensor, unscale = 1): void {
+  const n = BigInt(grad.size), k = kernels();
+  withWorkspace(
+    (bytes) => k.k_grad_norm_workspace(bytes, n),
+    (scratch) => k.k_grad_norm_fwd(address, grad.addr, scratch, n, unscale, stream()),
+  );
+}
+
+/** Queues a step whose norm is in `state.stats`. */
+export function applyAdamw(
+  { master, grad, copy }: FlatBuffers,
   state: Adamw,
   { lr, betas: [beta1, beta2] = [0.9, 0.999], eps = 1e-8, weightDecay = 0.01, maxNorm = 0, unscale = 1, emas = [], zeroGrad = true }:
     AdamwStepOptions,
 ): void {
-  readStats(state);
-  const { master, grad, copy } = flat, { m, v, scales, stats } = state, n = BigInt(master.size), k = kernels(), [first, ...others] = emas;
-  withWorkspace(
-    (bytes) => k.k_grad_norm_workspace(bytes, n),
-    (scratch) => k.k_grad_norm_fwd(stats.addr, grad.addr, scratch, n, unscale, stream()),
-  );
+  const { m, v, scales, stats } = state, n = BigInt(master.size), k = kernels(), [first, ...others] = emas;
   const t = BigInt(state.applied + 1), zero = zeroGrad ? 1 : 0;
   const [emaAddr, emaRate] = first ? [first.values.addr, first.rate] : [0n, 0];
   const [copyAddr, copySize, copyDtype] = copy ? [copy.addr, BigInt(copy.size), DTYPE[copy.dtype]] : [0n, 0n, DTYPE.f32];
@@ -112,7 +123,7 @@ export function adamwStep(
   if (scales) k.k_adamw8_fwd(master.addr, m.addr, v.addr, scales.m.addr, scales.v.addr, ...rest, ...end);
   else k.k_adamw_fwd(master.addr, m.addr, v.addr, ...rest, ...end);
   state.unread = true;
-  for (const ema of others) updateEma(flat, ema);
+  for (const ema of others) updateEma(master, ema);
 }
 
 /** The statistics of the last step; waits for it where they were not read yet. */

@@ -1,6 +1,6 @@
 /** The optimizer of a training recipe: flat parameters, AdamW, clipping, loss scaling, means and the learning rate, stepped together. */
-import { communicator } from "../dist/communicator.ts";
-import { shareGradients } from "../dist/gradients.ts";
+import { type Communicator, communicator } from "../dist/communicator.ts";
+import { layOutBuckets, shareGradients } from "../dist/gradients.ts";
 import { leaves, type Parameters } from "../nn/parameters.ts";
 import { device } from "../tensor/device.ts";
 import { sizeOf, type Tensor } from "../tensor/tensor.ts";
@@ -93,20 +93,34 @@ export interface Optimizer<P> {
   restore(state: OptimizerState): void;
 }
 
+/** Options of {@linkcode createOptimizer}. */
+export interface OptimizerOptions {
+  /** The processes that train together; by default those of this one's job. */
+  ranks?: Communicator;
+  /** Bytes of gradients that are on their way together. */
+  bucketBytes?: number;
+}
+
 /**
  * Makes the optimizer of `params`, a tree as `specs` describes; the tensors given are freed. Where several processes train, gradients are the sums
  * over all of them, and all take the same step.
  */
-export function createOptimizer<S>(specs: S, params: Parameters<S>, config: OptimizerConfig): Optimizer<Parameters<S>> {
+export function createOptimizer<S>(
+  specs: S,
+  params: Parameters<S>,
+  config: OptimizerConfig,
+  { ranks = communicator(), bucketBytes }: OptimizerOptions = {},
+): Optimizer<Parameters<S>> {
   const flattened = flattenParameters(specs, params), flat: FlatParameters = flattened.flat;
-  const adamw: Adamw = makeAdamw(flat, { codes: config.momentBits === 8, onHost: config.onHost === "state" });
-  const emas: Ema[] = makeEmas(flat, config.emaRates, { onHost: config.onHost !== "nothing" });
+  const adamw: Adamw = makeAdamw(flat.master.size, { codes: config.momentBits === 8, onHost: config.onHost === "state" });
+  const emas: Ema[] = makeEmas(flat.master, config.emaRates, { onHost: config.onHost !== "nothing" });
   device().memory.trim(); // of what the parameters were given in
   const clip = makeGradClip({ maxNorm: config.clip.maxNorm ?? undefined, percentile: config.clip.percentile });
   const scale = makeLossScale({ growth: config.scaleGrowth }), scaled = flat.copy?.dtype === "f16";
   const tensors = new Map(leaves<Tensor>(flattened.params));
   const shared = flat.entries.map(({ name, offset }) => ({ name, offset, tensor: tensors.get(name)! }));
-  const sharing = shareGradients(flat.grad, shared, communicator());
+  const buckets = layOutBuckets(flat.grad.size, { bucketBytes, boundary: flat.boundary });
+  const sharing = shareGradients(flat.grad, shared, ranks, { buckets });
   let steps = 0, skipped = 0;
   return {
     params: flattened.params,

@@ -24,22 +24,36 @@ export interface FlatEntry {
   offset: number;
 }
 
-/** The flat buffers of a model. They live until {@linkcode freeParameters}. */
-export interface FlatParameters {
-  /** The trained parameters in the order of the model. */
-  entries: FlatEntry[];
-  /** [n] f32: the 16-bit parameters first, then the f32 ones, which the model sees here. */
+/** Masters, gradients and 16-bit copies of as many values; the copies are those of the first ones. */
+export interface FlatBuffers {
+  /** [n] f32. */
   master: Tensor;
   /** [n] f32, laid out as `master`: backward passes add to it, the optimizer sets it back to 0. */
   grad: Tensor;
-  /** The 16-bit parameters as the model sees them, laid out as the beginning of `master`; null where there are none. */
   copy: Tensor | null;
 }
 
-function layOut(trained: [name: string, t: Tensor][]): { entries: FlatEntry[]; halfSize: number; size: number } {
+/** The flat buffers of a model: the 16-bit parameters first, then the f32 ones, which the model sees in `master`. They live until {@linkcode freeParameters}. */
+export interface FlatParameters extends FlatBuffers {
+  /** The trained parameters in the order of the model. */
+  entries: FlatEntry[];
+  /** Where the f32 parameters begin. */
+  boundary: number;
+}
+
+/** Options of {@linkcode flattenParameters}. */
+export interface FlatOptions {
+  /** What the sizes of the 16-bit part and of the f32 part are multiples of. */
+  unit?: number;
+  /** Whether `master` has the f32 parameters alone: the masters of the others are elsewhere. */
+  wideOnly?: boolean;
+}
+
+/** Where parameters lie: `boundary` and `size` are as {@linkcode FlatOptions} says. */
+function layOut(trained: [name: string, t: Tensor][], unit: number): { entries: FlatEntry[]; boundary: number; size: number } {
   const half = trained.find(([, t]) => t.dtype !== "f32");
   const offsets = new Map<string, number>();
-  let size = 0, halfSize = 0;
+  let size = 0, boundary = 0;
   for (const wide of [false, true]) {
     for (const [name, t] of trained) {
       if (t.dtype !== "f32" && t.dtype !== half![1].dtype) {
@@ -51,10 +65,11 @@ function layOut(trained: [name: string, t: Tensor][]): { entries: FlatEntry[]; h
       offsets.set(name, size);
       size += Math.ceil(t.size / ALIGNMENT) * ALIGNMENT;
     }
-    if (!wide) halfSize = size;
+    size = Math.ceil(size / unit) * unit;
+    if (!wide) boundary = size;
   }
   const entries = trained.map(([name, t]) => ({ name, shape: t.shape, dtype: t.dtype as FloatDType, offset: offsets.get(name)! }));
-  return { entries, halfSize, size };
+  return { entries, boundary, size };
 }
 
 /**
@@ -62,36 +77,43 @@ function layOut(trained: [name: string, t: Tensor][]): { entries: FlatEntry[]; h
  * tree that sees them, whose tensors accumulate gradients in `grad`; the tensors given are freed. Masters of 16-bit parameters start as
  * their values.
  */
-export function flattenParameters<S>(specs: S, params: Parameters<S>): { flat: FlatParameters; params: Parameters<S> } {
+export function flattenParameters<S>(
+  specs: S,
+  params: Parameters<S>,
+  { unit = ALIGNMENT, wideOnly = false }: FlatOptions = {},
+): { flat: FlatParameters; params: Parameters<S> } {
   const tensors = new Map(leaves<Tensor>(params));
   const trained = leaves<ParameterSpec>(specs).filter(([, spec]) => !spec.buffer).map(([name]): [string, Tensor] => {
     const t = tensors.get(name);
     if (!t) throw new Error(`Cannot lay out parameters: ${name} is missing, it must be in the tree of tensors`);
     return [name, t];
   });
-  const { entries, halfSize, size } = layOut(trained);
+  const { entries, boundary, size } = layOut(trained, unit), first = wideOnly ? boundary : 0;
   return persist(() => {
-    const master = zeros([size]), grad = zeros([size]), half = entries.find((e) => e.dtype !== "f32");
-    const copy = half ? zeros([halfSize], half.dtype) : null, flat = { entries, master, grad, copy };
+    const master = zeros([size - first]), grad = zeros([size]), half = entries.find((e) => e.dtype !== "f32");
+    const copy = half ? zeros([boundary], half.dtype) : null, flat = { entries, boundary, master, grad, copy };
     const moved = new Map(entries.map((entry) => {
-      const { name, shape, dtype, offset } = entry, from = tensors.get(name)!, to = master.view(shape, { offset });
-      kernels().k_cast_fwd(to.addr, from.addr, BigInt(from.size), DTYPE.f32, DTYPE[dtype], stream());
-      if (dtype !== "f32") {
-        const seen = copy!.view(shape, { offset });
-        device().memory.copy(seen.addr, from.addr, from.bytes);
+      const { name, shape, dtype, offset } = entry, from = tensors.get(name)!;
+      if (offset >= first) {
+        const to = master.view(shape, { offset: offset - first });
+        kernels().k_cast_fwd(to.addr, from.addr, BigInt(from.size), DTYPE.f32, DTYPE[dtype], stream());
+        if (dtype === "f32") {
+          from.free();
+          return [name, parameter(to, grad.view(shape, { offset }))];
+        }
         to.free();
-        from.free();
-        return [name, parameter(seen, grad.view(shape, { offset }))];
       }
+      const seen = copy!.view(shape, { offset });
+      device().memory.copy(seen.addr, from.addr, from.bytes);
       from.free();
-      return [name, parameter(to, grad.view(shape, { offset }))];
+      return [name, parameter(seen, grad.view(shape, { offset }))];
     }));
     return { flat, params: mapLeaves(specs, (_, name) => moved.get(name) ?? tensors.get(name)!) };
   });
 }
 
 /** Rounds the masters into the model's 16-bit parameters: after the masters were written by anything but the optimizer. */
-export function refreshCopy({ master, copy }: FlatParameters): void {
+export function refreshCopy({ master, copy }: FlatBuffers): void {
   if (copy) kernels().k_cast_fwd(copy.addr, master.addr, BigInt(copy.size), DTYPE[copy.dtype], DTYPE.f32, stream());
 }
 

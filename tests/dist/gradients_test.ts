@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { ALONE } from "../../lib/dist/place.ts";
 import { openCommunicator } from "../../lib/dist/communicator.ts";
-import { shareGradients } from "../../lib/dist/gradients.ts";
+import { layOutBuckets, shareGradients } from "../../lib/dist/gradients.ts";
 import { persist, step } from "../../lib/tensor/scope.ts";
 import { backward, parameter } from "../../lib/tensor/tape.ts";
 import { add, mul } from "../../lib/ops/elementwise.ts";
@@ -28,9 +28,9 @@ function setUp() {
   return { grad, parameters, sent, ranks, tensors: parameters.map((p) => p.tensor) };
 }
 
-Deno.test("buckets go out during the backward pass from the second step on, the last one first", () => {
+Deno.test("buckets go out during the backward pass from the second step on", () => {
   const { grad, parameters, sent, ranks, tensors: [a, b, c] } = setUp();
-  const sharing = shareGradients(grad, parameters, ranks, { bucketBytes: 32 }), order: number[] = [];
+  const sharing = shareGradients(grad, parameters, ranks, { buckets: layOutBuckets(24, { bucketBytes: 32 }) }), order: number[] = [];
   for (let i = 0; i < 2; i++) {
     step(() => backward(sum(add(mul(a, b), mul(b, c)))));
     order.push(sent.length);
@@ -45,7 +45,7 @@ Deno.test("buckets go out during the backward pass from the second step on, the 
 
 Deno.test("a gradient that comes after its bucket was sent is an error", () => {
   const { grad, parameters, ranks, tensors: [a, b, c] } = setUp();
-  const sharing = shareGradients(grad, parameters, ranks, { bucketBytes: 32 });
+  const sharing = shareGradients(grad, parameters, ranks, { buckets: layOutBuckets(24, { bucketBytes: 32 }) });
   step(() => backward(sum(add(add(a, b), c))));
   sharing.finish();
   step(() => backward(sum(add(add(a, b), c))));
@@ -56,24 +56,51 @@ Deno.test("a gradient that comes after its bucket was sent is an error", () => {
   sharing.free();
 });
 
-Deno.test("a parameter that gets no gradient holds its bucket back to the end", () => {
-  const { grad, parameters, sent, ranks, tensors: [a, , c] } = setUp();
-  const sharing = shareGradients(grad, parameters, ranks, { bucketBytes: 32 });
-  for (let i = 0; i < 2; i++) {
-    step(() => backward(sum(add(a, c))));
-    sent.length = i === 0 ? 0 : sent.length;
-    assert.deepEqual(sent.length, i === 0 ? 0 : 1); // c alone: b never comes, a waits behind it
+Deno.test("buckets go in the order in which they were whole, those without a gradient at the end", () => {
+  const { grad, parameters, sent, ranks, tensors: [a, b, c] } = setUp(), order: number[] = [];
+  const send = (view: Tensor, index: number): void => {
+    order.push(index);
+    ranks.allReduce(view);
+  };
+  const sharing = shareGradients(grad, parameters, ranks, { buckets: layOutBuckets(24, { bucketBytes: 32 }), send });
+  const pass = (loss: () => Tensor): number => {
+    order.length = sent.length = 0;
+    step(() => backward(loss()));
+    const during = sent.length;
     sharing.finish();
-    sent.length = 0;
-  }
+    return during;
+  };
+  const first = (): Tensor => sum(add(mul(mul(c, 2), 2), mul(a, 2))), second = (): Tensor => sum(add(mul(b, 2), mul(a, 2)));
+  assert.deepEqual([pass(first), order], [0, [2, 1, 0]]);
+  assert.deepEqual([pass(first), order], [2, [0, 2, 1]]); // a comes first, then c, never b
+  assert.deepEqual([pass(second), order], [1, [0, 2, 1]]); // b waits for c, which does not come
+  assert.deepEqual([pass(second), order], [2, [0, 1, 2]]);
   sharing.free();
+});
+
+Deno.test("a parameter in two buckets holds both back", () => {
+  const { grad, parameters, sent, ranks, tensors: [a, b, c] } = setUp();
+  const sharing = shareGradients(grad, parameters, ranks, { buckets: layOutBuckets(24, { bucketBytes: 48 }) });
+  for (let i = 0; i < 2; i++) {
+    step(() => backward(sum(add(add(a, c), mul(b, 2)))));
+    assert.equal(sent.length, i === 0 ? 0 : 4);
+    sharing.finish();
+  }
+  assert.deepEqual(sent, [12, 12, 12, 12]);
+  sharing.free();
+});
+
+Deno.test("layOutBuckets() keeps to the boundary and to whole units", () => {
+  assert.deepEqual(layOutBuckets(0), []);
+  assert.deepEqual(layOutBuckets(10, { bucketBytes: 16, boundary: 6 }).map(({ offset, size }) => [offset, size]), [[0, 4], [4, 2], [6, 4]]);
+  assert.deepEqual(layOutBuckets(20, { bucketBytes: 4, boundary: 8, unit: 4 }).map(({ size }) => size), [4, 4, 4, 4, 4]);
 });
 
 Deno.test("two ranks with half of a batch each have the gradients of one with all of it", async () => {
   const outcomes = await runRanks(
     2,
     `
-    import { shareGradients } from("lib/dist/gradients.ts");
+    import { layOutBuckets, shareGradients } from("lib/dist/gradients.ts");
     import { persist, step } from("lib/tensor/scope.ts");
     import { backward, parameter } from("lib/tensor/tape.ts");
     import { linear } from("lib/ops/matmul.ts");

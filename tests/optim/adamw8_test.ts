@@ -23,7 +23,7 @@ function withAdamw<T>(size: number, dtype: FloatDType, options: AdamwOptions, bo
     b: { shape: [3], dtype: "f32", init: { values: () => random(2, 3) } },
   };
   const { flat, params } = flattenParameters(specs, initialize(specs, new Generator(1)));
-  const state = makeAdamw(flat, options), emas = makeEmas(flat, [0.5], options);
+  const state = makeAdamw(flat.master.size, options), emas = makeEmas(flat.master, [0.5], options);
   const result = body({
     flat,
     state,

@@ -3,7 +3,7 @@ import type { ParameterSpec } from "../../lib/nn/parameters.ts";
 import { initialize } from "../../lib/nn/parameters.ts";
 import { type Adamw, adamwStep, type AdamwStepOptions, makeAdamw, readStats } from "../../lib/optim/adamw.ts";
 import { type Ema, makeEmas } from "../../lib/optim/ema.ts";
-import { type FlatParameters, flattenParameters, freeParameters } from "../../lib/optim/parameters.ts";
+import { type FlatBuffers, flattenParameters, freeParameters } from "../../lib/optim/parameters.ts";
 import { type FloatDType, fromBf16, toBf16 } from "../../lib/tensor/dtype.ts";
 import { Generator } from "../../lib/tensor/random.ts";
 import { step } from "../../lib/tensor/scope.ts";
@@ -44,7 +44,7 @@ class Reference {
 }
 
 interface Setup {
-  flat: FlatParameters;
+  flat: FlatBuffers;
   state: Adamw;
   emas: Ema[];
   reference: Reference;
@@ -57,7 +57,7 @@ function withOptimizer(size: number, dtype: FloatDType, rates: number[], body: (
     b: { shape: [3], dtype: "f32", init: { values: () => random(2, 3) } },
   };
   const { flat, params } = flattenParameters(specs, initialize(specs, new Generator(1)));
-  const state = makeAdamw(flat), emas = makeEmas(flat, rates);
+  const state = makeAdamw(flat.master.size), emas = makeEmas(flat.master, rates);
   body({ flat, state, emas, reference: new Reference(flat.master.read(), rates) });
   freeParameters(flat, params);
   for (const t of [state.m, state.v, state.stats, ...emas.map((e) => e.values)]) t.free();
@@ -134,7 +134,7 @@ for (const [n, half] of [[1, 1], [7, 3], [1031, 518]]) {
   Deno.test(`adamwStep() takes buffers of any length: ${n}, the first ${half} with bf16 copies`, () => {
     step(() => {
       const master = tensor(random(1, n), [n]), grad = tensor(random(2, n), [n]), copy = zeros([half], "bf16");
-      const flat = { entries: [], master, grad, copy }, state = makeAdamw(flat), emas = makeEmas(flat, [0.9]);
+      const flat = { master, grad, copy }, state = makeAdamw(flat.master.size), emas = makeEmas(flat.master, [0.9]);
       const reference = new Reference(master.read(), [0.9]), options = { ...OPTIONS, maxNorm: 0.5 };
       const want = reference.step(grad.read(), options);
       adamwStep(flat, state, { ...options, emas });

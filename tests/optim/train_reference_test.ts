@@ -21,8 +21,8 @@ interface AdamW {
 
 referenceTest("twelve steps of training equal the reference's losses, norms, weights and means", "train_ss_flow.safetensors", (r) => {
   const args = r.meta<SsFlowArgs>("args"), { lr, weight_decay, betas, eps } = r.meta<AdamW>("optimizer"), spec = ssFlowSpec(args);
-  const { flat, params } = flattenParameters(spec, r.parameters(spec, "init/")), adamw = makeAdamw(flat);
-  const emas = makeEmas(flat, [r.meta<number>("ema_rate")]), losses: number[] = [], norms: number[] = [];
+  const { flat, params } = flattenParameters(spec, r.parameters(spec, "init/")), adamw = makeAdamw(flat.master.size);
+  const emas = makeEmas(flat.master, [r.meta<number>("ema_rate")]), losses: number[] = [], norms: number[] = [];
   const at = (name: string, i: number): Tensor => {
     const [n, ...shape] = r.shape(name), size = shape.reduce((a, b) => a * b, 1);
     if (i >= n) throw new RangeError(`${name} has ${n} steps`);
