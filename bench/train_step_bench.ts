@@ -5,6 +5,7 @@
  *   deno task bench bench/train_step_bench.ts
  */
 import { writeFileAtomic } from "../lib/io/atomic.ts";
+import { tuneProducts, useChoices } from "../lib/memory/tune.ts";
 import { device } from "../lib/tensor/device.ts";
 import { profileTable, startProfile } from "../lib/tensor/profile.ts";
 import { slatFlowWork, ssFlowWork, type Work } from "./flow_models.ts";
@@ -20,23 +21,29 @@ function peerOf(name: string): string {
 }
 
 function measure(make: () => Work, peers: PeerTime[]): Row[] {
-  const work = make(), { memory } = device(), all: number[] = [], host: number[] = [];
+  const work = make(), { memory } = device(), host: number[] = [];
   const run = (): void => {
     work.pass().free();
     work.optimizer.step();
   };
-  for (let i = 0; i < WARM_UP; i++) run();
-  memory.synchronize();
-  memory.resetPeak();
-  for (let i = 0; i < RUNS; i++) {
-    const began = performance.now();
-    work.pass().free();
-    host.push(performance.now() - began);
-    work.optimizer.step();
+  const median = (list: number[]): number => list.toSorted((a, b) => a - b)[list.length >> 1];
+  const timeSteps = (count: number): number => {
+    for (let i = 0; i < WARM_UP; i++) run();
     memory.synchronize();
-    all.push(performance.now() - began);
-  }
-  const peak = memory.use().peak / GIB, median = (list: number[]): number => list.toSorted((a, b) => a - b)[list.length >> 1];
+    memory.resetPeak();
+    return median(Array.from({ length: count }, () => {
+      const began = performance.now();
+      work.pass().free();
+      host.push(performance.now() - began);
+      work.optimizer.step();
+      memory.synchronize();
+      return performance.now() - began;
+    }));
+  };
+  const untuned = timeSteps(RUNS), choices = tuneProducts(() => work.pass().free())!;
+  useChoices(choices);
+  const ms = timeSteps(RUNS);
+  const peak = memory.use().peak / GIB;
   const stop = startProfile();
   for (let i = 0; i < PROFILED; i++) run();
   const table = profileTable(stop(), PROFILED), file = `${work.name.toLowerCase().replace(/[^a-z0-9]+/g, "_")}.txt`;
@@ -44,7 +51,7 @@ function measure(make: () => Work, peers: PeerTime[]): Row[] {
   Deno.mkdirSync(folder, { recursive: true });
   writeFileAtomic(folder + file, new TextEncoder().encode(table + "\n"));
   console.log(`${work.name}: a step's kernels\n${table}`);
-  const { name, flops } = work, ms = median(all), limit = 1e3 * flops / PEAK;
+  const { name, flops } = work, limit = 1e3 * flops / PEAK;
   work.free();
   const time = (what: string, ours: number, peer?: ReturnType<typeof fastest>): Row => {
     const beside = peer && { peer: peer.ms, peer_name: peer.name, ratio: peer.ms / ours };
@@ -53,6 +60,7 @@ function measure(make: () => Work, peers: PeerTime[]): Row[] {
   const memoryPeer = fastest(peers, `${peerOf(name)} peak GiB`);
   return [
     time("training step", ms, fastest(peers, `${peerOf(name)} training step`)),
+    time("training step, the heuristic's algorithms", untuned),
     measured({ case: `${name} host until forward and backward are queued`, metric: "time", unit: "ms", ours: median(host) }),
     measured({
       case: `${name} peak memory`,

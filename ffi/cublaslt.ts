@@ -90,11 +90,13 @@ export interface MatmulProblem {
   scales?: { a: bigint; b: bigint; fast: boolean };
 }
 
-interface Plan {
+interface Described {
   description: bigint;
   layouts: [a: bigint, b: bigint, d: bigint];
-  algorithm: Uint8Array<ArrayBuffer>;
-  workspace: bigint;
+}
+
+interface Plan extends Described {
+  algorithm: Algorithm;
 }
 
 /** Bytes of the workspace that {@linkcode matmul} must be given. */
@@ -104,7 +106,13 @@ const HEURISTIC_BYTES = 96, ALGORITHM_BYTES = 64;
 const ONE = new Float32Array([1]), ZERO = new Float32Array([0]);
 let library: CublasLt | undefined;
 let handle = 0n;
-const plans = new Map<string, Plan | null>();
+const plans = new Map<string, Plan | null>(), chosen = new Map<string, Algorithm>();
+
+/** One of cuBLASLt's ways to do a product: its own 64 bytes, which hold for one version of it, and the workspace that they need. */
+export interface Algorithm {
+  code: Uint8Array<ArrayBuffer>;
+  workspace: bigint;
+}
 
 /** Opens libcublasLt (CUDA 13 or 12), once. */
 function open(): CublasLt {
@@ -134,7 +142,7 @@ function alignment(...addresses: bigint[]): number {
   return all & -all;
 }
 
-function makePlan(p: MatmulProblem, align: number): Plan | null {
+function describe(p: MatmulProblem): Described {
   const lt = open(), out = new BigUint64Array(1);
   const create = (call: string, status: number): bigint => {
     check(call, status);
@@ -142,22 +150,22 @@ function makePlan(p: MatmulProblem, align: number): Plan | null {
   };
   const i32 = (v: number) => new Int32Array([v]), i64 = (v: number) => new BigInt64Array([BigInt(v)]);
   const description = create("cublasLtMatmulDescCreate", lt.cublasLtMatmulDescCreate(out, COMPUTE_32F, CUDA_TYPE.f32));
-  const describe = (attribute: number, value: Int8Array<ArrayBuffer> | Int32Array<ArrayBuffer> | BigInt64Array<ArrayBuffer>) =>
+  const set = (attribute: number, value: Int8Array<ArrayBuffer> | Int32Array<ArrayBuffer> | BigInt64Array<ArrayBuffer>) =>
     check("cublasLtMatmulDescSetAttribute", lt.cublasLtMatmulDescSetAttribute(description, attribute, value, BigInt(value.byteLength)));
   // cuBLASLt is column-major: its A is our b, its B is our a, its D [N, M] is our y.
-  describe(DESC.transA, i32(p.transposeB ? 1 : 0));
-  describe(DESC.transB, i32(p.transposeA ? 1 : 0));
-  describe(DESC.epilogue, i32(EPILOGUE[p.epilogue]));
-  if (WITH_BIAS.includes(p.epilogue)) describe(DESC.biasPointer, new BigInt64Array([BigInt.asIntN(64, p.bias)]));
+  set(DESC.transA, i32(p.transposeB ? 1 : 0));
+  set(DESC.transB, i32(p.transposeA ? 1 : 0));
+  set(DESC.epilogue, i32(EPILOGUE[p.epilogue]));
+  if (WITH_BIAS.includes(p.epilogue)) set(DESC.biasPointer, new BigInt64Array([BigInt.asIntN(64, p.bias)]));
   if (WITH_AUX.includes(p.epilogue)) {
-    describe(DESC.auxPointer, new BigInt64Array([BigInt.asIntN(64, p.aux)]));
-    describe(DESC.auxLd, i64(p.N));
+    set(DESC.auxPointer, new BigInt64Array([BigInt.asIntN(64, p.aux)]));
+    set(DESC.auxLd, i64(p.N));
   }
   if (p.scales) {
-    describe(DESC.scaleA, new BigInt64Array([BigInt.asIntN(64, p.scales.b)]));
-    describe(DESC.scaleB, new BigInt64Array([BigInt.asIntN(64, p.scales.a)]));
-    for (const mode of [DESC.scaleModeA, DESC.scaleModeB]) describe(mode, i32(SCALE_OUTER_VECTOR));
-    describe(DESC.fastSums, new Int8Array([p.scales.fast ? 1 : 0]));
+    set(DESC.scaleA, new BigInt64Array([BigInt.asIntN(64, p.scales.b)]));
+    set(DESC.scaleB, new BigInt64Array([BigInt.asIntN(64, p.scales.a)]));
+    for (const mode of [DESC.scaleModeA, DESC.scaleModeB]) set(mode, i32(SCALE_OUTER_VECTOR));
+    set(DESC.fastSums, new Int8Array([p.scales.fast ? 1 : 0]));
   }
   const layout = (type: MatmulType, rows: number, columns: number, stride: number): bigint => {
     const made = create(
@@ -170,36 +178,68 @@ function makePlan(p: MatmulProblem, align: number): Plan | null {
     }
     return made;
   };
-  const layouts: Plan["layouts"] = [
+  const layouts: Described["layouts"] = [
     p.transposeB ? layout(p.type, p.K, p.N, p.strideB) : layout(p.type, p.N, p.K, p.strideB),
     p.transposeA ? layout(p.type, p.M, p.K, p.strideA) : layout(p.type, p.K, p.M, p.strideA),
     layout(p.outType, p.N, p.M, p.M * p.N),
   ];
-  const preference = create("cublasLtMatmulPreferenceCreate", lt.cublasLtMatmulPreferenceCreate(out));
+  return { description, layouts };
+}
+
+/** The first of cuBLASLt's algorithms for a problem, at most `most`, as its heuristic ranks them; none where it has no way to do it. */
+function rank({ description, layouts: [a, b, d] }: Described, align: number, most: number): Algorithm[] {
+  const lt = open(), out = new BigUint64Array(1);
+  check("cublasLtMatmulPreferenceCreate", lt.cublasLtMatmulPreferenceCreate(out));
+  const preference = out[0];
   const prefer = (attribute: number, value: Int32Array<ArrayBuffer> | BigInt64Array<ArrayBuffer>) =>
     check(
       "cublasLtMatmulPreferenceSetAttribute",
       lt.cublasLtMatmulPreferenceSetAttribute(preference, attribute, value, BigInt(value.byteLength)),
     );
-  prefer(PREFERENCE.workspaceBytes, i64(WORKSPACE_BYTES));
-  prefer(PREFERENCE.reductionScheme, i32(REDUCE_IN_COMPUTE_TYPE));
-  for (const which of PREFERENCE.alignment) prefer(which, i32(align));
-  const found = new Uint8Array(HEURISTIC_BYTES), count = new Int32Array(1), [a, b, d] = layouts;
-  const status = lt.cublasLtMatmulAlgoGetHeuristic(handle, description, a, b, d, d, preference, 1, found, count);
+  prefer(PREFERENCE.workspaceBytes, new BigInt64Array([BigInt(WORKSPACE_BYTES)]));
+  prefer(PREFERENCE.reductionScheme, new Int32Array([REDUCE_IN_COMPUTE_TYPE]));
+  for (const which of PREFERENCE.alignment) prefer(which, new Int32Array([align]));
+  const found = new Uint8Array(most * HEURISTIC_BYTES), count = new Int32Array(1), view = new DataView(found.buffer);
+  const status = lt.cublasLtMatmulAlgoGetHeuristic(handle, description, a, b, d, d, preference, most, found, count);
   check("cublasLtMatmulPreferenceDestroy", lt.cublasLtMatmulPreferenceDestroy(preference));
-  if (NOT_SUPPORTED.includes(status) || (status === 0 && count[0] === 0)) return null;
+  if (NOT_SUPPORTED.includes(status)) return [];
   check("cublasLtMatmulAlgoGetHeuristic", status);
-  const workspace = new DataView(found.buffer).getBigUint64(ALGORITHM_BYTES, true);
-  return { description, layouts, algorithm: found.slice(0, ALGORITHM_BYTES), workspace };
+  return Array.from({ length: count[0] }, (_, i) => i * HEURISTIC_BYTES)
+    .filter((at) => view.getInt32(at + ALGORITHM_BYTES + 8, true) === 0)
+    .map((at) => ({ code: found.slice(at, at + ALGORITHM_BYTES), workspace: view.getBigUint64(at + ALGORITHM_BYTES, true) }));
 }
 
-/** Runs a product. False, with nothing done, where cuBLASLt has no algorithm for the problem (an epilogue at odd sizes, say). */
-export function matmul(p: MatmulProblem, workspace: bigint, stream: bigint): boolean {
-  const lt = open(), align = alignment(p.y, p.a, p.b, p.bias, p.aux);
+/** What tells one problem from another: all but the addresses, of which their alignment counts. */
+export function problemKey(p: MatmulProblem): string {
   const { batch, M, N, K, transposeA, transposeB, strideA, strideB, type, outType, epilogue, adds = false, scales } = p;
-  const key = `${[batch, M, N, K, transposeA, transposeB, strideA, strideB, type, outType, epilogue, adds, scales?.fast, align]}`;
+  const flags = [transposeA, transposeB, adds, !!scales?.fast].map(Number), align = alignment(p.y, p.a, p.b, p.bias, p.aux);
+  return [batch, M, N, K, ...flags, strideA, strideB, type, outType, epilogue, align].join(" ");
+}
+
+/** cuBLASLt's algorithms for a problem, at most `most`, the one that is taken by default first. */
+export function matmulAlgorithms(p: MatmulProblem, most: number): Algorithm[] {
+  return rank(describe(p), alignment(p.y, p.a, p.b, p.bias, p.aux), most);
+}
+
+/** From here on, problems with this key are done by this algorithm, which must be one of theirs. */
+export function chooseAlgorithm(key: string, algorithm: Algorithm): void {
+  chosen.set(key, algorithm);
+  plans.delete(key);
+}
+
+function makePlan(p: MatmulProblem, key: string): Plan | null {
+  const described = describe(p), algorithm = chosen.get(key) ?? rank(described, alignment(p.y, p.a, p.b, p.bias, p.aux), 1)[0];
+  return algorithm ? { ...described, algorithm } : null;
+}
+
+/**
+ * Runs a product, by another algorithm than the usual one if asked. False, with nothing done, where cuBLASLt has no algorithm for the problem (an
+ * epilogue at odd sizes, say).
+ */
+export function matmul(p: MatmulProblem, workspace: bigint, stream: bigint, by?: Algorithm): boolean {
+  const lt = open(), key = problemKey(p);
   let plan = plans.get(key);
-  if (plan === undefined) plans.set(key, plan = makePlan(p, align));
+  if (plan === undefined) plans.set(key, plan = makePlan(p, key));
   if (!plan) return false;
   const pointer = (attribute: number, address: bigint) =>
     check(
@@ -212,11 +252,11 @@ export function matmul(p: MatmulProblem, workspace: bigint, stream: bigint): boo
     pointer(DESC.scaleA, p.scales.b);
     pointer(DESC.scaleB, p.scales.a);
   }
-  const [a, b, d] = plan.layouts, { description, algorithm } = plan;
+  const [a, b, d] = plan.layouts, { description } = plan, algorithm = by ?? plan.algorithm;
   const run = (): void => {
     const status = lt.cublasLtMatmul(
       ...[handle, description, ONE, p.b, a, p.a, b, p.adds ? ONE : ZERO, p.y, d, p.y, d] as const,
-      ...[algorithm, workspace, plan.workspace, stream] as const,
+      ...[algorithm.code, workspace, algorithm.workspace, stream] as const,
     );
     check("cublasLtMatmul", status);
   };

@@ -174,7 +174,7 @@ function encodeLatents(encoder: e.SsEncoder, voxels: Int32Array[], R: number): F
 }
 
 /** Trains, evaluates on held-out pictures, and exports a pipeline to `<output>/models`. */
-export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile, dryRun }: e.RunFlags): SsFlowResult {
+export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile, tune, dryRun }: e.RunFlags): SsFlowResult {
   const { resolution: R } = c.data, r = c.model.resolution, S = c.condition.image_size, C = c.model.in_channels;
   const require = ["voxelized", "cond_rendered"], minAestheticScore = c.data.minAestheticScore ?? undefined;
   const { items } = e.openDataset(c.data.root, { require, minAestheticScore });
@@ -217,6 +217,7 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile,
     log: c.log,
     ckpt,
     profile,
+    tune,
     dryRun,
     tensors: optimizer.tensors,
     state: () => ({ optimizer: optimizer.state(), sampler: sampler.state(), memory: memory.state(), normalization }),
@@ -268,13 +269,13 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile,
       const host = e.createRandom(c.seed, stream);
       const B = indices.length, times = e.drawTimes(c.flow.schedule, B, host);
       const drawn = e.drawConditions(pictures, indices, { pUncond: c.flow.pUncond, augment: c.augment, random: host });
-      const pass = (options: e.PassOptions = {}) =>
+      const pass = (options: e.PassOptions = {}, alone = i < c.guess.alone) =>
         e.step(() => {
           const random = e.stepGenerator(c.seed, stream), scale = optimizer.lossScale() * B / c.batch.size;
           const data = e.tensor(e.joinFloats(indices.map((k, b) => (drawn.variations[b].mirror ? mirroredX0 : x0)[k])), [B, C, r, r, r]);
           const tokens = e.encodeDrawn(condition, drawn);
           const guess = head && e.mse(head.guess(optimizer.params.guess!, tokens), data);
-          if (guess && i < c.guess.alone) {
+          if (guess && alone) {
             e.backward(e.mul(guess, scale));
             return e.readScalars({ loss: guess, guess });
           }
@@ -284,7 +285,8 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile,
           const rows = e.noGrad(() => e.mseRows(v, velocity)).read();
           return { loss: rows.reduce((a, b) => a + b, 0) / B, ...(guess && e.readScalars({ guess })), ...e.errorsByTime(times, rows) };
         });
-      terms.push(memory.run(pass, indices.map(() => r ** 3)));
+      if (i === run.first && terms.length === 0) run.tune(() => pass({}, false));
+      terms.push(memory.run((options) => pass(options), indices.map(() => r ** 3)));
       run.expectFinite(i, terms.at(-1)!, pass);
     }
     const values = e.meanOf(terms), update = optimizer.step();
@@ -354,7 +356,11 @@ if (import.meta.main) {
       "Trains the sparse-structure flow model on a prepared dataset and a trained VAE.",
       SS_FLOW_SIZES,
     )
-      .option("--vae <folder>", "the folder with the VAE's encoder and decoder (models/ of a train:ss-vae run)");
+      .option("--vae <folder>", "the folder with the VAE's encoder and decoder (models/ of a train:ss-vae run)")
+      .option(
+        "--tune",
+        "choose the algorithms of dense products by time and keep them in the output folder: faster, but bits differ from other runs'",
+      );
     const { flags, config } = e.parseTraining(command, Deno.args, SS_FLOW_SIZES);
     const c = ssFlowConfig(config);
     e.openTrainingDevice(flags);

@@ -17,7 +17,8 @@ export function onceADevice(make: () => Tensor): () => Tensor {
   };
 }
 
-const workspace = onceADevice(() => empty([WORKSPACE_BYTES], "u8"));
+/** The workspace of all products. */
+export const productWorkspace = onceADevice(() => empty([WORKSPACE_BYTES], "u8"));
 
 /** One product as cuBLASLt and the CPU library take it, with tensors for addresses. */
 export interface Product extends Pick<MatmulProblem, "batch" | "M" | "N" | "K" | "transposeA" | "transposeB" | "strideA" | "strideB"> {
@@ -39,7 +40,7 @@ export function runCublasLt(p: Product, epilogue: MatmulProblem["epilogue"]): bo
   const eight = scales && { scales: { a: scales.a.addr, b: scales.b.addr, fast: scales.fast } };
   const types = { type: scales ? "e4m3" as const : a.dtype as FloatDType, outType: y.dtype as FloatDType };
   const problem = { ...rest, ...addresses, ...types, epilogue, adds, ...eight };
-  const scratch = workspace().addr; // a simulated device counts it too
+  const scratch = productWorkspace().addr; // a simulated device counts it too
   return device().simulated?.matmul(problem) ?? cublasLtMatmul(problem, scratch, stream());
 }
 

@@ -76,13 +76,14 @@ export interface TrainingFlags {
   device?: string;
   memoryLimit?: string;
   profile?: boolean;
+  tune?: boolean;
   dryRun?: boolean;
   /** Seconds that a process waits for the others. */
   rankTimeout?: string;
 }
 
 /** What of it a recipe's loop needs; ckpt is "latest" by default. */
-export type RunFlags = Pick<TrainingFlags, "output"> & Partial<Pick<TrainingFlags, "ckpt" | "profile" | "dryRun">>;
+export type RunFlags = Pick<TrainingFlags, "output"> & Partial<Pick<TrainingFlags, "ckpt" | "profile" | "tune" | "dryRun">>;
 
 /** A training recipe's command: sizes, config file, output folder, checkpoint to go on from. */
 export function trainingCommand(name: string, description: string, sizes: Record<string, unknown>): Command {

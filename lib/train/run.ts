@@ -8,6 +8,7 @@ import type { Tensor } from "../tensor/tensor.ts";
 import { checkpointPath, listCheckpoints, resume } from "./checkpoint.ts";
 import { DryRun, dryRunReport } from "./dry_run.ts";
 import { type LogState, openRunLog, type RunLog, secondaryLog } from "./metrics.ts";
+import { openProducts } from "./products.ts";
 import { profileRun } from "./run_profile.ts";
 import { openSaver } from "./saver.ts";
 
@@ -40,6 +41,8 @@ export interface RunOptions {
   restore: (state: unknown) => void;
   /** Whether some of the first steps are profiled: see {@linkcode profileRun}. */
   profile?: boolean;
+  /** Whether {@linkcode Run.tune} chooses algorithms. */
+  tune?: boolean;
   /** Whether the run only says what it would do: {@linkcode openRun} then throws a {@linkcode DryRun} and writes nothing. */
   dryRun?: boolean;
 }
@@ -51,6 +54,8 @@ export interface Run {
   /** Whether this process writes the run's files: the first of several. */
   writes: boolean;
   log: RunLog;
+  /** Before the first step: the products of `pass` are done by the algorithms that the run keeps. See {@linkcode openProducts}. */
+  tune(pass: () => unknown): void;
   /** Whether a sample is due after `done` steps; the first step and the last one count. */
   sampleDue(done: number): boolean;
   /**
@@ -147,6 +152,7 @@ export function openRun(folder: string, options: RunOptions): Run {
         stopped(`the gradients of the last ${skipped} steps are not finite, they must be${op ? ` (the first that is not: ${op})` : ""}`);
       },
     },
+    tune: (pass) => openProducts(folder, pass, { tune: options.tune, say: log.say }),
     sampleDue: (done) => sampleEvery > 0 && (done % sampleEvery === 0 || done === steps || done === 1),
     saveOrStop(done) {
       const asked = ranks.exchange(Atomics.load(stop, 0) === 1).some((asked) => asked), wait = asked || done === steps;
