@@ -1,5 +1,5 @@
-// The rasterizer on CUDA. A warp a triangle and view writes (depth, triangle) as one 64-bit integer with atomicMin, so the order of warps
-// does not matter; then a thread a pixel shades.
+// The rasterizer on CUDA. A thread a small triangle, a warp a large one, writes (depth, triangle) as one 64-bit integer with atomicMin, so their
+// order does not matter; then a thread a pixel shades.
 #include "../include/render_mesh.h"
 
 #include "../include/raster.hpp"
@@ -10,14 +10,14 @@ using namespace raster;
 using Key = unsigned long long;  // the larger 1 / w, then the lower triangle, is the smaller key
 
 constexpr Key EMPTY = ~Key(0);
-constexpr int WARPS = 4, PIXELS = 128;
+constexpr int DRAW = 128, FEW = 32, PIXELS = 256;
 
 __device__ Key key_of(float depth, int t) { return Key(0x7fffffffu - __float_as_uint(fmaxf(depth, 1e-38f))) << 32 | uint32_t(t); }
 __device__ float depth_of(Key key) { return __uint_as_float(0x7fffffffu - uint32_t(key >> 32)); }
 
 // The linear values of the 256 bytes, in shared memory.
 __device__ void fill_linear(float* linear) {
-  for (int i = threadIdx.x + threadIdx.y * blockDim.x; i < 256; i += blockDim.x * blockDim.y) linear[i] = to_linear(i / 255.0f);
+  for (int i = threadIdx.x; i < 256; i += blockDim.x) linear[i] = to_linear(i / 255.0f);
   __syncthreads();
 }
 
@@ -27,30 +27,58 @@ __global__ void project_vertices(Scene s, Clip* clip, Key* keys, int64_t vertice
   for (int64_t k = i; k < samples; k += stride) keys[k] = EMPTY;
 }
 
-__global__ void __launch_bounds__(32 * WARPS) draw_triangles(Scene s, const Clip* clip, Key* keys, int64_t items) {
-  __shared__ float linear[256];
-  fill_linear(linear);
-  const int64_t item = blockIdx.x * int64_t(WARPS) + threadIdx.y;
-  if (item >= items) return;
-  const int t = int(item % s.T), side = s.side();
-  const int64_t view = item / s.T;
-  Surface surface;
-  surface.load(s, clip + view * s.V, t);
-  Key* image = keys + view * side * side;
-  each_piece(surface.clip, side, [&](const Piece& piece) {
-    const int x = piece.x0 + threadIdx.x % 8, y = piece.y0 + threadIdx.x / 8;
-    for (int j = y; j < piece.y1; j += 4) {
-      const double row = piece.row_depth(j);
-      for (int i = x; i < piece.x1; i += 8) {
-        if (!piece.covers(i, j)) continue;
-        const Key key = key_of(piece.at(i, row), t);
-        Key* sample = image + int64_t(j) * side + i;
-        if (key >= *sample) continue;
-        if (surface.cutoff > 0 && surface.albedo(s, linear, surface.weights(i, j, side)).a < surface.cutoff) continue;
-        atomicMin(sample, key);
+// Writes sample (i, j) of a view if triangle t is the nearest there so far and has no hole.
+__device__ void draw_sample(const Scene& s, const Clip* clip, Key* sample, float depth, int t, int i, int j) {
+  const Key key = key_of(depth, t);
+  if (key >= *sample) return;
+  if (s.materials[int64_t(s.material(t)) * MATERIAL + 4] > 0) {
+    Surface surface;
+    surface.load(s, clip, t);
+    if (surface.albedo(s, nullptr, surface.weights(i, j, s.side())).a < surface.cutoff) return;
+  }
+  atomicMin(sample, key);
+}
+
+// A thread a triangle and view, which draws it where few samples are in its box; the others are drawn by their warp, one after another.
+__global__ void __launch_bounds__(DRAW) draw_triangles(Scene s, const Clip* clip, Key* keys, int64_t items) {
+  const int64_t item = blockIdx.x * int64_t(DRAW) + threadIdx.x;
+  const int side = s.side(), lane = threadIdx.x % 32;
+  const auto load = [&](int t, const Clip* corners) {
+    const int32_t* corner = s.triangles + int64_t(t) * 3;
+    return Triangle{{corners[corner[0]], corners[corner[1]], corners[corner[2]]}};
+  };
+  bool many = false;
+  if (item < items) {
+    const int64_t view = item / s.T;
+    const int t = int(item - view * s.T);
+    const Clip* corners = clip + view * s.V;
+    const Triangle triangle = load(t, corners);
+    Piece piece;
+    if (!whole(triangle, side)) {
+      many = true;
+    } else if (piece.load(triangle.v[0], triangle.v[1], triangle.v[2], side)) {
+      many = int64_t(piece.x1 - piece.x0) * (piece.y1 - piece.y0) > FEW;
+      for (int j = piece.y0; !many && j < piece.y1; j++) {
+        const double row = piece.row_depth(j);
+        Key* const samples = keys + (view * side + j) * side;
+        for (int i = piece.x0; i < piece.x1; i++)
+          if (piece.covers(i, j)) draw_sample(s, corners, samples + i, piece.at(i, row), t, i, j);
       }
     }
-  });
+  }
+  for (uint32_t left = __ballot_sync(0xffffffffu, many); left; left &= left - 1) {
+    const int64_t at = item - lane + __ffs(left) - 1, view = at / s.T;
+    const int t = int(at - view * s.T);
+    const Clip* corners = clip + view * s.V;
+    each_piece(load(t, corners), side, [&](const Piece& piece) {
+      for (int j = piece.y0 + lane / 8; j < piece.y1; j += 4) {
+        const double row = piece.row_depth(j);
+        Key* const samples = keys + (view * side + j) * side;
+        for (int i = piece.x0 + lane % 8; i < piece.x1; i += 8)
+          if (piece.covers(i, j)) draw_sample(s, corners, samples + i, piece.at(i, row), t, i, j);
+      }
+    });
+  }
 }
 
 __global__ void __launch_bounds__(PIXELS)
@@ -110,7 +138,7 @@ int32_t k_render_mesh_fwd(uint64_t rgba, uint64_t depth, uint64_t ids, uint64_t 
   if (T > 0 && M < 1) return fail(K_BAD_ARGUMENT, where, "M = %d, it must be >= 1", M);
   const int64_t items = int64_t(views) * T, vertices = int64_t(views) * V;
   const int64_t pixels = int64_t(views) * S * S, samples_all = pixels * samples * samples;
-  if (ceil_div(items, WARPS) > INT32_MAX) return fail(K_BAD_ARGUMENT, where, "views * T = %lld, it must be below 2^33", (long long)items);
+  if (ceil_div(items, DRAW) > INT32_MAX) return fail(K_BAD_ARGUMENT, where, "views * T = %lld, it must be below 2^38", (long long)items);
   if (views == 0) return K_OK;
   const Scene s = {at<const float>(positions), at<const float>(normals), at<const float>(uvs), at<const float>(colors),
                    at<const float>(materials), at<const uint32_t>(texels), at<const float>(lights), at<const float>(cameras),
@@ -121,7 +149,7 @@ int32_t k_render_mesh_fwd(uint64_t rgba, uint64_t depth, uint64_t ids, uint64_t 
   const int64_t work = vertices > samples_all ? vertices : samples_all;
   project_vertices<<<unsigned(work / 1024 + 1), 256, 0, on>>>(s, clip, keys, vertices, samples_all);
   if (const int32_t status = launched(where)) return status;
-  if (items) draw_triangles<<<unsigned(ceil_div(items, WARPS)), dim3(32, WARPS), 0, on>>>(s, clip, keys, items);
+  if (items) draw_triangles<<<unsigned(ceil_div(items, DRAW)), DRAW, 0, on>>>(s, clip, keys, items);
   if (const int32_t status = launched(where)) return status;
   shade_pixels<<<unsigned(ceil_div(pixels, PIXELS)), PIXELS, 0, on>>>(s, clip, keys, at<uint8_t>(rgba), at<float>(depth), at<int32_t>(ids),
                                                                       pixels);

@@ -117,6 +117,15 @@ K_BOTH float distance(const Clip& v, int plane, float guard) {
   return plane == 0 ? v.z : fmaf(guard, v.w, plane == 1 ? v.x : plane == 2 ? -v.x : plane == 3 ? v.y : -v.y);
 }
 
+// Whether no corner is cut away by each_piece.
+K_BOTH bool whole(const Triangle& t, int side) {
+  const float guard = 262144.0f / side - 2;
+  bool all = true;
+  for (int plane = 0; plane < 5; plane++)
+    for (int i = 0; i < 3; i++) all = all && distance(t.v[i], plane, guard) >= 0;
+  return all;
+}
+
 // Calls draw(piece) for the convex pieces of a triangle after cutting away what is in front of the near plane or too far beside the image.
 template <class Draw>
 K_BOTH void each_piece(const Triangle& t, int side, Draw draw) {
@@ -156,7 +165,7 @@ struct Color {
   float a;
 };
 
-// The bilinear texel at (u, v): linear rgb and alpha. `linear` holds to_linear(0/255 .. 255/255).
+// The bilinear texel at (u, v): linear rgb and alpha. `linear` holds to_linear(0/255 .. 255/255); without it alpha alone.
 K_BOTH Color texture_at(const int32_t* image, const uint32_t* texels, const float* linear, float u, float v) {
   const int W = image[1], H = image[2];
   const bool repeat = image[3] == 0;
@@ -168,7 +177,8 @@ K_BOTH Color texture_at(const int32_t* image, const uint32_t* texels, const floa
   const uint32_t* image_texels = texels + image[0];
   const uint32_t *row0 = image_texels + int64_t(wrap(int(top), H)) * W, *row1 = image_texels + int64_t(wrap(int(top) + 1, H)) * W;
   const auto texel = [&](uint32_t t, float weight) {
-    return Color{weight * Vec3{linear[t & 255], linear[t >> 8 & 255], linear[t >> 16 & 255]}, weight * (t >> 24)};
+    const Vec3 rgb = linear ? Vec3{linear[t & 255], linear[t >> 8 & 255], linear[t >> 16 & 255]} : Vec3{0, 0, 0};
+    return Color{weight * rgb, weight * (t >> 24)};
   };
   const Color a = texel(row0[x0], (1 - fx) * (1 - fy)), b = texel(row0[x1], fx * (1 - fy)), c = texel(row1[x0], (1 - fx) * fy),
               d = texel(row1[x1], fx * fy);
@@ -210,7 +220,7 @@ struct Surface {
     return sum > 0 ? 1 / sum * w : Vec3{1.0f / 3, 1.0f / 3, 1.0f / 3};
   }
 
-  // Base colour * texture * vertex colour.
+  // Base colour * texture * vertex colour; without `linear` its alpha alone.
   K_BOTH Color albedo(const Scene& s, const float* linear, Vec3 w) const {
     Color out = {base, alpha};
     if (image) {

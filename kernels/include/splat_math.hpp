@@ -33,6 +33,11 @@ struct Camera {
     limit_x = 0.65f * width / fx, limit_y = 0.65f * height / fy;
     near = near_plane, blur = filter;
   }
+  // By fma, so that no compiler chooses: all devices order splats alike.
+  SPLAT_BOTH Vec place(Vec p) const {
+    const auto along = [&](Vec axis, float from) { return fmaf(axis.x, p.x, fmaf(axis.y, p.y, fmaf(axis.z, p.z, from))); };
+    return {along(w[0], shift.x), along(w[1], shift.y), along(w[2], shift.z)};
+  }
   SPLAT_BOTH Vec eye() const { return -1.0f * (shift.x * w[0] + shift.y * w[1] + shift.z * w[2]); }
 };
 
@@ -93,7 +98,7 @@ struct Shape {
 
   SPLAT_BOTH bool load(const Camera& c, const Gaussians& g, int64_t n) {
     const Vec p = vec(g.means + 3 * n);
-    t = {dot(c.w[0], p) + c.shift.x, dot(c.w[1], p) + c.shift.y, dot(c.w[2], p) + c.shift.z};
+    t = c.place(p);
     if (!(t.z > c.near)) return false;
     const float inverse = 1 / t.z;
     u = t.x * inverse, v = t.y * inverse;

@@ -68,18 +68,21 @@ export function renderMesh(mesh: RenderMesh, cameras: readonly Camera[], options
   if (!(near > 0)) throw new RangeError(`Cannot render the mesh: near is ${near}, it must be above 0`);
   const arrays = pack(mesh, options.lights ?? STUDIO_LIGHTS), views: RenderedView[] = [];
   const perView = mesh.positions.length / 3 * 16 + (size * samples) ** 2 * 8, chunk = Math.max(1, Math.floor(WORKSPACE_LIMIT / perView));
-  for (let first = 0; first < cameras.length; first += chunk) {
-    const some = cameras.slice(first, first + chunk), area = size * size, n = some.length;
-    const rgba = new Uint8Array(n * area * 4);
-    const depth = options.depth ? new Float32Array(n * area) : undefined, ids = options.ids ? new Int32Array(n * area) : undefined;
-    runOn(options.device, (call) => launch(call, mesh, arrays, { rgba, depth, ids }, packCameras(some, near), size, samples));
-    for (let i = 0; i < n; i++) {
-      const view: RenderedView = { rgba: rgba.subarray(i * area * 4, (i + 1) * area * 4) };
-      if (depth) view.depth = depth.subarray(i * area, (i + 1) * area);
-      if (ids) view.ids = ids.subarray(i * area, (i + 1) * area);
-      views.push(view);
+  runOn(options.device, ({ input }) => {
+    const scene = addressesOf(mesh, arrays, input); // copied once for all views
+    for (let first = 0; first < cameras.length; first += chunk) {
+      const some = cameras.slice(first, first + chunk), area = size * size, n = some.length;
+      const rgba = new Uint8Array(n * area * 4);
+      const depth = options.depth ? new Float32Array(n * area) : undefined, ids = options.ids ? new Int32Array(n * area) : undefined;
+      runOn(options.device, (call) => launch(call, scene, { rgba, depth, ids }, packCameras(some, near), size, samples));
+      for (let i = 0; i < n; i++) {
+        const view: RenderedView = { rgba: rgba.subarray(i * area * 4, (i + 1) * area * 4) };
+        if (depth) view.depth = depth.subarray(i * area, (i + 1) * area);
+        if (ids) view.ids = ids.subarray(i * area, (i + 1) * area);
+        views.push(view);
+      }
     }
-  }
+  });
   return views;
 }
 
@@ -91,40 +94,49 @@ interface Arrays {
   lights: Float32Array<ArrayBuffer>;
 }
 
+/** Where a scene is on the device, and its sizes. */
+type SceneAddresses = ReturnType<typeof addressesOf>;
+
+function addressesOf(mesh: RenderMesh, arrays: Arrays, input: Call["input"]) {
+  const V = mesh.positions.length / 3, T = mesh.triangles.length / 3, M = mesh.materials.length, L = arrays.lights.length / 6 - 1;
+  return {
+    ...{ V, T, M, L, positions: input(mesh.positions), normals: input(mesh.normals), uvs: input(mesh.uvs), colors: input(mesh.colors) },
+    ...{ materials: input(arrays.materials), texels: input(arrays.texels), lights: input(arrays.lights), triangles: input(mesh.triangles) },
+    ...{ materialOf: input(arrays.materialOf), images: input(arrays.images) },
+  };
+}
+
 function launch(
   call: Call,
-  mesh: RenderMesh,
-  arrays: Arrays,
+  scene: SceneAddresses,
   out: RenderedView,
   cameras: Float32Array<ArrayBuffer>,
   S: number,
   samples: number,
 ): void {
-  const { input, output, kernels } = call;
-  const views = cameras.length / 19, V = mesh.positions.length / 3, T = mesh.triangles.length / 3, L = arrays.lights.length / 6 - 1;
-  const bytes = new BigUint64Array(1);
-  kernels.k_render_mesh_fwd_workspace(bytes, views, V, S, samples);
+  const { input, output, kernels } = call, views = cameras.length / 19, bytes = new BigUint64Array(1);
+  kernels.k_render_mesh_fwd_workspace(bytes, views, scene.V, S, samples);
   kernels.k_render_mesh_fwd(
     output(out.rgba),
     output(out.depth),
     output(out.ids),
-    input(mesh.positions),
-    input(mesh.normals),
-    input(mesh.uvs),
-    input(mesh.colors),
-    input(arrays.materials),
-    input(arrays.texels),
-    input(arrays.lights),
+    scene.positions,
+    scene.normals,
+    scene.uvs,
+    scene.colors,
+    scene.materials,
+    scene.texels,
+    scene.lights,
     input(cameras),
-    input(mesh.triangles),
-    input(arrays.materialOf),
-    input(arrays.images),
+    scene.triangles,
+    scene.materialOf,
+    scene.images,
     call.scratch(Number(bytes[0])),
     views,
-    V,
-    T,
-    mesh.materials.length,
-    L,
+    scene.V,
+    scene.T,
+    scene.M,
+    scene.L,
     S,
     samples,
     call.stream,

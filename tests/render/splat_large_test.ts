@@ -6,6 +6,7 @@ import { step } from "../../lib/tensor/scope.ts";
 import { backward } from "../../lib/tensor/tape.ts";
 import { tensor } from "../../lib/tensor/tensor.ts";
 import { checkDevices, type Input, random } from "../check.ts";
+import { clearSplats } from "./splat_margins.ts";
 
 type Name = "positions" | "colors" | "opacities" | "scales" | "rotations";
 
@@ -40,9 +41,6 @@ function around(count: number, first = 0): Camera[] {
   return Array.from({ length: count }, (_, i) => orbitCamera({ yaw: 0.3 + 1.7 * (first + i), pitch: 0.4 - 0.3 * (first + i) }, 2, FOV));
 }
 
-// A splat whose alpha is 1/255 to the last digits is drawn in a pixel by one device and skipped by the other. Where there is none of these, outputs
-// and gradients agree to 1e-5; with some, an H200's differed by up to 5e-4 of the gradients' norm.
-const TOLERANCE = { f32: 1e-3 };
 const CASES: Record<string, [Scene, starts: number[], views: Camera[][], size: number]> = {
   "a shell": [{ N: 60000, scale: 0.006, shell: true }, [0, 60000], [around(1)], 256],
   "a shell in four views": [{ N: 20000, scale: 0.01, shell: true, K: 1 }, [0, 20000], [around(4)], 128],
@@ -54,14 +52,40 @@ const CASES: Record<string, [Scene, starts: number[], views: Camera[][], size: n
   "splats beyond the edges": [{ N: 5000, scale: 0.05, room: 1.5 }, [0, 5000], [around(1)], 75],
 };
 
-for (const [name, [scene, starts, views, size]] of Object.entries(CASES)) {
+/** A case without the Gaussians that devices may decide differently on, a few in a hundred. */
+function clearCase([scene, starts, views, size]: typeof CASES[string]) {
+  const inputs = inputsOf(scene), plain = Object.fromEntries(Object.entries(inputs).map(([name, { data }]) => [name, data]));
+  const kept = clearSplats(plain as Record<Name, Float32Array>, scene.K ?? 0, starts, views, size), all = kept.flat();
+  let end = 0;
+  const ends = kept.map((list) => end += list.length);
+  const some = ({ shape: [N, ...rest], data }: Input): Input => {
+    const width = data.length / N, out = new Float32Array(all.length * width);
+    all.forEach((n, i) => out.set(data.subarray(n * width, (n + 1) * width), i * width));
+    return { shape: [all.length, ...rest], data: out };
+  };
+  const clear = Object.fromEntries(Object.entries(inputs).map(([name, input]) => [name, some(input)])) as Record<Name, Input>;
+  return { inputs: clear, starts: [0, ...ends], left: all.length / scene.N };
+}
+
+for (const [name, values] of Object.entries(CASES)) {
+  const [, , views, size] = values;
+  let made: ReturnType<typeof clearCase> | undefined;
+  const clear = () => made ??= clearCase(values);
   checkDevices<Name>(`rasterize() of ${name}`, import.meta.url, {
-    inputs: inputsOf(scene),
-    run: (t) => rasterize({ ...t, starts }, views, { size, background: [0.2, 0.5, 0.9] }),
+    get inputs() {
+      return clear().inputs;
+    },
+    run: (t) => rasterize({ ...t, starts: clear().starts }, views, { size, background: [0.2, 0.5, 0.9] }),
     dtypes: ["f32"],
-    tolerance: TOLERANCE,
   });
 }
+
+Deno.test("of the large scenes nearly all Gaussians are clear of the bounds where devices may differ", () => {
+  for (const [name, values] of Object.entries(CASES)) {
+    const { left } = clearCase(values);
+    assert.ok(left > 0.9, `${name}: ${left}`);
+  }
+});
 
 Deno.test("rasterize() of two million Gaussians, and its gradients, are finite and twice the same", () => {
   const N = 2_000_000, inputs = inputsOf({ N, scale: 0.003 });

@@ -10,7 +10,8 @@ export interface PlainSplats {
   rotations: ArrayLike<number>;
 }
 
-interface Drawn {
+/** A Gaussian as a camera sees it. */
+export interface Drawn {
   m: number[];
   conic: number[];
   opacity: number;
@@ -77,7 +78,8 @@ export function harmonicsOf([x, y, z]: number[], K: number): number[] {
   return out;
 }
 
-function project(
+/** Gaussian n in a view; null where it is left out. */
+export function project(
   s: PlainSplats,
   n: number,
   K: number,
