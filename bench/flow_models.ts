@@ -12,7 +12,7 @@ import {
   type OptimizerConfig,
   type OptimizerOptions,
 } from "../lib/optim/optimizer.ts";
-import { batchCoords, makeVoxels } from "../lib/sparse/voxels.ts";
+import { batchCoords, makeVoxels, type Voxels } from "../lib/sparse/voxels.ts";
 import type { FloatDType } from "../lib/tensor/dtype.ts";
 import { Generator } from "../lib/tensor/random.ts";
 import { persist, step } from "../lib/tensor/scope.ts";
@@ -41,6 +41,18 @@ export interface WorkOptions {
   fp8?: boolean;
   /** Changes to the optimizer's usual settings. */
   optimizer?: Partial<OptimizerConfig> & OptimizerOptions;
+}
+
+/** A sparse-structure model other than image-L: its published config, and how it is called. */
+export interface ModelChoice {
+  config: string;
+  label: string;
+}
+
+/** Samples other than shells of 15,192 voxels: the places of each, and the voxels of all, on the open device or, for a simulated one, the host. */
+export interface SparseSamples {
+  places: number[][];
+  voxels: Voxels;
 }
 
 /** How a work is called. */
@@ -91,14 +103,16 @@ function blockFlops(L: number, M: number, C: number): number {
   return 2 * L * C * (3 * C + C + C + C + 8 * C) + 2 * M * C * 2 * C + 4 * L * L * C + 4 * L * M * C;
 }
 
-/** SS-Flow image-L: 555.5 M parameters, 4096 tokens a sample. */
-export function ssFlowWork(options: WorkOptions): Work {
+const IMAGE_L: ModelChoice = { config: "ss_flow_img_dit_L_16l8_fp16", label: "SS-Flow image-L" };
+
+/** SS-Flow image-L, 555.5 M parameters, or another, 4096 tokens a sample. */
+export function ssFlowWork(options: WorkOptions, { config, label } = IMAGE_L): Work {
   const { batch: B, dtype = "bf16", fp8, optimizer } = options;
-  const args = { ...PUBLISHED_SS_FLOW.ss_flow_img_dit_L_16l8_fp16, use_fp16: false }, specs = ssFlowSpec(args, dtype);
+  const args = { ...PUBLISHED_SS_FLOW[config], use_fp16: false }, specs = ssFlowSpec(args, dtype);
   const { resolution: R, in_channels: C, cond_channels: X } = args, random = new Generator(2);
   return persist(() => {
     const [x, target] = [1, 2].map(() => random.normal([B, C, R, R, R])), cond = random.normal([B, TOKENS, X]), t = times(B);
-    const flops = 3 * B * args.num_blocks * blockFlops(R ** 3, TOKENS, args.model_channels), name = nameOf("SS-Flow image-L", options);
+    const flops = 3 * B * args.num_blocks * blockFlops(R ** 3, TOKENS, args.model_channels), name = nameOf(label, options);
     return inTraining(
       name,
       specs,
@@ -111,22 +125,34 @@ export function ssFlowWork(options: WorkOptions): Work {
   });
 }
 
-/** SLat-Flow image-L: 600.4 M parameters, on sphere shells of 15,192 voxels a sample. */
-export function slatFlowWork(options: WorkOptions): Work {
+/** Voxels at `places` on the open device, for {@linkcode slatFlowWork}; they live until they are freed. */
+export function sparseSamples(places: number[][]): SparseSamples {
+  return { places, voxels: persist(() => makeVoxels(batchCoords(places), { B: places.length })) };
+}
+
+/** Frees the voxels of samples. */
+export function freeSamples({ voxels: { coords, offsets } }: SparseSamples): void {
+  for (const t of [coords, offsets]) t.free();
+}
+
+/** SLat-Flow image-L: 600.4 M parameters, on sphere shells of 15,192 voxels a sample, or on `given` samples, which stay the caller's. */
+export function slatFlowWork(options: WorkOptions, given?: SparseSamples): Work {
   const { batch: B, dtype = "bf16", fp8, optimizer } = options;
   const args = { ...PUBLISHED_SLAT_FLOW.slat_flow_img_dit_L_64l8p2_fp16, use_fp16: false }, specs = slatFlowSpec(args, dtype);
-  const { in_channels: C, cond_channels: X } = args, random = new Generator(2), shell = shellOf(args.resolution);
+  const { in_channels: C, cond_channels: X } = args, random = new Generator(2);
+  const { places, voxels } = given ?? sparseSamples(new Array(B).fill(shellOf(args.resolution)));
   return persist(() => {
-    const voxels = makeVoxels(batchCoords(new Array(B).fill(shell))), { N } = voxels;
+    const { N } = voxels, cells = new Map([...new Set(places)].map((p) => [p, coarse(p)]));
     const [features, target] = [1, 2].map(() => random.normal([N, C])), cond = random.normal([B, TOKENS, X]), t = times(B);
-    const L = coarse(shell), flops = 3 * B * args.num_blocks * blockFlops(L, TOKENS, args.model_channels); // of the blocks alone
+    const flops = places.reduce((sum, p) => sum + 3 * args.num_blocks * blockFlops(cells.get(p)!, TOKENS, args.model_channels), 0); // of the blocks alone
     const name = `${nameOf("SLat-Flow image-L", options)}, ${N} voxels`,
       run = (params: Parameters<typeof specs>, options?: PassOptions): Tensor => {
         const coords = voxels.coords.view(voxels.coords.shape); // a batch has new voxels each step, and builds its maps anew
         const fresh = { ...voxels, coords, maps: {} };
         return slatFlow({ args, dtype, fp8, params }, { features, voxels: fresh }, t, cond, options);
       };
-    return inTraining(name, specs, flops, [features, cond, t, voxels.coords, voxels.offsets], run, target, optimizer);
+    const inputs = [features, cond, t, ...given ? [] : [voxels.coords, voxels.offsets]];
+    return inTraining(name, specs, flops, inputs, run, target, optimizer);
   });
 }
 

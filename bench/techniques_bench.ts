@@ -9,8 +9,9 @@ import { writeFileAtomic } from "../lib/io/atomic.ts";
 import { cardFor } from "../lib/memory/cards.ts";
 import { plannedMemory } from "../lib/memory/elastic.ts";
 import { device } from "../lib/tensor/device.ts";
-import { type Memory, OutOfMemoryError } from "../lib/tensor/memory.ts";
+import { OutOfMemoryError } from "../lib/tensor/memory.ts";
 import type { Tensor } from "../lib/tensor/tensor.ts";
+import { withCard } from "./capped_memory.ts";
 import { slatFlowWork, ssFlowWork, type Work } from "./flow_models.ts";
 import { benchmark, measured, type Row, row } from "./harness.ts";
 import { naiveSsFlowWork } from "./naive_attention.ts";
@@ -23,27 +24,6 @@ const ORDER = [8, 1, 32, 4, 16, 2], SECONDS = Number(Deno.env.get("TECHNIQUES_SE
 const ITERATIONS = 40_000, STUDY_HOURS = 26;
 /** Of four GPUs over one, where gradients are added up while the backward pass runs. */
 const EFFICIENCY = 0.97;
-
-/** Runs `body` on a card of that many bytes. */
-function withCard<T>(bytes: number, body: () => T): T {
-  const memory = device().memory as { -readonly [K in keyof Memory]: Memory[K] }, { alloc, free } = memory;
-  let used = memory.use().used;
-  memory.alloc = (n) => {
-    if (used + n > bytes) throw new OutOfMemoryError(`Cannot allocate ${n} bytes: the card has ${bytes}`);
-    const address = alloc(n);
-    used += n;
-    return address;
-  };
-  memory.free = (address, n) => {
-    used -= n;
-    free(address, n);
-  };
-  try {
-    return body();
-  } finally {
-    Object.assign(memory, { alloc, free });
-  }
-}
 
 interface Measured {
   ms: number;

@@ -59,7 +59,8 @@ export function predictTraining(
       { peak, atPeak, seconds, launches } = simulateLevel(whole, ladder, level, card)!;
     Object.assign(meter, { seconds: 0, launches: 0 });
     optimizer.step();
-    const bus = tensors.filter(([, t]) => t.storage.onHost).reduce((sum, [, t]) => sum + 2 * t.bytes, 0) / card.host;
+    // read and written at once: the bus carries both ways
+    const bus = tensors.filter(([, t]) => t.storage.onHost).reduce((sum, [, t]) => sum + t.bytes, 0) / card.host;
     const ofOptimizer = Math.max(meter.seconds, bus), made = givenUp(ladder, level);
     const step = parts * Math.max(seconds, launches * LAUNCH) + ofOptimizer;
     const named = Object.fromEntries(onDevice.map(([name, t]) => [name, t.bytes])), gradients = 4 * optimizer.tensors.master.size;

@@ -1,0 +1,126 @@
+/** Training steps of SLat-Flow image-L on samples of any size, within a budget that most of the voxels need recomputation for. */
+import { type Card } from "../lib/memory/cards.ts";
+import { plannedMemory } from "../lib/memory/elastic.ts";
+import { PUBLISHED_SLAT_FLOW } from "../lib/models/published.ts";
+import { slatFlow, slatFlowSpec } from "../lib/models/slat_flow.ts";
+import { initialize } from "../lib/nn/parameters.ts";
+import { mse } from "../lib/ops/loss.ts";
+import { createOptimizer, OPTIMIZER_DEFAULTS } from "../lib/optim/optimizer.ts";
+import { batchCoords, makeVoxels } from "../lib/sparse/voxels.ts";
+import { device } from "../lib/tensor/device.ts";
+import { Generator } from "../lib/tensor/random.ts";
+import { step } from "../lib/tensor/scope.ts";
+import { backward } from "../lib/tensor/tape.ts";
+import { tensor } from "../lib/tensor/tensor.ts";
+import { withCard } from "./capped_memory.ts";
+import { startAtRandom } from "./flow_models.ts";
+import { measured, type Row } from "./harness.ts";
+
+const GIB = 2 ** 30;
+/** Voxels of a sample; of two micro-batches of five, and of the other three. */
+const SAMPLE = { least: 4000, most: 32000, step: 2000 }, LIGHT = [8000, 60000], HEAVY = [168000, 196000];
+
+/** Places of `count` voxels on a shell in a grid of 64. */
+export function shellOfVoxels(count: number): number[] {
+  const middle = 31.5, cells: { d: number; at: number[] }[] = [], radius = 18 + 13 * Math.min(1, count / 32000);
+  for (let x = 0; x < 64; x++) {
+    for (let y = 0; y < 64; y++) {
+      for (let z = 0; z < 64; z++) cells.push({ d: Math.abs(Math.hypot(x - middle, y - middle, z - middle) - radius), at: [x, y, z] });
+    }
+  }
+  const chosen = cells.sort((a, b) => a.d - b.d).slice(0, count).map((c) => c.at);
+  return chosen.sort((a, b) => a[0] - b[0] || a[1] - b[1] || a[2] - b[2]).flat();
+}
+
+/**
+ * Samples of `count` micro-batches. Their sizes are drawn so that as many are as large as half of them (log-uniform), and a micro-batch takes samples
+ * up to a number of voxels of its own. Three of five go beyond 40 GiB unless something is made again; the rest are light, which halves what 500 cost:
+ * filling 27 GiB with SLat-Flow's activations takes an H200 280 ms, whatever the samples.
+ */
+export function drawSamples(count: number): number[][][] {
+  const { least, most, step: by } = SAMPLE,
+    shells = Array.from({ length: (most - least) / by + 1 }, (_, i) => shellOfVoxels(least + by * i));
+  const draws = step(() => new Generator(7).uniform([64 * count]).read());
+  let at = 0;
+  return Array.from({ length: count }, (_, i) => {
+    const [low, high] = i % 5 < 2 ? LIGHT : HEAVY, upTo = low + (high - low) * draws[at++], chosen: number[][] = [];
+    for (let voxels = 0;;) {
+      const places = shells[Math.round((least * (most / least) ** draws[at++] - least) / by)];
+      voxels += places.length / 3;
+      if (chosen.length && voxels > upTo) return chosen;
+      chosen.push(places);
+    }
+  });
+}
+
+/** Trains for `count` steps of one micro-batch each, on a card of `gib` GiB. */
+export function sparse(
+  card: Card,
+  { count, gib, seconds }: { count: number; gib: number; seconds: number },
+  driverMib: () => number,
+): Row[] {
+  const args = { ...PUBLISHED_SLAT_FLOW.slat_flow_img_dit_L_64l8p2_fp16, use_fp16: false }, specs = slatFlowSpec(args, "bf16");
+  startAtRandom(specs);
+  const optimizer = createOptimizer(specs, initialize(specs, new Generator(1)), OPTIMIZER_DEFAULTS), budget = gib * GIB;
+  const model = { args, dtype: "bf16", params: optimizer.params } as const, { memory } = device(), said: string[] = [];
+  const elastic = plannedMemory({ budget, card, say: (text) => (said.push(text), console.error(text)) });
+  const train = (chosen: number[][], sizes: number[]): void => {
+    const N = sizes.reduce((a, b) => a + b, 0), B = sizes.length;
+    step(() => {
+      const voxels = makeVoxels(batchCoords(chosen), { B });
+      elastic.run((options) =>
+        step(() => {
+          const random = new Generator(N), x = random.normal([N, args.in_channels]), target = random.normal([N, args.out_channels]);
+          const cond = random.normal([B, 1374, args.cond_channels]), t = tensor(sizes.map((_, i) => 1000 * (i + 0.5) / B), [B]);
+          backward(mse(slatFlow(model, { features: x, voxels }, t, cond, options), target));
+        }), sizes);
+    });
+  };
+  memory.trim();
+  const used: number[] = [], errors: number[] = [], peaks: number[] = [], planning: number[] = [], batches = drawSamples(count);
+  let steps = 0, voxels = 0, samples = 0;
+  const began = performance.now();
+  withCard(budget, () => {
+    for (const chosen of batches) {
+      if (performance.now() > began + 1e3 * seconds) break;
+      const sizes = chosen.map((places) => places.length / 3);
+      train(chosen, sizes);
+      const { peak, predicted, share } = elastic.report;
+      optimizer.step();
+      peaks.push(Math.max(peak, memory.use().peak) / budget);
+      planning.push(elastic.report.planning);
+      errors.push(Math.abs(predicted - peak) / peak);
+      if (share > 0) used.push(peak / budget);
+      samples += sizes.length;
+      voxels += sizes.reduce((a, b) => a + b, 0);
+      if (steps < 5 || steps % 100 === 99) {
+        console.error(`step ${steps + 1}: ${sizes.length} samples, ${elastic.describe()}, peak ${(peak / GIB).toFixed(2)} GiB`);
+      }
+      steps++;
+    }
+    memory.synchronize();
+  });
+  const ms = (performance.now() - began) / steps, driver = driverMib() / 1024;
+  const mean = (list: number[]): number => list.reduce((a, b) => a + b, 0) / list.length,
+    most = (list: number[]): number => Math.max(...list);
+  optimizer.free();
+  memory.trim();
+  const name = `SLat-Flow image-L bf16 varying, ${gib} GiB, ${steps} steps, samples of 4k to 32k voxels`;
+  const ofBudget = { metric: "memory", unit: "of the budget", limit: 1 },
+    rows = [
+      row("out of memory", { metric: "count", unit: "", ours: said.length, limit: 0 }),
+      row("largest peak, the optimizer's pass included", { ...ofBudget, ours: most(peaks) }),
+      row(`mean peak of the ${used.length} that needed recomputation`, { ...ofBudget, ours: mean(used) }),
+      row("smallest peak of those", { ...ofBudget, ours: Math.min(...used) }),
+      row("largest error of the predicted peak", { metric: "memory", unit: "of the peak", ours: most(errors), limit: 0.01 }),
+      row("memory of the process at the end by nvidia-smi, its context included", { metric: "memory", unit: "GiB", ours: driver }),
+      row("mean time of a step", { metric: "time", unit: "ms", ours: ms }),
+      row("mean time of the host for planning, beside the device's work", { metric: "time", unit: "ms", ours: mean(planning) }),
+      row("samples", { metric: "rate", unit: "1/s", ours: 1e3 * samples / steps / ms }),
+      row("voxels", { metric: "rate", unit: "1/s", ours: 1e3 * voxels / steps / ms }),
+    ];
+  function row(what: string, values: Omit<Parameters<typeof measured>[0], "case">): Row {
+    return measured({ case: `${name}: ${what}`, ...values });
+  }
+  return rows;
+}
