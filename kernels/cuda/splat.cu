@@ -11,11 +11,13 @@ constexpr int THREADS = 256;
 inline unsigned grid(int64_t n) { return unsigned(ceil_div(n, THREADS)); }
 
 __global__ void start_status(int64_t* status, uint32_t* least_most, int64_t I) {
+  after_previous();
   status[threadIdx.x] = threadIdx.x == 2 ? I : 0;
   if (I && threadIdx.x < 2) least_most[threadIdx.x] = threadIdx.x ? 0 : 0xffffffffu;
 }
 
 __global__ void __launch_bounds__(RUN) project_splats(Problem q) {
+  after_previous();
   static_assert(RUN == splat_sort::THREADS);
   const int64_t i = int64_t(blockIdx.x) * RUN + threadIdx.x;
   int seen = 0, count = 0, all;
@@ -66,6 +68,7 @@ struct Depths {
 
 // sums[run] = the pairs of a run of splats in their order by depth.
 __global__ void __launch_bounds__(RUN) count_runs(Problem q, const int32_t* order, int32_t* sums) {
+  after_previous();
   const int64_t r = int64_t(blockIdx.x) * RUN + threadIdx.x;
   int all;
   splat_sort::block_scan(r < q.I ? Touched{q.tiles_of[order[r]]}.count() : 0, all);
@@ -76,6 +79,7 @@ constexpr unsigned FEW_RUNS = 4096;  // up to these each block of list_pairs sum
 
 // The pairs, nearest splats first. sums: of the runs, or with `summed` of all before each. A thread lists those of a splat that touches few tiles, a warp those of one that touches many.
 __global__ void __launch_bounds__(RUN) list_pairs(Problem q, const int32_t* order, const int32_t* sums, bool summed, uint32_t* keys, uint64_t* values) {
+  after_previous();
   if (!q.valid()) return;
   const int64_t r = int64_t(blockIdx.x) * RUN + threadIdx.x;
   const int lane = threadIdx.x % 32, i = r < q.I ? order[r] : -1;
@@ -131,6 +135,7 @@ __global__ void __launch_bounds__(RUN) list_pairs(Problem q, const int32_t* orde
 
 // starts[tile] = the first pair whose key is not below it, found by a warp; no segment has a tile yet.
 __global__ void __launch_bounds__(THREADS) find_starts(Problem q, const uint32_t* keys) {
+  after_previous();
   const int64_t thread = int64_t(blockIdx.x) * THREADS + threadIdx.x, tile = thread / 32;
   for (int64_t i = thread; i < q.segments; i += int64_t(gridDim.x) * THREADS) q.part_tile[i] = -1;
   const int lane = threadIdx.x % 32;
@@ -195,11 +200,10 @@ int32_t k_splat_project(const k_splat* problem, uint64_t stream) {
   const char* where = "k_splat_project";
   if (int32_t status = check_problem(where, problem, 0)) return status;
   const Problem q(*problem);
-  const cudaStream_t on = stream_of(stream);
-  start_status<<<1, 4, 0, on>>>(q.status, q.least_most, q.I);
+  launch_next(start_status, 1, 4, 0, stream, q.status, q.least_most, q.I);
   if (q.I) {
-    project_splats<<<unsigned(q.runs()), RUN, 0, on>>>(q);
-    splat_sort::scan_sums<<<1, splat_sort::SCAN_THREADS, 0, on>>>(q.slots_of, q.runs(), q.status);
+    launch_next(project_splats, unsigned(q.runs()), RUN, 0, stream, q);
+    launch_next(splat_sort::scan_sums, 1, splat_sort::SCAN_THREADS, 0, stream, q.slots_of, q.runs(), q.status);
   }
   return launched(where);
 }
@@ -209,23 +213,22 @@ int32_t k_splat_fwd(const k_splat* problem, uint64_t stream) {
   if (int32_t status = check_problem(where, problem, 1)) return status;
   const Problem q(*problem);
   if (q.V == 0) return K_OK;
-  const cudaStream_t on = stream_of(stream);
   const Scratch s(q, problem->scratch);
   const PairCount pairs{q.status, q.capacity, q.tiles};
   const uint32_t* keys = nullptr;
   if (q.I) {
     const unsigned runs = unsigned(q.runs());
-    splat_sort::sort(s.splats, reinterpret_cast<uint32_t*>(s.order), Depths{q.I, q.least_most}, q.I, 32, on);
-    count_runs<<<runs, RUN, 0, on>>>(q, s.order, s.sums);
+    splat_sort::sort(s.splats, reinterpret_cast<uint32_t*>(s.order), Depths{q.I, q.least_most}, q.I, 32, stream);
+    launch_next(count_runs, runs, RUN, 0, stream, q, s.order, s.sums);
     const bool summed = runs > FEW_RUNS;
-    if (summed) splat_sort::scan_sums<<<1, splat_sort::SCAN_THREADS, 0, on>>>(s.sums, q.runs(), nullptr);
-    list_pairs<<<runs, RUN, 0, on>>>(q, s.order, s.sums, summed, s.keys, s.values);
+    if (summed) launch_next(splat_sort::scan_sums, 1, splat_sort::SCAN_THREADS, 0, stream, s.sums, q.runs(), nullptr);
+    launch_next(list_pairs, runs, RUN, 0, stream, q, s.order, s.sums, summed, s.keys, s.values);
     int bits = 1;
     while ((int64_t(1) << bits) < q.tiles) bits++;
-    keys = splat_sort::sort(s.pairs, reinterpret_cast<uint64_t*>(q.pairs), pairs, q.capacity, bits, on);
+    keys = splat_sort::sort(s.pairs, reinterpret_cast<uint64_t*>(q.pairs), pairs, q.capacity, bits, stream);
     if (int32_t status = launched(where)) return status;
   }
-  find_starts<<<grid(32 * (q.tiles + 1)), THREADS, 0, on>>>(q, keys);
-  draw(q, s.rest, on);
+  launch_next(find_starts, grid(32 * (q.tiles + 1)), THREADS, 0, stream, q, keys);
+  draw(q, s.rest, stream);
   return launched(where);
 }

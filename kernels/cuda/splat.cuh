@@ -2,7 +2,7 @@
 #pragma once
 #include "../include/splat.h"
 #include "../include/splat_math.hpp"
-#include "device.cuh"
+#include "chain.cuh"
 
 #include "../include/splat_check.hpp"
 

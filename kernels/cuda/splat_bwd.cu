@@ -27,6 +27,7 @@ struct Shared {
 };
 
 __global__ void __launch_bounds__(DRAW_THREADS, 3) draw_segments_back(Problem q, Sums* gradients, uint8_t* written) {
+  after_previous();
   extern __shared__ float4 raw[];
   Shared& sh = *reinterpret_cast<Shared*>(raw);
   const int64_t part = int64_t(blockIdx.x) - q.tiles;  // first segments come first
@@ -169,6 +170,7 @@ __global__ void __launch_bounds__(DRAW_THREADS, 3) draw_segments_back(Problem q,
 __global__ void __launch_bounds__(BACK_THREADS)
     gaussians_back(Problem q, const Sums* gradients, const uint8_t* written, float* means, float* colors, float* opacities, float* scales,
                    float* rotations) {
+  after_previous();
   const int64_t n = int64_t(blockIdx.x) * BACK_THREADS + threadIdx.x;
   if (n >= q.N) return;
   GaussianGradient sum = {};
@@ -232,13 +234,12 @@ int32_t k_splat_bwd(const k_splat* problem, uint64_t stream) {
     if (cudaError_t e = cudaMemsetAsync(written, 0, q.capacity, on)) return fail(e, where, "%s", cudaGetErrorString(e));
     const cudaError_t e = cudaFuncSetAttribute(draw_segments_back, cudaFuncAttributeMaxDynamicSharedMemorySize, int(sizeof(Shared)));
     if (e) return fail(e, where, "%s", cudaGetErrorString(e));
-    draw_segments_back<<<unsigned(q.tiles + q.segments), DRAW_THREADS, sizeof(Shared), on>>>(q, gradients, written);
+    launch_next(draw_segments_back, unsigned(q.tiles + q.segments), DRAW_THREADS, sizeof(Shared), stream, q, gradients, written);
     if (int32_t status = launched(where)) return status;
   }
   if (q.N) {
-    gaussians_back<<<unsigned(ceil_div(q.N, BACK_THREADS)), BACK_THREADS, 0, on>>>(
-        q, gradients, written, at<float>(problem->d_means), at<float>(problem->d_colors), at<float>(problem->d_opacities),
-        at<float>(problem->d_scales), at<float>(problem->d_rotations));
+    launch_next(gaussians_back, unsigned(ceil_div(q.N, BACK_THREADS)), BACK_THREADS, 0, stream, q, gradients, written, at<float>(problem->d_means),
+                at<float>(problem->d_colors), at<float>(problem->d_opacities), at<float>(problem->d_scales), at<float>(problem->d_rotations));
   }
   return launched(where);
 }

@@ -103,6 +103,7 @@ __device__ inline void write_pixel(const Problem& q, const Pixels& p, int k, con
 
 // A block a tile: its first START pairs.
 static __global__ void __launch_bounds__(DRAW_THREADS) draw_starts(Problem q, Rest rest) {
+  after_previous();
   const int64_t tile = blockIdx.x;
   const Pixels p(q, tile);
   if (!q.valid()) {
@@ -145,6 +146,7 @@ __device__ inline int segment_of(const Problem& q, const Rest& rest, int64_t& ti
 
 // A block a segment, as if it were the first.
 static __global__ void __launch_bounds__(DRAW_THREADS) draw_segments(Problem q, Rest rest) {
+  after_previous();
   int64_t tile;
   const int segment = segment_of(q, rest, tile);
   if (segment < 0) return;
@@ -164,6 +166,7 @@ static __global__ void __launch_bounds__(DRAW_THREADS) draw_segments(Problem q, 
 
 // A block a segment: the pixels that end in it, now that what lies in front is known.
 static __global__ void __launch_bounds__(DRAW_THREADS) draw_ends(Problem q, Rest rest) {
+  after_previous();
   int64_t tile;
   const int segment = segment_of(q, rest, tile);
   if (segment < 0) return;
@@ -191,6 +194,7 @@ static __global__ void __launch_bounds__(DRAW_THREADS) draw_ends(Problem q, Rest
 
 // A block a tile that goes on: the sum of its segments.
 static __global__ void __launch_bounds__(DRAW_THREADS) join_segments(Problem q, Rest rest) {
+  after_previous();
   const int64_t tile = blockIdx.x;
   if (!q.valid() || !rest.goes_on[tile]) return;
   const Pixels p(q, tile);
@@ -219,11 +223,11 @@ static __global__ void __launch_bounds__(DRAW_THREADS) join_segments(Problem q, 
   }
 }
 
-inline void draw(const Problem& q, const Rest& rest, cudaStream_t on) {
-  draw_starts<<<unsigned(q.tiles), DRAW_THREADS, 0, on>>>(q, rest);
+inline void draw(const Problem& q, const Rest& rest, uint64_t stream) {
+  launch_next(draw_starts, unsigned(q.tiles), DRAW_THREADS, 0, stream, q, rest);
   if (q.capacity <= START) return;
-  draw_segments<<<unsigned(q.segments), DRAW_THREADS, 0, on>>>(q, rest);
-  draw_ends<<<unsigned(q.segments), DRAW_THREADS, 0, on>>>(q, rest);
-  join_segments<<<unsigned(q.tiles), DRAW_THREADS, 0, on>>>(q, rest);
+  launch_next(draw_segments, unsigned(q.segments), DRAW_THREADS, 0, stream, q, rest);
+  launch_next(draw_ends, unsigned(q.segments), DRAW_THREADS, 0, stream, q, rest);
+  launch_next(join_segments, unsigned(q.tiles), DRAW_THREADS, 0, stream, q, rest);
 }
 }  // namespace splat

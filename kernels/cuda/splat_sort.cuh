@@ -1,7 +1,7 @@
 // A stable radix sort of 32-bit keys with values, whose length and bits only the device knows: three launches a digit of at most 8 bits. Two runs
 // agree. What is sorted says so: get() is the length, key(k) what is sorted by, most() the largest of these.
 #pragma once
-#include "device.cuh"
+#include "chain.cuh"
 
 namespace splat_sort {
 constexpr int THREADS = 256, WARPS = THREADS / 32, ROUNDS = 4, CHUNK = THREADS * ROUNDS, DIGIT_BITS = 8, DIGITS = 1 << DIGIT_BITS;
@@ -43,6 +43,7 @@ __device__ bool has_digits(Length length, int shift) {
 // counts[digit, block]
 template <class Length>
 __global__ void __launch_bounds__(THREADS) count_digits(int32_t* counts, const uint32_t* keys, Length length, int shift, int digits) {
+  after_previous();
   __shared__ int count[DIGITS];
   if (!has_digits(length, shift)) return;
   const int64_t n = length.get(), first = int64_t(blockIdx.x) * CHUNK;
@@ -61,6 +62,7 @@ __global__ void __launch_bounds__(THREADS) count_digits(int32_t* counts, const u
 // A block a digit: counts become the sums over the blocks before, totals[digit] the whole.
 template <class Length>
 __global__ void __launch_bounds__(THREADS) scan_digits(int32_t* counts, int32_t* totals, Length length, int64_t blocks, int shift) {
+  after_previous();
   if (!has_digits(length, shift)) return;
   const int64_t used = (length.get() + CHUNK - 1) / CHUNK;
   int32_t* row = counts + blockIdx.x * blocks;
@@ -79,6 +81,7 @@ template <class Value, class Length>
 __global__ void __launch_bounds__(THREADS)
     move_digits(uint32_t* keys_to, Value* values_to, Value* last, const uint32_t* keys, const Value* values, const int32_t* counts,
                 const int32_t* totals, Length length, int shift, int bits) {
+  after_previous();
   __shared__ int places[WARPS][DIGITS], starts[DIGITS];
   __shared__ uint32_t moved_keys[CHUNK];
   __shared__ Value moved[CHUNK];
@@ -150,7 +153,7 @@ struct Buffers {
 
 // Sorts by the lower `bits` bits; most is at least the length. The values go to `to`; the result are the sorted keys, where all passes have digits.
 template <class Value, class Length>
-const uint32_t* sort(Buffers<Value> b, Value* to, Length length, int64_t most, int bits, cudaStream_t on) {
+const uint32_t* sort(Buffers<Value> b, Value* to, Length length, int64_t most, int bits, uint64_t stream) {
   const int64_t blocks = blocks_of(most);
   const int passes = bits <= DIGIT_BITS ? 1 : int(ceil_div(bits, DIGIT_BITS)), width = bits < 1 ? 1 : int(ceil_div(bits, passes));
   int32_t* const totals = b.counts + blocks * DIGITS;
@@ -158,9 +161,10 @@ const uint32_t* sort(Buffers<Value> b, Value* to, Length length, int64_t most, i
     const int shift = pass * width;
     uint32_t* const keys_to = b.spare_keys[pass % 2];
     Value* const values_to = b.spare_values[pass % 2];
-    count_digits<<<unsigned(blocks), THREADS, 0, on>>>(b.counts, b.keys, length, shift, 1 << width);
-    scan_digits<<<unsigned(1 << width), THREADS, 0, on>>>(b.counts, totals, length, blocks, shift);
-    move_digits<<<unsigned(blocks), THREADS, 0, on>>>(keys_to, values_to, to, b.keys, b.values, b.counts, totals, length, shift, width);
+    launch_next(count_digits<Length>, unsigned(blocks), THREADS, 0, stream, b.counts, b.keys, length, shift, 1 << width);
+    launch_next(scan_digits<Length>, 1u << width, THREADS, 0, stream, b.counts, totals, length, blocks, shift);
+    launch_next(move_digits<Value, Length>, unsigned(blocks), THREADS, 0, stream, keys_to, values_to, to, b.keys, b.values, b.counts, totals, length,
+                shift, width);
     b.keys = keys_to, b.values = values_to;
   }
   return b.keys;
@@ -170,6 +174,7 @@ constexpr int SCAN_THREADS = 1024, SCAN_EACH = 4;
 
 // Sums become the sums before each; *total the whole. One block.
 static __global__ void __launch_bounds__(SCAN_THREADS) scan_sums(int32_t* sums, int64_t n, int64_t* total) {
+  after_previous();
   __shared__ int of_warps[32];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   int64_t before = 0;
