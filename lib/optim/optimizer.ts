@@ -1,15 +1,18 @@
 /** The optimizer of a training recipe: flat parameters, AdamW, clipping, loss scaling, means and the learning rate, stepped together. */
 import { type Communicator, communicator } from "../dist/communicator.ts";
-import { layOutBuckets, shareGradients } from "../dist/gradients.ts";
+import { shareGradients } from "../dist/gradients.ts";
 import { leaves, type Parameters } from "../nn/parameters.ts";
+import { K_ADAMW8_BLOCK } from "../../ffi/symbols.ts";
 import { device } from "../tensor/device.ts";
+import type { Kept } from "../tensor/snapshot.ts";
 import { sizeOf, type Tensor } from "../tensor/tensor.ts";
-import { type Adamw, adamwStep, makeAdamw, readStats } from "./adamw.ts";
-import { type Ema, makeEmas } from "./ema.ts";
+import { readStats } from "./adamw.ts";
 import { type GradClipState, gradClipState, makeGradClip, recordNorm, restoreGradClip } from "./grad_clip.ts";
 import { lossScale, makeLossScale, updateLossScale } from "./loss_scale.ts";
 import { learningRate } from "./lr.ts";
-import { type FlatParameters, flattenParameters, freeParameters, parametersFrom, refreshCopy } from "./parameters.ts";
+import { ALIGNMENT, flattenParameters, freeParameters } from "./parameters.ts";
+import { shardedLayout, shardedUpdater } from "./sharded.ts";
+import { type Updater, wholeUpdater } from "./updater.ts";
 
 /** How parameters are updated. */
 export interface OptimizerConfig {
@@ -29,6 +32,8 @@ export interface OptimizerConfig {
   momentBits: 8 | 32;
   /** What is in the host's memory, which a step reaches over the bus: nothing, the means, or the means and the moments. */
   onHost: "nothing" | "means" | "state";
+  /** Whether masters, moments and means are spread over the processes that train together: each keeps and steps its part (ZeRO-1). */
+  shard: boolean;
 }
 
 /** TRELLIS's values. */
@@ -43,6 +48,7 @@ export const OPTIMIZER_DEFAULTS: OptimizerConfig = {
   scaleGrowth: 1e-3,
   momentBits: 32,
   onHost: "nothing",
+  shard: false,
 };
 
 /** So many skipped steps in a row are no loss scale that is too high, which halves at each. */
@@ -75,8 +81,10 @@ export interface Optimizer<P> {
   readonly params: P;
   /** How many values are trained. */
   readonly size: number;
-  /** Everything that a checkpoint must hold. */
-  readonly tensors: Record<string, Tensor>;
+  /** Everything that a checkpoint must hold: the same names and values whether it is spread over processes or not. */
+  readonly tensors: Record<string, Tensor | Kept>;
+  /** The memory that this process holds for it, beside the parameters that the model sees. */
+  readonly held: Record<string, Tensor>;
   /** What losses are multiplied by before the backward pass: 1 unless parameters are f16. */
   lossScale(): number;
   /**
@@ -84,7 +92,7 @@ export interface Optimizer<P> {
    * that is skipped for gradients that are not finite.
    */
   step(): OptimizerReport;
-  /** The parameters averaged at the first EMA rate, in the model's dtypes. They live in the caller's scope, or for good outside of one. */
+  /** The parameters averaged at the first EMA rate, in the model's dtypes; all processes ask for them together. They live in the caller's scope, or for good outside of one. */
   averaged(): P;
   state(): OptimizerState;
   /** Gives all its memory back, the parameters included. */
@@ -111,39 +119,34 @@ export function createOptimizer<S>(
   config: OptimizerConfig,
   { ranks = communicator(), bucketBytes }: OptimizerOptions = {},
 ): Optimizer<Parameters<S>> {
-  const flattened = flattenParameters(specs, params), flat: FlatParameters = flattened.flat;
-  const adamw: Adamw = makeAdamw(flat.master.size, { codes: config.momentBits === 8, onHost: config.onHost === "state" });
-  const emas: Ema[] = makeEmas(flat.master, config.emaRates, { onHost: config.onHost !== "nothing" });
+  const codes = config.momentBits === 8, unit = codes ? K_ADAMW8_BLOCK : ALIGNMENT, spread = config.shard && ranks.world > 1;
+  const { flat, params: seen } = flattenParameters(specs, params, spread ? shardedLayout(ranks.world) : { unit });
+  const [hostMeans, hostMoments] = [config.onHost !== "nothing", config.onHost === "state"];
+  const options = { ranks, codes, emaRates: config.emaRates, hostMeans, hostMoments, bucketBytes };
+  const updater: Updater = spread ? shardedUpdater(flat, { ...options, unit }) : wholeUpdater(flat, options), { adamw } = updater;
   device().memory.trim(); // of what the parameters were given in
   const clip = makeGradClip({ maxNorm: config.clip.maxNorm ?? undefined, percentile: config.clip.percentile });
   const scale = makeLossScale({ growth: config.scaleGrowth }), scaled = flat.copy?.dtype === "f16";
-  const tensors = new Map(leaves<Tensor>(flattened.params));
+  const tensors = new Map(leaves<Tensor>(seen));
   const shared = flat.entries.map(({ name, offset }) => ({ name, offset, tensor: tensors.get(name)! }));
-  const buckets = layOutBuckets(flat.grad.size, { bucketBytes, boundary: flat.boundary });
-  const sharing = shareGradients(flat.grad, shared, ranks, { buckets });
+  const sharing = shareGradients(flat.grad, shared, ranks, updater);
   let steps = 0, skipped = 0;
   return {
-    params: flattened.params,
+    params: seen,
     size: flat.entries.reduce((sum, { shape }) => sum + sizeOf(shape), 0),
-    tensors: {
-      master: flat.master,
-      exp_avg: adamw.m,
-      exp_avg_sq: adamw.v,
-      ...(adamw.scales && { exp_avg_scale: adamw.scales.m, exp_avg_sq_scale: adamw.scales.v }),
-      ...Object.fromEntries(emas.map(({ rate, values }) => [`ema${rate}`, values])),
-    },
+    tensors: updater.tensors,
+    held: { ...updater.held, gradients: flat.grad },
     lossScale: () => scaled ? lossScale(scale) : 1,
     step() {
       sharing.finish();
       const lr = learningRate(steps++, { lr: config.lr, warmupSteps: config.warmup });
-      adamwStep(flat, adamw, {
+      updater.step({
         lr,
         betas: config.betas,
         eps: config.eps,
         weightDecay: config.weightDecay,
         maxNorm: Number.isFinite(clip.limit) ? clip.limit : 0,
         unscale: scaled ? 1 / lossScale(scale) : 1,
-        emas,
       });
       const { norm, finite } = readStats(adamw), log_scale = scale.logScale;
       recordNorm(clip, norm);
@@ -156,12 +159,12 @@ export function createOptimizer<S>(
       }
       return { lr, grad_norm: finite ? norm : 0, skipped: finite ? 0 : 1, ...(scaled ? { log_scale } : {}) };
     },
-    averaged: () => parametersFrom(flat, flattened.params, emas[0].values),
+    averaged: () => updater.averaged(seen),
     state: () => ({ steps, applied: adamw.applied, clip: gradClipState(clip), logScale: scale.logScale, skipped }),
     free() {
       sharing.free();
-      freeParameters(flat, flattened.params);
-      for (const t of [adamw.m, adamw.v, adamw.stats, ...Object.values(adamw.scales ?? {}), ...emas.map((ema) => ema.values)]) t.free();
+      updater.free();
+      freeParameters(flat, seen);
     },
     restore(state) {
       steps = state.steps;
@@ -169,7 +172,7 @@ export function createOptimizer<S>(
       restoreGradClip(clip, state.clip);
       scale.logScale = state.logScale;
       skipped = state.skipped;
-      refreshCopy(flat);
+      updater.refresh();
     },
   };
 }

@@ -11,7 +11,7 @@ import { parameter } from "../tensor/tape.ts";
 import { empty, kernels, stream, type Tensor, zeros } from "../tensor/tensor.ts";
 
 /** Every parameter starts at a multiple of this many elements, so that kernels may move 16 bytes at a time. */
-const ALIGNMENT = 8;
+export const ALIGNMENT = 8;
 
 /** Where a parameter lies in the flat buffers. */
 export interface FlatEntry {
@@ -96,7 +96,7 @@ export function flattenParameters<S>(
       const { name, shape, dtype, offset } = entry, from = tensors.get(name)!;
       if (offset >= first) {
         const to = master.view(shape, { offset: offset - first });
-        kernels().k_cast_fwd(to.addr, from.addr, BigInt(from.size), DTYPE.f32, DTYPE[dtype], stream());
+        castInto(to, from);
         if (dtype === "f32") {
           from.free();
           return [name, parameter(to, grad.view(shape, { offset }))];
@@ -114,7 +114,12 @@ export function flattenParameters<S>(
 
 /** Rounds the masters into the model's 16-bit parameters: after the masters were written by anything but the optimizer. */
 export function refreshCopy({ master, copy }: FlatBuffers): void {
-  if (copy) kernels().k_cast_fwd(copy.addr, master.addr, BigInt(copy.size), DTYPE[copy.dtype], DTYPE.f32, stream());
+  if (copy) castInto(copy, master);
+}
+
+/** Rounds the first values of `from` to those of `to`. */
+export function castInto(to: Tensor, from: Tensor): void {
+  kernels().k_cast_fwd(to.addr, from.addr, BigInt(to.size), DTYPE[to.dtype], DTYPE[from.dtype], stream());
 }
 
 /**
@@ -131,7 +136,7 @@ export function namedViews({ entries }: FlatParameters, buffer: Tensor, prefix =
  */
 export function parametersFrom<P>({ entries, copy }: FlatParameters, params: P, source: Tensor): P {
   const half = copy && empty(copy.shape, copy.dtype);
-  if (half) kernels().k_cast_fwd(half.addr, source.addr, BigInt(half.size), DTYPE[half.dtype], DTYPE.f32, stream());
+  if (half) castInto(half, source);
   const made = new Map(
     entries.map(({ name, shape, dtype, offset }) => [name, (dtype === "f32" ? source : half!).view(shape, { offset })]),
   );

@@ -4,7 +4,7 @@
  */
 import { openSafetensors } from "../io/safetensors.ts";
 import { device } from "../tensor/device.ts";
-import { tensorBytes } from "../tensor/snapshot.ts";
+import { inFileOrder, type Kept, keptOf, tensorBytes } from "../tensor/snapshot.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { FILE_DTYPE, listCheckpoints, type Retention, type TensorSource, writeCheckpoint } from "./checkpoint_write.ts";
 import { checkpointPath, type Manifest, readManifest, verifyFiles } from "./manifest.ts";
@@ -12,24 +12,45 @@ import { codeVersion } from "./version.ts";
 
 /** What {@linkcode saveCheckpoint} writes. */
 export interface CheckpointParts extends Partial<Retention> {
-  tensors: Record<string, Tensor>;
+  tensors: Record<string, Tensor | Kept>;
   /** The rest of the state, as JSON. */
   state: unknown;
   config?: unknown;
 }
 
 /** Tensors on the device as a checkpoint's. */
-export function tensorSources(tensors: Record<string, Tensor>): TensorSource[] {
-  return Object.entries(tensors).map(([name, t]) => ({ name, dtype: t.dtype, shape: t.shape, chunks: () => tensorBytes(t) }));
+export function tensorSources(tensors: Record<string, Tensor | Kept>): TensorSource[] {
+  return inFileOrder(tensors).map(([name, t]) => ({ name, dtype: t.dtype, shape: t.shape, chunks: () => tensorBytes(t) }));
 }
 
-/** Writes the checkpoint of `step` and returns when it is on the disk; see {@linkcode writeCheckpoint}. */
+/** Goes through the pieces of tensors that all processes hold parts of, for the one that writes them. */
+export function giveParts(tensors: Record<string, Tensor | Kept>): void {
+  for (const [, t] of inFileOrder(tensors)) {
+    if (t.together) { for (const _ of t.pieces()); }
+  }
+}
+
+/**
+ * Writes the checkpoint of `step` and returns when it is on the disk; see {@linkcode writeCheckpoint}. Where other processes hold parts of it, they
+ * call {@linkcode giveParts}; their parts are asked for also where the disk fails.
+ */
 export function saveCheckpoint(
   folder: string,
   step: number,
   { tensors, state, config = null, keep = 1, milestoneEvery = 0 }: CheckpointParts,
 ): void {
-  writeCheckpoint({ folder, step, state, config, version: codeVersion(), keep, milestoneEvery }, tensorSources(tensors));
+  const sources = tensorSources(tensors).map(({ chunks, ...source }) => {
+    const bytes = chunks()[Symbol.iterator]();
+    return { ...source, bytes, chunks: () => ({ [Symbol.iterator]: () => ({ next: () => bytes.next() }) }) }; // not closed where it is left
+  });
+  try {
+    writeCheckpoint({ folder, step, state, config, version: codeVersion(), keep, milestoneEvery }, sources);
+  } finally {
+    for (const { name, bytes } of sources) {
+      if (keptOf(tensors[name]).together) { while (!bytes.next().done); }
+      else bytes.return?.();
+    }
+  }
 }
 
 function folderOf(path: string): string {
@@ -50,13 +71,13 @@ export function verifyCheckpoint(path: string): Manifest {
  * Copies the checkpoint whose manifest is at `path` into the tensors of a run, which must be exactly those it was saved from, and returns its state.
  * Every byte is checked before the first tensor changes.
  */
-export function loadCheckpoint(path: string, tensors: Record<string, Tensor>): unknown {
+export function loadCheckpoint(path: string, tensors: Record<string, Tensor | Kept>): unknown {
   const manifest = verifyCheckpoint(path);
   fill(path, manifest, tensors);
   return manifest.state;
 }
 
-function fill(path: string, { files }: Manifest, tensors: Record<string, Tensor>): void {
+function fill(path: string, { files }: Manifest, tensors: Record<string, Tensor | Kept>): void {
   using file = openSafetensors(files.map(({ name }) => `${folderOf(path)}/${name}`));
   const extra = [...file.tensors.keys()].filter((name) => !Object.hasOwn(tensors, name));
   if (extra.length) {
@@ -73,7 +94,7 @@ function fill(path: string, { files }: Manifest, tensors: Record<string, Tensor>
       );
     }
   }
-  for (const [name, t] of Object.entries(tensors)) if (t.size) device().memory.upload(t.addr, file.tensors.get(name)!.bytes);
+  for (const [name, t] of Object.entries(tensors)) keptOf(t).fill(file.tensors.get(name)!.bytes);
   device().memory.synchronize();
 }
 
@@ -81,7 +102,7 @@ function fill(path: string, { files }: Manifest, tensors: Record<string, Tensor>
 export interface ResumeOptions {
   /** "latest", "none", or a step. */
   ckpt: string;
-  tensors: Record<string, Tensor>;
+  tensors: Record<string, Tensor | Kept>;
   say: (text: string) => void;
 }
 

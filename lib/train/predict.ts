@@ -5,7 +5,6 @@ import { type GivenUp, givenUp, simulateLevel } from "../memory/plan.ts";
 import { type Share, simulatedDevice } from "../memory/simulate.ts";
 import type { Optimizer } from "../optim/optimizer.ts";
 import { onDevice } from "../tensor/device.ts";
-import type { Tensor } from "../tensor/tensor.ts";
 
 /** A training to look at: made on the simulated card. */
 export interface Training {
@@ -52,7 +51,7 @@ export function predictTraining(
   const at = simulatedDevice("cuda", card), { meter } = at;
   return onDevice(at, () => {
     const { optimizer, parts, pass, sizes } = make(), state = meter.used, elastic = plannedMemory({ budget, card, offload });
-    const tensors = Object.entries(optimizer.tensors) as [string, Tensor][], onDevice = tensors.filter(([, t]) => !t.storage.onHost);
+    const tensors = Object.entries(optimizer.held), onDevice = tensors.filter(([, t]) => !t.storage.onHost);
     elastic.run(pass, sizes);
     const { ladder, level } = elastic.plan(),
       whole = () => pass({}),
@@ -63,12 +62,12 @@ export function predictTraining(
     const bus = tensors.filter(([, t]) => t.storage.onHost).reduce((sum, [, t]) => sum + t.bytes, 0) / card.host;
     const ofOptimizer = Math.max(meter.seconds, bus), made = givenUp(ladder, level);
     const step = parts * Math.max(seconds, launches * LAUNCH) + ofOptimizer;
-    const named = Object.fromEntries(onDevice.map(([name, t]) => [name, t.bytes])), gradients = 4 * optimizer.tensors.master.size;
-    const rest = state - gradients - onDevice.reduce((sum, [, t]) => sum + t.bytes, 0),
+    const named = Object.fromEntries(onDevice.map(([name, t]) => [name, t.bytes]));
+    const rest = state - onDevice.reduce((sum, [, t]) => sum + t.bytes, 0),
       { other = 0, ...kinds } = atPeak as Record<Share, number>;
     const result: Prediction = {
       ...{ card, budget, fits: peak <= budget, parameters: optimizer.size, peak, step, optimizer: ofOptimizer },
-      atPeak: { ...named, gradients, "16-bit copies and frozen weights": rest, ...kinds, "everything else": other - state },
+      atPeak: { ...named, "16-bit copies and frozen weights": rest, ...kinds, "everything else": other - state },
       remade: parts * made.reduce((sum, g) => sum + g.seconds, 0),
       givenUp: made,
     };

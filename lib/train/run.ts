@@ -4,8 +4,9 @@ import { communicator } from "../dist/communicator.ts";
 import { MOST_SKIPPED } from "../optim/optimizer.ts";
 import { debugStep } from "../tensor/debug.ts";
 import { firstNonFinite } from "../tensor/tape.ts";
+import type { Kept } from "../tensor/snapshot.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { checkpointPath, listCheckpoints, resume } from "./checkpoint.ts";
+import { checkpointPath, giveParts, listCheckpoints, resume } from "./checkpoint.ts";
 import { DryRun, dryRunReport } from "./dry_run.ts";
 import { type LogState, openRunLog, type RunLog, secondaryLog } from "./metrics.ts";
 import { openProducts } from "./products.ts";
@@ -35,7 +36,7 @@ export interface RunOptions {
   /** "latest", "none" or a step. */
   ckpt: string;
   /** The tensors of a checkpoint; they are filled when the run resumes. */
-  tensors: Record<string, Tensor>;
+  tensors: Record<string, Tensor | Kept>;
   /** The rest of a checkpoint, as JSON. */
   state: () => unknown;
   restore: (state: unknown) => void;
@@ -158,7 +159,8 @@ export function openRun(folder: string, options: RunOptions): Run {
       const asked = ranks.exchange(Atomics.load(stop, 0) === 1).some((asked) => asked), wait = asked || done === steps;
       saver?.check();
       if (wait || (saveEvery > 0 && done % saveEvery === 0)) {
-        saver?.save(done, { recipe: options.state(), log: log.state(), nonFinite, skipped } satisfies RunState, { wait });
+        if (saver) saver.save(done, { recipe: options.state(), log: log.state(), nonFinite, skipped } satisfies RunState, { wait });
+        else giveParts(tensors);
       }
       profile?.stepDone(done - first);
       debugStep(done, log.say);

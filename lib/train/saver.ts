@@ -3,7 +3,7 @@
  * another thread hashes and writes the copy. The files are those of {@linkcode saveCheckpoint}, to the byte.
  */
 import { OutOfMemoryError } from "../tensor/memory.ts";
-import { type SnapshotBuffer, snapshotBuffer } from "../tensor/snapshot.ts";
+import { type Kept, type SnapshotBuffer, snapshotBuffer } from "../tensor/snapshot.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { saveCheckpoint } from "./checkpoint.ts";
 import type { Retention } from "./checkpoint_write.ts";
@@ -12,7 +12,7 @@ import { codeVersion } from "./version.ts";
 
 /** Options of {@linkcode openSaver}. */
 export interface SaverOptions extends Retention {
-  tensors: Record<string, Tensor>;
+  tensors: Record<string, Tensor | Kept>;
   config: unknown;
   say: (text: string) => void;
 }

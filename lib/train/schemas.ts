@@ -18,6 +18,7 @@ export const OPTIMIZER_SCHEMA: z.ZodType<OptimizerConfig> = z.strictObject({
   scaleGrowth: z.number().min(0),
   momentBits: z.union([z.literal(8), z.literal(32)]),
   onHost: z.enum(["nothing", "means", "state"]),
+  shard: z.boolean(),
 });
 
 /** How a step takes its samples. */

@@ -21,7 +21,7 @@ export interface RankOutcome {
 export async function runRanks(
   world: number,
   code: string,
-  { timeout = 20, device = "cpu" }: { timeout?: number; device?: "cpu" | "cuda" } = {},
+  { timeout = 20, device = "cpu", args = [] }: { timeout?: number; device?: "cpu" | "cuda"; args?: string[] } = {},
 ): Promise<RankOutcome[]> {
   const folder = Deno.makeTempDirSync(), decoder = new TextDecoder();
   const head = `
@@ -37,7 +37,7 @@ export async function runRanks(
         ...{ RANK: `${rank}`, WORLD_SIZE: `${world}`, LOCAL_RANK: `${rank}` },
         ...{ TORCHELASTIC_RUN_ID: folder, ESPALIER_RENDEZVOUS: `${folder}/meet` },
       };
-      const { code: status, stdout, stderr } = await program(head + code, { env }).output();
+      const { code: status, stdout, stderr } = await program(head + code, { env, args }).output();
       return { code: status, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
     }));
   } finally {

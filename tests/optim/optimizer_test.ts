@@ -30,8 +30,8 @@ function stepWith(optimizer: Made, { a, b }: { a: ArrayLike<number>; b: ArrayLik
 }
 
 /** Every tensor of the optimizer and of its model, to be compared to the bit. */
-function bitsOf({ tensors, params }: Made): Record<string, Float32Array> {
-  return Object.fromEntries([...Object.entries(tensors), ...leaves<Tensor>(params)].map(([name, t]) => [name, t.read()]));
+function bitsOf({ held, params }: Made): Record<string, Float32Array> {
+  return Object.fromEntries([...Object.entries(held), ...leaves<Tensor>(params)].map(([name, t]) => [name, t.read()]));
 }
 
 const GRADS = { a: [1, -2, 0.5, 4, -1], b: [2, 0.25, -8] };
@@ -40,10 +40,10 @@ Deno.test("createOptimizer() moves the parameters into its own memory and frees 
   const specs = { a: { shape: [4], dtype: "f32", init: { normal: 1 } } satisfies ParameterSpec };
   const given = initialize(specs, new Generator(1)),
     before = given.a.read(),
-    { params, size, tensors } = createOptimizer(specs, given, CONFIG);
+    { params, size, tensors, held } = createOptimizer(specs, given, CONFIG);
   assert.throws(() => given.a.read(), /freed/);
   assert.deepEqual(params.a.read(), before);
-  assert.equal(params.a.addr, tensors.master.addr);
+  assert.equal(params.a.addr, held.master.addr);
   assert.deepEqual([size, params.a.requiresGrad], [4, true]);
   assert.deepEqual(Object.keys(tensors), ["master", "exp_avg", "exp_avg_sq", "ema0.5", "ema0.9"]);
   assert.equal(make("f32").size, 8, "the buffer is not trained");
@@ -70,7 +70,7 @@ Deno.test("step() raises the learning rate over the warm-up", () => {
 Deno.test("step() clips to maxNorm: a gradient ten times the limit moves the moments as one at the limit", () => {
   const norm = Math.hypot(...GRADS.a, ...GRADS.b), optimizer = make("f32", { clip: { maxNorm: norm / 10, percentile: null } });
   stepWith(optimizer, GRADS);
-  assertClose("exp_avg", [...optimizer.tensors.exp_avg.read()].slice(0, 5), GRADS.a.map((g) => 0.1 * g / 10), { rtol: 1e-4 });
+  assertClose("exp_avg", [...optimizer.held.exp_avg.read()].slice(0, 5), GRADS.a.map((g) => 0.1 * g / 10), { rtol: 1e-4 });
 });
 
 Deno.test("step() follows the norms with an adaptive clip, once it has seen a thousand", () => {
@@ -78,7 +78,7 @@ Deno.test("step() follows the norms with an adaptive clip, once it has seen a th
   optimizer.restore({ ...optimizer.state(), clip: { norms: new Array(999).fill(2), pointer: 999 } });
   stepWith(optimizer, GRADS);
   assert.deepEqual([optimizer.state().clip.norms.length, optimizer.state().clip.pointer], [1000, 0]);
-  const before = optimizer.tensors.exp_avg.read(), { grad_norm } = stepWith(optimizer, GRADS), after = optimizer.tensors.exp_avg.read();
+  const before = optimizer.held.exp_avg.read(), { grad_norm } = stepWith(optimizer, GRADS), after = optimizer.held.exp_avg.read();
   assertClose("exp_avg", [after[0]], [0.9 * before[0] + 0.1 * GRADS.a[0] * 2 / grad_norm], { rtol: 1e-4 });
 });
 
@@ -88,7 +88,7 @@ for (const dtype of ["f32", "f16", "bf16"] as const) {
     assert.equal(scale, dtype === "f16" ? 2 ** 20 : 1);
     const report = stepWith(optimizer, GRADS);
     assertClose("norm", [report.grad_norm], [stepWith(plain, GRADS).grad_norm]);
-    assert.deepEqual(optimizer.tensors.exp_avg.read(), plain.tensors.exp_avg.read());
+    assert.deepEqual(optimizer.held.exp_avg.read(), plain.held.exp_avg.read());
     assert.equal(report.log_scale, dtype === "f16" ? 20 : undefined);
     if (dtype === "f16") assertClose("scale", [optimizer.lossScale()], [2 ** 20.001], { rtol: 1e-9 });
   });

@@ -62,7 +62,8 @@ Deno.test("predictTraining() plans for a budget, and says where it is too small"
 
 Deno.test("predictTraining() counts moments of 8 bits, and what is on the host by the bus", () => {
   const plain = predictTraining(CARDS.H100, training), small = predictTraining(CARDS.H100, () => training({ momentBits: 8 }));
-  assert.ok(small.atPeak.exp_avg * 4 === plain.atPeak.exp_avg && small.peak < plain.peak);
+  const more = small.atPeak.exp_avg - plain.atPeak.exp_avg / 4; // whole blocks of 128, of both dtypes
+  assert.ok(more >= 0 && more < 2 * 128 && small.peak < plain.peak);
   const host = predictTraining(CARDS.H100, () => training({ onHost: "state" }));
   assert.ok(host.atPeak.exp_avg === undefined && host.peak < small.peak && host.optimizer > plain.optimizer);
 });
