@@ -165,7 +165,7 @@ struct Staged {
 
   __device__ void load(const Splat& s) {
     const float4* from = reinterpret_cast<const float4*>(&s);
-    place = __ldg(from), conic = __ldg(from + 1), color = __ldg(from + 2);
+    place = from[0], conic = from[1], color = from[2];  // not __ldg: what kernels of a chain read is written while they wait
   }
   __device__ void scale() {
     conic.x = __fmul_rn(conic.x, -0.5f * LOG2_E), conic.y = __fmul_rn(conic.y, -LOG2_E), conic.z = __fmul_rn(conic.z, -0.5f * LOG2_E);
