@@ -158,7 +158,7 @@ export {
   toBytes,
   trainingDtype,
 } from "./lib/train/batch.ts";
-export type { Precision } from "./lib/train/batch.ts";
+export type { Later, Precision } from "./lib/train/batch.ts";
 export {
   openDeviceFrom,
   openTrainingDevice,

@@ -28,6 +28,7 @@ const SYMBOLS = {
   cudaEventCreate: { parameters: ["buffer"], result: "i32" },
   cudaEventCreateWithFlags: { parameters: ["buffer", "u32"], result: "i32" },
   cudaEventRecord: { parameters: ["u64", "u64"], result: "i32" },
+  cudaEventQuery: { parameters: ["u64"], result: "i32" },
   cudaEventSynchronize: { parameters: ["u64"], result: "i32" },
   cudaEventElapsedTime: { parameters: ["buffer", "u64", "u64"], result: "i32" },
   cudaEventDestroy: { parameters: ["u64"], result: "i32" },

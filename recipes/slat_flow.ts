@@ -280,7 +280,11 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
     const data = e.tensor(e.joinFloats(rows.map(({ feats }) => feats)), [voxels.N, C]);
     const { xt, velocity } = e.flowPath(data, noise.normal(data.shape), e.repeatByRow(times, starts), c.flow);
     const v = e.slatFlow(flow, { features: xt, voxels }, e.tensor(Array.from(times, (t) => 1000 * t), [rows.length]), tokens, options);
-    return { loss: e.mse(v, velocity), errors: () => e.meanBySample(e.noGrad(() => e.mseRows(v, velocity)).read(), starts) };
+    const errors = (): e.Later<Float64Array> => {
+      const rows = e.noGrad(() => e.mseRows(v, velocity)).readLater();
+      return () => e.meanBySample(rows(), starts);
+    };
+    return { loss: e.mse(v, velocity), errors };
   };
   /** The loss on the held-out objects from their clearest views, each at a time of its own. */
   const heldOutLoss = (flow: e.SlatFlow, condition: e.Condition): number => {
@@ -290,7 +294,7 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
         e.noGrad(() => {
           const tokens = condition.encode(e.tensor(e.joinFloats(group.map((k) => testedPictures[k])), [group.length, 3, S, S]));
           const rows = group.map((k) => testedX0[k]), voxels = voxelsOfRows(rows);
-          return [...lossOf(flow, { rows, voxels, noise, times: group.map((k) => times[k]), tokens }).errors()];
+          return [...lossOf(flow, { rows, voxels, noise, times: group.map((k) => times[k]), tokens }).errors()()];
         })
       )
     );
@@ -298,7 +302,9 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
   };
 
   for (let i = run.first; i < c.steps; i++) {
-    const terms: Record<string, number>[] = [], batch = sampler.next(c.batch.size), voxelsOf = (k: number): number => train[k].numVoxels;
+    const terms: e.Later<Record<string, number>>[] = [],
+      batch = sampler.next(c.batch.size),
+      voxelsOf = (k: number): number => train[k].numVoxels;
     for (const { stream, list: indices, weight } of e.balancedMicroBatches(batch, voxelsOf, c.batch.split, i, { most: c.batch.voxels })) {
       const host = e.createRandom(c.seed, stream), rows = indices.map(x0), augment = { ...e.PLAIN_PICTURES, shift: c.shift };
       const times = e.drawTimes(c.flow.schedule, indices.length, host);
@@ -308,7 +314,8 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
           const noise = e.stepGenerator(c.seed, stream), tokens = e.dropTokens(e.encodeDrawn(condition, drawn), drawn.kept);
           const { loss, errors } = lossOf(model, { rows, noise, times, tokens, voxels, options });
           e.backward(e.mul(loss, optimizer.lossScale() * weight));
-          return { ...e.readScalars({ loss }), ...e.errorsByTime(times, errors()) };
+          const scalars = e.readScalars({ loss }), bySample = errors();
+          return () => ({ ...scalars(), ...e.errorsByTime(times, bySample()) });
         });
       const around = () =>
         e.step(() => {
@@ -318,15 +325,10 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
       terms.push(around());
       run.expectFinite(i, terms.at(-1)!, around);
     }
-    const values = e.meanOf(terms), update = optimizer.step();
+    const update = optimizer.stepLater();
     const held: Record<string, number> = heldOut.length && (i + 1) % c.log.every === 0 ? { held_out: heldOutLoss(model, condition) } : {};
-    run.log.step(i + 1, {
-      ...values,
-      ...update,
-      ...held,
-      ...e.memoryValues(memory),
-      voxels: batch.reduce((sum, k) => sum + voxelsOf(k), 0),
-    }, c.batch.size);
+    const known = { ...held, ...e.memoryValues(memory), voxels: batch.reduce((sum, k) => sum + voxelsOf(k), 0) };
+    run.log.step(i + 1, () => ({ ...e.meanOf(terms.map((values) => values())), ...update(), ...known }), c.batch.size);
     if (run.sampleDue(i + 1)) {
       const columns = testedX0.slice(0, 8).map(({ coords, feats }, k) => {
         const [made] = sample(model, condition, [k]);

@@ -278,7 +278,7 @@ export function trainSlatVae(c: SlatVaeConfig, { output, ckpt = "latest", profil
   );
 
   for (let i = run.first; i < c.steps; i++) {
-    const terms: Record<string, number>[] = [];
+    const terms: e.Later<Record<string, number>>[] = [];
     for (const { stream, list } of e.microBatches(sampler.next(c.batch.size), c.batch.split, i)) {
       const host = e.createRandom(c.seed, stream), objects = list.map((index) => train[index]);
       const shown = objects.map((o) => Array.from({ length: c.batch.views }, () => e.integer(host, 0, o.cameras().length - 1)));
@@ -305,8 +305,8 @@ export function trainSlatVae(c: SlatVaeConfig, { output, ckpt = "latest", profil
       terms.push(within());
       run.expectFinite(i, terms.at(-1)!, within);
     }
-    const values = e.meanOf(terms), update = optimizer.step();
-    run.log.step(i + 1, { ...values, ...update, ...(controller && e.memoryValues(controller)) }, c.batch.size);
+    const update = optimizer.stepLater(), known = controller && e.memoryValues(controller);
+    run.log.step(i + 1, () => ({ ...e.meanOf(terms.map((values) => values())), ...update(), ...known }), c.batch.size);
     if (run.sampleDue(i + 1)) run.log.image(i + 1, "reconstruction", contactSheet({ encoder, decoder }, heldOut.slice(0, 2), S));
     if (run.saveOrStop(i + 1)) Deno.exit(130);
   }

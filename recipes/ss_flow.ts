@@ -264,34 +264,38 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile,
     );
 
   for (let i = run.first; i < c.steps; i++) {
-    const terms: Record<string, number>[] = [];
+    const terms: e.Later<Record<string, number>>[] = [];
     for (const { stream, list: indices } of e.microBatches(sampler.next(c.batch.size), c.batch.split, i)) {
       const host = e.createRandom(c.seed, stream);
       const B = indices.length, times = e.drawTimes(c.flow.schedule, B, host);
       const drawn = e.drawConditions(pictures, indices, { pUncond: c.flow.pUncond, augment: c.augment, random: host });
       const pass = (options: e.PassOptions = {}, alone = i < c.guess.alone) =>
         e.step(() => {
-          const random = e.stepGenerator(c.seed, stream), scale = optimizer.lossScale() * B / c.batch.size;
+          const random = e.stepGenerator(c.seed, stream), weight = B / c.batch.size;
           const data = e.tensor(e.joinFloats(indices.map((k, b) => (drawn.variations[b].mirror ? mirroredX0 : x0)[k])), [B, C, r, r, r]);
           const tokens = e.encodeDrawn(condition, drawn);
           const guess = head && e.mse(head.guess(optimizer.params.guess!, tokens), data);
           if (guess && alone) {
-            e.backward(e.mul(guess, scale));
+            e.backward(e.mul(guess, optimizer.lossScale() * weight));
             return e.readScalars({ loss: guess, guess });
           }
           const { v, velocity } = forward(data, random.normal(data.shape), times, e.dropTokens(tokens, drawn.kept), options);
           const loss = e.mse(v, velocity);
-          e.backward(e.mul(guess ? e.add(loss, e.mul(guess, c.guess.weight)) : loss, scale));
-          const rows = e.noGrad(() => e.mseRows(v, velocity)).read();
-          return { loss: rows.reduce((a, b) => a + b, 0) / B, ...(guess && e.readScalars({ guess })), ...e.errorsByTime(times, rows) };
+          e.backward(e.mul(guess ? e.add(loss, e.mul(guess, c.guess.weight)) : loss, optimizer.lossScale() * weight));
+          const errors = e.noGrad(() => e.mseRows(v, velocity)).readLater(), others = guess && e.readScalars({ guess });
+          return () => {
+            const rows = errors();
+            return { loss: rows.reduce((a, b) => a + b, 0) / B, ...others?.(), ...e.errorsByTime(times, rows) };
+          };
         });
       if (i === run.first && terms.length === 0) run.tune(() => pass({}, false));
       terms.push(memory.run((options) => pass(options), indices.map(() => r ** 3)));
       run.expectFinite(i, terms.at(-1)!, pass);
     }
-    const values = e.meanOf(terms), update = optimizer.step();
+    const update = optimizer.stepLater();
     const held = tested.length && (i + 1) % c.log.every === 0 ? heldOutLosses() : {};
-    run.log.step(i + 1, { ...values, ...update, ...held, ...e.memoryValues(memory) }, c.batch.size);
+    const known = { ...held, ...e.memoryValues(memory) };
+    run.log.step(i + 1, () => ({ ...e.meanOf(terms.map((values) => values())), ...update(), ...known }), c.batch.size);
     if (run.sampleDue(i + 1)) {
       const shown = (heldOut.length ? heldOut : train).slice(0, 8);
       const seen = e.clearestPictures(shown, S), made = generate(model, condition, seen);

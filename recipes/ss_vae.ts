@@ -163,7 +163,7 @@ export function trainSsVae(c: SsVaeConfig, { output, ckpt = "latest", profile, d
   );
 
   for (let i = run.first; i < c.steps; i++) {
-    const terms: Record<string, number>[] = [];
+    const terms: e.Later<Record<string, number>>[] = [];
     for (const { stream, list: indices } of e.microBatches(sampler.next(c.batch.size), c.batch.split, i)) {
       const host = e.createRandom(c.seed, stream);
       const grid = e.occupancyBatch(indices.map(voxelsOf), R, c.data.augment ? host : undefined);
@@ -180,9 +180,8 @@ export function trainSsVae(c: SsVaeConfig, { output, ckpt = "latest", profile, d
       terms.push(pass());
       run.expectFinite(i, terms.at(-1)!, pass);
     }
-    const values = e.meanOf(terms);
-    const update = optimizer.step();
-    run.log.step(i + 1, { ...values, ...update }, c.batch.size);
+    const update = optimizer.stepLater();
+    run.log.step(i + 1, () => ({ ...e.meanOf(terms.map((values) => values())), ...update() }), c.batch.size);
     if (run.sampleDue(i + 1)) {
       const shown = heldOut.slice(0, 8).map((item) => e.voxelsAbove(e.loadVoxels(item, R), R)),
         made = reconstruct(encoder, decoder, shown, R);

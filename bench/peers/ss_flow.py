@@ -1,4 +1,4 @@
-"""Times training steps of a plain PyTorch flow transformer of SS-Flow image-L's shape, and writes medians and peak memory as JSON.
+"""Times training steps of a plain PyTorch flow transformer of SS-Flow image-L's shape, and writes their time and peak memory as JSON.
 
     python3 bench/peers/ss_flow.py OUT.json
 
@@ -6,7 +6,6 @@ Blocks of modulated self-attention, cross-attention and MLP on 4096 tokens with 
 AdamW on f32 masters under bf16 autocast, and an exponential mean. A row is {"case", "name", "ms"}; rows of peak memory have GiB in "ms".
 """
 import json
-import statistics
 import sys
 import time
 
@@ -112,21 +111,20 @@ def measure(rows, how, compiled):
         with torch.no_grad():
             optimizer.step()
 
-    began, times = time.time(), []
+    began, start, end = time.time(), *(torch.cuda.Event(enable_timing=True) for _ in range(2))
     for i in range(WARM_UP + RUNS):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         if i == WARM_UP:
+            torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
-        start.record()
+            start.record()
         step()
-        end.record()
-        end.synchronize()
-        if i >= WARM_UP:
-            times.append(start.elapsed_time(end))
         if i == 0:
+            torch.cuda.synchronize()
             print(f"{how}: first step after {time.time() - began:.0f} s", flush=True)
+    end.record()
+    end.synchronize()
     name, peak = f"{how} (PyTorch {torch.__version__})", torch.cuda.max_memory_allocated() / 2**30
-    rows.append({"case": f"{NAME} training step", "name": name, "ms": statistics.median(times)})
+    rows.append({"case": f"{NAME} training step", "name": name, "ms": start.elapsed_time(end) / RUNS})
     rows.append({"case": f"{NAME} peak GiB", "name": name, "ms": peak})
     print(f"{name}: {rows[-2]['ms']:.1f} ms, {peak:.1f} GiB", flush=True)
 

@@ -104,6 +104,7 @@ export function simulatedDevice(
     },
     upload: () => {},
     download: () => {},
+    downloadLater: () => () => {},
     copy: (to, _, bytes) => void (meter.seconds += 2 * Math.min(bytes, sizes.get(to)?.bytes ?? bytes) / card.bandwidth),
     zero: (_, bytes) => void (meter.seconds += bytes / card.bandwidth),
     hostAlloc: () => 0n,

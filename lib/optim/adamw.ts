@@ -1,6 +1,6 @@
 /**
  * AdamW (Loshchilov and Hutter, 2019) on flat parameters, in the formulas of PyTorch's. A step is skipped on the device, without asking the
- * host, where a gradient is not finite. The host learns of it from {@linkcode readStats}: the one small download of a step, best called
+ * host, where a gradient is not finite. The host learns of it from {@linkcode readStats}, which waits for that step alone: best called
  * after the next work is queued. `adamwStep` calls it for a step that was not read, so the count of applied steps, which the bias
  * correction needs, is exact.
  */
@@ -34,8 +34,8 @@ export interface Adamw {
   stats: Tensor;
   /** Steps that were applied, not counting an unread one. */
   applied: number;
-  /** Whether the last step's statistics were not read yet. */
-  unread: boolean;
+  /** The last step's statistics on their way to the host; null where they were read. */
+  coming: (() => Float32Array) | null;
   /** The last statistics read. */
   last: GradStats;
 }
@@ -86,7 +86,7 @@ export function makeAdamw(n: number, { codes = false, onHost = false }: AdamwOpt
     scales: codes ? { m: zeros(blocks), v: zeros(blocks) } : null,
     stats: empty([2]),
     applied: 0,
-    unread: false,
+    coming: null,
     last: { norm: 0, finite: true },
   }));
 }
@@ -96,6 +96,7 @@ export function adamwStep(flat: FlatBuffers, state: Adamw, options: AdamwStepOpt
   readStats(state);
   queueNorm(state.stats.addr, flat.grad, options.unscale);
   applyAdamw(flat, state, options);
+  state.coming = state.stats.readLater();
 }
 
 /** Queues the norm of `grad * unscale` and whether all of `grad` is finite, two f32 at `address`. */
@@ -122,16 +123,15 @@ export function applyAdamw(
   const end = [emaRate, zero, copyDtype, stream()] as const;
   if (scales) k.k_adamw8_fwd(master.addr, m.addr, v.addr, scales.m.addr, scales.v.addr, ...rest, ...end);
   else k.k_adamw_fwd(master.addr, m.addr, v.addr, ...rest, ...end);
-  state.unread = true;
   for (const ema of others) updateEma(master, ema);
 }
 
 /** The statistics of the last step; waits for it where they were not read yet. */
 export function readStats(state: Adamw): GradStats {
-  if (state.unread) {
-    const [norm, finite] = state.stats.read();
+  if (state.coming) {
+    const [norm, finite] = state.coming();
     state.last = { norm, finite: finite === 1 };
-    state.unread = false;
+    state.coming = null;
     if (state.last.finite) state.applied++;
   }
   return state.last;

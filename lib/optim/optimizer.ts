@@ -85,12 +85,15 @@ export interface Optimizer<P> {
   readonly tensors: Record<string, Tensor | Kept>;
   /** The memory that this process holds for it, beside the parameters that the model sees. */
   readonly held: Record<string, Tensor>;
-  /** What losses are multiplied by before the backward pass: 1 unless parameters are f16. */
+  /** What losses are multiplied by before the backward pass: 1 unless parameters are f16. Then it waits for the last step: ask after the forward pass. */
   lossScale(): number;
   /**
-   * Updates the parameters from their gradients, which are 0 afterwards. Waits for the device. Throws a RangeError at the hundredth step in a row
-   * that is skipped for gradients that are not finite.
+   * Queues an update of the parameters from their gradients, which are 0 afterwards. What is returned gives the report: asked for after the next
+   * pass was queued, it does not keep the device waiting. It throws a RangeError at the hundredth step in a row that is skipped for gradients that are
+   * not finite. The next step, the next loss scale and {@linkcode Optimizer.state} ask for it where nobody did.
    */
+  stepLater(): () => OptimizerReport;
+  /** The same, and waits for the report. */
   step(): OptimizerReport;
   /** The parameters averaged at the first EMA rate, in the model's dtypes; all processes ask for them together. They live in the caller's scope, or for good outside of one. */
   averaged(): P;
@@ -130,43 +133,61 @@ export function createOptimizer<S>(
   const tensors = new Map(leaves<Tensor>(seen));
   const shared = flat.entries.map(({ name, offset }) => ({ name, offset, tensor: tensors.get(name)! }));
   const sharing = shareGradients(flat.grad, shared, ranks, updater);
-  let steps = 0, skipped = 0;
+  let steps = 0, skipped = 0, pending: (() => OptimizerReport) | undefined;
+  const settle = (): void => void pending?.();
+  const finish = (lr: number): OptimizerReport => {
+    pending = undefined;
+    const { norm, finite } = readStats(adamw), log_scale = scale.logScale;
+    recordNorm(clip, norm);
+    if (scaled) updateLossScale(scale, finite);
+    skipped = finite ? 0 : skipped + 1;
+    if (skipped === MOST_SKIPPED) {
+      throw new RangeError(
+        `Cannot go on: the gradients of the last ${MOST_SKIPPED} steps are not all finite, they must be; try a smaller learning rate, or f32`,
+      );
+    }
+    return { lr, grad_norm: finite ? norm : 0, skipped: finite ? 0 : 1, ...(scaled ? { log_scale } : {}) };
+  };
+  const stepLater = (): () => OptimizerReport => {
+    settle();
+    sharing.finish();
+    const lr = learningRate(steps++, { lr: config.lr, warmupSteps: config.warmup });
+    updater.step({
+      lr,
+      betas: config.betas,
+      eps: config.eps,
+      weightDecay: config.weightDecay,
+      maxNorm: Number.isFinite(clip.limit) ? clip.limit : 0,
+      unscale: scaled ? 1 / lossScale(scale) : 1,
+    });
+    let report: OptimizerReport | undefined;
+    return pending = () => report ??= finish(lr);
+  };
   return {
     params: seen,
     size: flat.entries.reduce((sum, { shape }) => sum + sizeOf(shape), 0),
     tensors: updater.tensors,
     held: { ...updater.held, gradients: flat.grad },
-    lossScale: () => scaled ? lossScale(scale) : 1,
-    step() {
-      sharing.finish();
-      const lr = learningRate(steps++, { lr: config.lr, warmupSteps: config.warmup });
-      updater.step({
-        lr,
-        betas: config.betas,
-        eps: config.eps,
-        weightDecay: config.weightDecay,
-        maxNorm: Number.isFinite(clip.limit) ? clip.limit : 0,
-        unscale: scaled ? 1 / lossScale(scale) : 1,
-      });
-      const { norm, finite } = readStats(adamw), log_scale = scale.logScale;
-      recordNorm(clip, norm);
-      if (scaled) updateLossScale(scale, finite);
-      skipped = finite ? 0 : skipped + 1;
-      if (skipped === MOST_SKIPPED) {
-        throw new RangeError(
-          `Cannot go on: the gradients of the last ${MOST_SKIPPED} steps are not all finite, they must be; try a smaller learning rate, or f32`,
-        );
-      }
-      return { lr, grad_norm: finite ? norm : 0, skipped: finite ? 0 : 1, ...(scaled ? { log_scale } : {}) };
+    lossScale() {
+      if (!scaled) return 1;
+      if (!device().simulated) settle();
+      return lossScale(scale);
     },
+    stepLater,
+    step: () => stepLater()(),
     averaged: () => updater.averaged(seen),
-    state: () => ({ steps, applied: adamw.applied, clip: gradClipState(clip), logScale: scale.logScale, skipped }),
+    state() {
+      settle();
+      return { steps, applied: adamw.applied, clip: gradClipState(clip), logScale: scale.logScale, skipped };
+    },
     free() {
       sharing.free();
       updater.free();
       freeParameters(flat, seen);
     },
     restore(state) {
+      pending = undefined;
+      adamw.coming = null;
       steps = state.steps;
       adamw.applied = state.applied;
       restoreGradClip(clip, state.clip);

@@ -102,7 +102,7 @@ export function shardedUpdater(flat: FlatParameters, options: UpdaterOptions & {
           gatherRun(row.values, row.mine, ranks); // while the next row is stepped
         }
         device().memory.zero(grad.addr, grad.bytes);
-        adamw.unread = true;
+        adamw.coming = adamw.stats.readLater();
         ranks.join();
       },
       averaged(params) {

@@ -2,6 +2,7 @@
 import { CUDA_OUT_OF_MEMORY, CudaError, openCudart } from "../../ffi/cudart.ts";
 import { addressOf, openLibc } from "../../ffi/host.ts";
 import { cudaParking, hostParking, type Parked, type Parking } from "./parking.ts";
+import { openStaging } from "./staging.ts";
 
 /** Bytes in use and the most that were in use since {@linkcode Memory.resetPeak}. */
 export interface MemoryUse {
@@ -11,7 +12,7 @@ export interface MemoryUse {
   peak: number;
 }
 
-/** A device's memory. Copies and frees are ordered on the device's stream; `download` waits. */
+/** A device's memory. Copies and frees are ordered on the device's stream; `download` waits for it, an upload does not. */
 export interface Memory {
   /** The most bytes that may be in use. */
   readonly limit: number;
@@ -21,6 +22,8 @@ export interface Memory {
   free(address: bigint, bytes: number): void;
   upload(to: bigint, from: ArrayBufferView<ArrayBuffer>): void;
   download(to: ArrayBufferView<ArrayBuffer>, from: bigint): void;
+  /** The same in the stream's order without waiting: `to` has the bytes once what is returned was called (once), which waits for the work before it. */
+  downloadLater(to: ArrayBufferView<ArrayBuffer>, from: bigint): () => void;
   copy(to: bigint, from: bigint, bytes: number): void;
   zero(address: bigint, bytes: number): void;
   /** Host memory that copies from the device reach fast; not counted in {@linkcode Memory.use}. Throws an {@linkcode OutOfMemoryError}. */
@@ -102,6 +105,10 @@ export function hostMemory(limit: number): Memory {
     },
     upload: (to, from) => libc.memcpy(to, addressOf(from), BigInt(from.byteLength)),
     download: (to, from) => libc.memcpy(addressOf(to), from, BigInt(to.byteLength)),
+    downloadLater(to, from) {
+      memory.download(to, from);
+      return () => {};
+    },
     copy: (to, from, bytes) => libc.memcpy(to, from, BigInt(bytes)),
     zero: (address, bytes) => libc.memset(address, 0, BigInt(bytes)),
     hostAlloc(bytes) {
@@ -142,6 +149,17 @@ export function cudaMemory(ordinal: number, stream: bigint, limit: number): Memo
     return Number(out[0]);
   };
   const use = (): MemoryUse => ({ used: attribute(POOL_ATTRIBUTE.usedCurrent), peak: attribute(POOL_ATTRIBUTE.usedHigh) });
+  const hostAlloc = (bytes: number): bigint => {
+    try {
+      cuda.cudaMallocHost(out, BigInt(bytes));
+    } catch (error) {
+      if (error instanceof CudaError && error.status === CUDA_OUT_OF_MEMORY) throw outOfHostMemory(bytes);
+      throw error;
+    }
+    return out[0];
+  };
+  const hostFree = (address: bigint): void => cuda.cudaFreeHost(address);
+  const staging = openStaging({ cuda, libc: openLibc(), stream, hostAlloc, hostFree });
   let allocated = 0, parking: Parking | undefined;
   const memory: Memory = {
     limit,
@@ -161,23 +179,16 @@ export function cudaMemory(ordinal: number, stream: bigint, limit: number): Memo
       allocated -= bytes;
       cuda.cudaFreeAsync(address, stream);
     },
-    upload: (to, from) => cuda.cudaMemcpyAsync(to, addressOf(from), BigInt(from.byteLength), COPY_ANY, stream),
+    upload: staging.upload,
     download(to, from) {
       cuda.cudaMemcpyAsync(addressOf(to), from, BigInt(to.byteLength), COPY_ANY, stream);
       cuda.cudaStreamSynchronize(stream);
     },
+    downloadLater: staging.downloadLater,
     copy: (to, from, bytes) => cuda.cudaMemcpyAsync(to, from, BigInt(bytes), COPY_ANY, stream),
     zero: (address, bytes) => cuda.cudaMemsetAsync(address, 0, BigInt(bytes), stream),
-    hostAlloc(bytes) {
-      try {
-        cuda.cudaMallocHost(out, BigInt(bytes));
-      } catch (error) {
-        if (error instanceof CudaError && error.status === CUDA_OUT_OF_MEMORY) throw outOfHostMemory(bytes);
-        throw error;
-      }
-      return out[0];
-    },
-    hostFree: (address) => cuda.cudaFreeHost(address),
+    hostAlloc,
+    hostFree,
     copyToHost: (to, from, bytes) => cuda.cudaMemcpyAsync(to, from, BigInt(bytes), COPY_ANY, stream),
     synchronize: () => cuda.cudaStreamSynchronize(stream),
     use,
@@ -189,14 +200,15 @@ export function cudaMemory(ordinal: number, stream: bigint, limit: number): Memo
         alloc: (n) => memory.alloc(n),
         free: (at, n) => memory.free(at, n),
         released: (n) => void (allocated -= n),
-        hostAlloc: memory.hostAlloc,
-        hostFree: memory.hostFree,
+        hostAlloc,
+        hostFree,
       });
       return parking.park(address, bytes);
     },
     trim() {
       cuda.cudaStreamSynchronize(stream);
       parking?.trim();
+      staging.trim();
       cuda.cudaMemPoolTrimTo(pool, 0n);
     },
   };

@@ -57,7 +57,7 @@ class NonFinite extends Error {}
 
 /**
  * Runs `body` again to find out why it went wrong: the first op inside whose result is not finite, or else the first of its backward pass that gives a
- * gradient that is not; null where all are. Slow: it reads every result.
+ * gradient that is not; null where all are. Slow: it reads every result. Gradients of parameters stay as they are.
  */
 export function firstNonFinite(body: () => unknown): string | null {
   watching = true;
@@ -179,11 +179,12 @@ export function booked<T>(book: Ledger, body: () => T): T {
 
 /** Tells who waits for a parameter's gradient that one more part of it is there. */
 function arrive(leaf: Tensor): void {
-  if (!watching && !device().simulated) leaf.arrived?.();
+  if (!device().simulated) leaf.arrived?.();
 }
 
 /** Adds `dy` to a leaf's gradient: in place for a {@linkcode parameter}, whose gradient is nobody else's memory. */
 function accumulate(leaf: Tensor, dy: Tensor): void {
+  if (watching && leaf.accumulates) return dy.free();
   const g = leaf.grad?.freed ? null : leaf.grad; // freed: with an attempt that failed
   if (leaf.accumulates ? ledger?.book(leaf) : leaf.storage.device !== device()) return dy.free(); // added before, or in a simulation
   if (!g) {
@@ -253,7 +254,7 @@ function gradientsSoFar(grads: Map<Tensor, Tensor>, taken: Set<Tensor>): SoFar {
   const find = (input: Tensor): Tensor | null => {
     if (taken.has(input)) return null;
     if (input.node) return grads.get(input) ?? null;
-    if (input.accumulates) return ledger?.has(input) ? null : input.grad;
+    if (input.accumulates) return watching || ledger?.has(input) ? null : input.grad;
     return input.storage.device !== device() || input.grad?.freed ? null : input.grad;
   };
   const take = (input: Tensor, g: Tensor | null): Tensor | null => {

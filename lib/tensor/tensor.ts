@@ -107,11 +107,17 @@ export class Tensor {
 
   /** A copy on the host as f32 (from f32, f16, bf16, i32 or u8). Waits for the device. */
   read(): Float32Array<ArrayBuffer> {
-    const raw = this.readRaw();
-    if (raw instanceof Float32Array) return raw;
-    if (raw instanceof Uint16Array) return fromBf16(raw);
-    if (raw instanceof BigInt64Array) throw new TypeError("Cannot read i64 as f32: use readRaw()");
-    return Float32Array.from(raw);
+    return asFloats(this.readRaw());
+  }
+
+  /** What {@linkcode read} would give now, to be asked for later: that waits for the work queued before this call alone. */
+  readLater(): () => Float32Array<ArrayBuffer> {
+    const host = hostArray(this.dtype, this.size), arrive = this.size ? device().memory.downloadLater(host, this.addr) : undefined;
+    let values: Float32Array<ArrayBuffer> | undefined;
+    return () => {
+      if (!values) arrive?.();
+      return values ??= asFloats(host);
+    };
   }
 
   /** The only element. Waits for the device. */
@@ -136,6 +142,13 @@ export class Tensor {
       );
     }
   }
+}
+
+function asFloats(raw: HostArray): Float32Array<ArrayBuffer> {
+  if (raw instanceof Float32Array) return raw;
+  if (raw instanceof Uint16Array) return fromBf16(raw);
+  if (raw instanceof BigInt64Array) throw new TypeError("Cannot read i64 as f32: use readRaw()");
+  return Float32Array.from(raw);
 }
 
 function encode(values: ArrayLike<number>, dtype: DType): HostArray {

@@ -67,9 +67,13 @@ export function meanOf(records: readonly Record<string, number>[]): Record<strin
   return Object.fromEntries([...sums].map(([key, [sum, count]]) => [key, sum / count]));
 }
 
-/** The values of one-element tensors. Waits for the device. */
-export function readScalars(tensors: Record<string, Tensor>): Record<string, number> {
-  return Object.fromEntries(Object.entries(tensors).map(([name, t]) => [name, t.item()]));
+/** Values that are known once the device has come so far; asking for them waits for that. */
+export type Later<T> = () => T;
+
+/** The values of one-element tensors as they are now, to be asked for later. */
+export function readScalars(tensors: Record<string, Tensor>): Later<Record<string, number>> {
+  const all = Object.entries(tensors).map(([name, t]) => [name, t.readLater()] as const);
+  return () => Object.fromEntries(all.map(([name, values]) => [name, values()[0]]));
 }
 
 /** The random generator of one training step: a function of (seed, step), so that a resumed run has no generator to restore. */

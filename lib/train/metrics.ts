@@ -14,6 +14,8 @@ import { openEventWriter } from "./tensorboard.ts";
 export interface RunLog {
   /** To be called where a step begins: the first one after each record is counted, for the rate of computing. */
   stepBegins(): void;
+  /** To be called where its work is queued: what is queued later is not counted. */
+  stepEnds(): void;
   /** One step: shown on the live line, and written every `every` steps as the mean of the finite values since the last record. */
   step(step: number, values: Record<string, number>, samples: number): void;
   /** Values that are not means over steps, such as an evaluation; written at once. */
@@ -39,6 +41,7 @@ export function secondaryLog(ranks: Communicator): RunLog {
   const nothing = (): void => {};
   return {
     stepBegins: nothing,
+    stepEnds: nothing,
     step: (_step, values) => void ranks.exchange(values),
     record: nothing,
     image: nothing,
@@ -75,6 +78,10 @@ export function openRunLog(folder: string, { steps, first, every, label, profile
   const progress = startProgress(label, steps, { first }), encoder = new TextEncoder();
   let sums: LogState = structuredClone(state ?? {}), samples = 0, since = performance.now(), rate = 0;
   let count: (() => number) | undefined, flops = 0, done = 0;
+  const stepEnds = (): void => {
+    if (count) flops = count();
+    count = undefined;
+  };
   const peak = peakFlops();
   const write = (step: number, values: Record<string, number>): void => {
     file.writeSync(encoder.encode(JSON.stringify({ step, ...values }) + "\n"));
@@ -84,9 +91,9 @@ export function openRunLog(folder: string, { steps, first, every, label, profile
     stepBegins() {
       if (done === 0 && !profiled) count ??= countFlops();
     },
+    stepEnds,
     step(step, own, taken) {
-      if (count) flops = count();
-      count = undefined;
+      stepEnds();
       done++;
       const values = meanOf(communicator().exchange(own).map(withNaN));
       for (const [name, value] of Object.entries(values)) {

@@ -6,6 +6,7 @@ import { debugStep } from "../tensor/debug.ts";
 import { firstNonFinite } from "../tensor/tape.ts";
 import type { Kept } from "../tensor/snapshot.ts";
 import type { Tensor } from "../tensor/tensor.ts";
+import type { Later } from "./batch.ts";
 import { checkpointPath, giveParts, listCheckpoints, resume } from "./checkpoint.ts";
 import { DryRun, dryRunReport } from "./dry_run.ts";
 import { type LogState, openRunLog, type RunLog, secondaryLog } from "./metrics.ts";
@@ -54,7 +55,10 @@ export interface Run {
   first: number;
   /** Whether this process writes the run's files: the first of several. */
   writes: boolean;
-  log: RunLog;
+  log: Omit<RunLog, "step"> & {
+    /** As {@linkcode RunLog.step}; values that come later are written when the next step's passes are queued, or before a checkpoint. */
+    step(step: number, values: Record<string, number> | Later<Record<string, number>>, samples: number): void;
+  };
   /** Before the first step: the products of `pass` are done by the algorithms that the run keeps. See {@linkcode openProducts}. */
   tune(pass: () => unknown): void;
   /** Whether a sample is due after `done` steps; the first step and the last one count. */
@@ -66,9 +70,10 @@ export interface Run {
   saveOrStop(done: number): boolean;
   /**
    * Says where a loss is not finite, and names the op where it began in `again`, the same pass once more. Its gradients are not finite either, so the
-   * optimizer passes the step over. The tenth loss in a row stops the run; the last good checkpoint stays.
+   * optimizer passes the step over. The tenth loss in a row stops the run; the last good checkpoint stays. To be called when the pass is queued and
+   * before the optimizer's step: values that come later are looked at when the next step's first pass is queued, so that the device has work meanwhile.
    */
-  expectFinite(step: number, values: Record<string, number>, again: () => unknown): void;
+  expectFinite(step: number, values: Record<string, number> | Later<Record<string, number>>, again: () => unknown): void;
   close(): void;
 }
 
@@ -140,17 +145,42 @@ export function openRun(folder: string, options: RunOptions): Run {
     throw new RangeError(`Cannot go on: ${why}. ${kept}; try a smaller --optimizer.lr, or --precision=f32`);
   };
   log.stepBegins();
+  let waiting: (() => void)[] = [], watched = -1;
+  /** Looks at what earlier steps left for later. */
+  const settle = (): void => {
+    const list = waiting;
+    waiting = [];
+    for (const look of list) look();
+  };
+  const expectFinite = (step: number, values: Record<string, number>, again: () => unknown): void => {
+    lastPass = again;
+    const wrong = Object.entries(values).find(([, v]) => !Number.isFinite(v));
+    if (!wrong) {
+      nonFinite = 0;
+      return;
+    }
+    const op = firstNonFinite(again), where = op ? ` (the first op that is not: ${op})` : "";
+    const what = `${wrong[0]} is ${wrong[1]} at step ${step + 1}, it must be finite${where}`;
+    if (++nonFinite >= MOST_NON_FINITE) stopped(`${what}, ${nonFinite} times in a row`);
+    log.say(`${what}; its gradients are passed over (${nonFinite} in a row, ${MOST_NON_FINITE} stop the run)`);
+  };
+  const logStep = (step: number, values: Record<string, number>, samples: number): void => {
+    skipped = values.skipped ? skipped + 1 : 0;
+    log.step(step, values, samples);
+    if (skipped < MOST_SKIPPED - 1) return;
+    const op = lastPass && firstNonFinite(lastPass);
+    stopped(`the gradients of the last ${skipped} steps are not finite, they must be${op ? ` (the first that is not: ${op})` : ""}`);
+  };
   return {
     first,
     writes,
     log: {
       ...log,
       step(step, values, samples) {
-        skipped = values.skipped ? skipped + 1 : 0;
-        log.step(step, values, samples);
-        if (skipped < MOST_SKIPPED - 1) return;
-        const op = lastPass && firstNonFinite(lastPass);
-        stopped(`the gradients of the last ${skipped} steps are not finite, they must be${op ? ` (the first that is not: ${op})` : ""}`);
+        log.stepEnds();
+        if (typeof values === "function") return void waiting.push(() => logStep(step, values(), samples));
+        settle();
+        logStep(step, values, samples);
       },
     },
     tune: (pass) => openProducts(folder, pass, { tune: options.tune, say: log.say }),
@@ -159,6 +189,7 @@ export function openRun(folder: string, options: RunOptions): Run {
       const asked = ranks.exchange(Atomics.load(stop, 0) === 1).some((asked) => asked), wait = asked || done === steps;
       saver?.check();
       if (wait || (saveEvery > 0 && done % saveEvery === 0)) {
+        settle();
         if (saver) saver.save(done, { recipe: options.state(), log: log.state(), nonFinite, skipped } satisfies RunState, { wait });
         else giveParts(tensors);
       }
@@ -172,19 +203,14 @@ export function openRun(folder: string, options: RunOptions): Run {
       return asked;
     },
     expectFinite(step, values, again) {
-      lastPass = again;
-      const wrong = Object.entries(values).find(([, v]) => !Number.isFinite(v));
-      if (!wrong) {
-        nonFinite = 0;
-        return;
-      }
-      const op = firstNonFinite(again), where = op ? ` (the first op that is not: ${op})` : "";
-      const what = `${wrong[0]} is ${wrong[1]} at step ${step + 1}, it must be finite${where}`;
-      if (++nonFinite >= MOST_NON_FINITE) stopped(`${what}, ${nonFinite} times in a row`);
-      log.say(`${what}; its gradients are passed over (${nonFinite} in a row, ${MOST_NON_FINITE} stop the run)`);
+      if (step !== watched) settle();
+      watched = step;
+      if (typeof values === "function") waiting.push(() => expectFinite(step, values(), again));
+      else expectFinite(step, values, again);
     },
     close() {
       try {
+        settle();
         saver?.close();
       } finally {
         listener.terminate();

@@ -115,6 +115,31 @@ Deno.test("step() gives up after a hundred skipped steps in a row", () => {
   assert.throws(bad, { name: "RangeError", message: /^Cannot go on: the gradients of the last 100 steps are not all finite/ });
 });
 
+Deno.test("stepLater() takes the same steps, whoever asks for its reports and when", () => {
+  const grads = (i: number) => i === 2 ? { a: random(i, 5), b: [Infinity, 0, 0] } : { a: random(i, 5), b: random(40 + i, 3) };
+  for (const dtype of ["f32", "f16"] as const) {
+    const config = { clip: { maxNorm: 1, percentile: 50 } },
+      waits = make(dtype, config),
+      late = make(dtype, config),
+      never = make(dtype, config);
+    const reports = [0, 1, 2, 3, 4].map((i) => stepWith(waits, grads(i)));
+    const queue = (optimizer: Made, i: number): ReturnType<Made["stepLater"]> => {
+      const scale = optimizer.lossScale(), { a, b } = grads(i);
+      for (const [p, g] of [[optimizer.params.a, a], [optimizer.params.b, b]] as const) {
+        p.grad!.write(Float32Array.from(g, (v) => v * scale));
+      }
+      return optimizer.stepLater();
+    };
+    const asked = [0, 1, 2, 3, 4].map((i) => queue(late, i));
+    for (let i = 0; i < 5; i++) queue(never, i);
+    assert.deepEqual([asked.map((report) => report()), asked[1]()], [reports, reports[1]]);
+    for (const other of [late, never]) {
+      assert.deepEqual(other.state(), waits.state());
+      assert.deepEqual(bitsOf(other), bitsOf(waits));
+    }
+  }
+});
+
 Deno.test("averaged() gives the parameters at the first EMA rate, in the model's dtypes and without gradients", () => {
   for (const dtype of ["f32", "bf16"] as const) {
     const optimizer = make(dtype), start = optimizer.params.b.read();

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { cast } from "../../lib/ops/cast.ts";
-import { add, exp, log, mul, sin, square } from "../../lib/ops/elementwise.ts";
+import { add, exp, log, mul, sin, sqrt, square } from "../../lib/ops/elementwise.ts";
 import { reshape } from "../../lib/ops/movement.ts";
 import { sum } from "../../lib/ops/reduce.ts";
 import { device } from "../../lib/tensor/device.ts";
@@ -265,6 +265,16 @@ Deno.test("a tensor that left its step cannot pass gradients on in silence", () 
     const x = leaf(1), y = step(() => square(x));
     assert.equal(y.item(), 1);
     assert.throws(() => backward(exp(y)), { message: /^Cannot run backward: the tape below \[1\] ran already, .* or its step\(\) ended$/ });
+  }));
+
+Deno.test("firstNonFinite() leaves the gradients of parameters as they are, also where nothing is found", () =>
+  step(() => {
+    const w = parameter(tensor([1, 2], [2]), tensor([5, 6], [2]));
+    assert.equal(firstNonFinite(() => backward(sum(mul(w, w)))), null);
+    assert.match(firstNonFinite(() => backward(sum(sqrt(mul(w, 0)))))!, /gradient of its input/);
+    assert.deepEqual([...w.grad!.read()], [5, 6]);
+    backward(sum(mul(w, w)));
+    assert.deepEqual([...w.grad!.read()], [7, 10]);
   }));
 
 Deno.test("firstNonFinite() names the first op whose result is not finite", () =>

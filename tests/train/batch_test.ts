@@ -52,8 +52,10 @@ Deno.test("meanOf() averages each key over the records that have it", () => {
   assert.deepEqual(meanOf([]), {});
 });
 
-Deno.test("readScalars() reads one-element tensors", () => {
-  step(() => assert.deepEqual(readScalars({ a: tensor([1.5], []), b: tensor([2], [1]) }), { a: 1.5, b: 2 }));
+Deno.test("readScalars() gives the values that one-element tensors had, whenever it is asked", () => {
+  const a = tensor([1.5], []), values = step(() => readScalars({ a, b: tensor([2], [1]) }));
+  a.write([3]).free();
+  assert.deepEqual([values(), values()], [{ a: 1.5, b: 2 }, { a: 1.5, b: 2 }]);
 });
 
 Deno.test("stepGenerator() is a function of seed and step alone", () => {

@@ -110,6 +110,35 @@ Deno.test("openRun() says when samples and checkpoints are due, and stops on ten
   });
 });
 
+Deno.test("openRun() looks at values that come later when the next step is queued, before checkpoints, and at its end", () => {
+  withFolder((folder) => {
+    const weights = tensor([0], [1]), asked: string[] = [];
+    const { run } = open(folder, weights, { log: { every: 1, sampleEvery: 0, saveEvery: 2, keep: 1 } });
+    const later = (name: string, loss: number) => () => {
+      asked.push(name);
+      return { loss };
+    };
+    const queue = (i: number, again: () => unknown = assert.fail): void => {
+      for (const part of ["a", "b"]) run.expectFinite(i, later(`${part}${i}`, i === 3 ? NaN : i), again);
+      run.log.step(i + 1, later(`log${i}`, 10 * i), 1);
+      run.saveOrStop(i + 1);
+    };
+    queue(0);
+    assert.deepEqual(asked, []);
+    queue(1); // a checkpoint is due after it
+    assert.deepEqual(asked.splice(0), ["a0", "b0", "log0", "a1", "b1", "log1"]);
+    queue(2);
+    let again = 0;
+    queue(3, () => again++);
+    assert.deepEqual([asked.splice(0), again], [["a2", "b2", "log2", "a3", "b3", "log3"], 2]);
+    queue(4);
+    run.close();
+    assert.deepEqual(asked, ["a4", "b4", "log4"]);
+    assert.deepEqual(readMetrics(`${folder}/metrics.jsonl`).loss, { step: [1, 2, 3, 4, 5], value: [0, 10, 20, 30, 40] });
+    weights.free();
+  });
+});
+
 Deno.test("openRun() stops on gradients that are not finite for a hundred steps, naming the op whose gradient is the first", () => {
   withFolder((folder) => {
     const weights = tensor([0], [1]), { run } = open(folder, weights, { steps: 1000 });
