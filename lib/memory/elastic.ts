@@ -69,6 +69,12 @@ const NOTCH = 0.02, MOST_SHRUNK = 0.5;
 /** A failed attempt's plan gives up so many times less than all. */
 const STEPS = 16;
 
+/** Bytes that are not less when they are printed. */
+const roundUp = (bytes: number): number => {
+  const unit = bytes >= 2 ** 30 ? 2 ** 30 / 100 : 2 ** 20 / 10;
+  return Math.ceil(bytes / unit) * unit;
+};
+
 /** What a search found: the level, its simulated peak, and how many tensors with a recipe the pass has. */
 interface Found {
   level: number;
@@ -148,6 +154,17 @@ export function plannedMemory({ budget, card = cardFor(), offload = false, say =
     });
   };
 
+  /** Throws where a micro-batch with all given up that can be takes more than `limit`. */
+  const expectRoom = (pass: () => unknown, { limit, sizes, level }: { limit: number; sizes: readonly number[]; level: number }): void => {
+    const least = simulateLevel(pass, ladder, level, card)?.peak ?? 0;
+    if (least <= limit || device().simulated) return; // on a simulated card it is a finding, no fault
+    throw new OutOfMemoryError(
+      `Cannot train within the memory limit: it is ${formatBytes(limit)}, it must be at least ${formatBytes(roundUp(least))} for a ` +
+        `micro-batch of ${sizes.length} samples with everything made again that can be; give it fewer samples (--batch.split), keep less of the ` +
+        "optimizer on the device (--optimizer.momentBits=8, --optimizer.onHost=means), or raise --memory-limit",
+    );
+  };
+
   return {
     report,
     run(pass, sizes) {
@@ -162,6 +179,7 @@ export function plannedMemory({ budget, card = cardFor(), offload = false, say =
         const level = plan.level = Math.min(ladder.levels, Math.max(plan.level, atLeast)), choose = chooseLevel(ladder, level);
         let tensors = 0;
         report.planning = performance.now() - began;
+        if (plan.predicted > limit) expectRoom(plain, { limit, sizes, level });
         memory.resetPeak();
         try {
           const result = booked(book, () => withChoice((...args) => (tensors++, choose(...args)), plain));

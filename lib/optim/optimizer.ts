@@ -12,6 +12,7 @@ import { lossScale, makeLossScale, updateLossScale } from "./loss_scale.ts";
 import { learningRate } from "./lr.ts";
 import { ALIGNMENT, flattenParameters, freeParameters } from "./parameters.ts";
 import { shardedLayout, shardedUpdater } from "./sharded.ts";
+import { holdingState } from "./state_size.ts";
 import { type Updater, wholeUpdater } from "./updater.ts";
 
 /** How parameters are updated. */
@@ -123,10 +124,14 @@ export function createOptimizer<S>(
   { ranks = communicator(), bucketBytes }: OptimizerOptions = {},
 ): Optimizer<Parameters<S>> {
   const codes = config.momentBits === 8, unit = codes ? K_ADAMW8_BLOCK : ALIGNMENT, spread = config.shard && ranks.world > 1;
-  const { flat, params: seen } = flattenParameters(specs, params, spread ? shardedLayout(ranks.world) : { unit });
   const [hostMeans, hostMoments] = [config.onHost !== "nothing", config.onHost === "state"];
   const options = { ranks, codes, emaRates: config.emaRates, hostMeans, hostMoments, bucketBytes };
-  const updater: Updater = spread ? shardedUpdater(flat, { ...options, unit }) : wholeUpdater(flat, options), { adamw } = updater;
+  const { flat, params: seen, updater } = holdingState(specs, { ...config, world: spread ? ranks.world : 1 }, () => {
+    const flattened = flattenParameters(specs, params, spread ? shardedLayout(ranks.world) : { unit }), { flat } = flattened;
+    const updater: Updater = spread ? shardedUpdater(flat, { ...options, unit }) : wholeUpdater(flat, options);
+    return { ...flattened, updater };
+  });
+  const { adamw } = updater;
   device().memory.trim(); // of what the parameters were given in
   const clip = makeGradClip({ maxNorm: config.clip.maxNorm ?? undefined, percentile: config.clip.percentile });
   const scale = makeLossScale({ growth: config.scaleGrowth }), scaled = flat.copy?.dtype === "f16";

@@ -79,8 +79,35 @@ for (const [name, make] of Object.entries(MODELS)) {
   });
 }
 
-Deno.test("a micro-batch that does not fit with everything made again is an error", () => {
-  const model = sparseModel(), elastic = plannedMemory({ budget: 2 ** 20 }), sizes = [100];
+Deno.test("a budget that is too small is an error before anything runs, which names the least that would do", () => {
+  const model = sparseModel(), sizes = [100, 120], { least } = plainPeak(model, sizes);
+  let ran = 0;
+  const within = (budget: number): number => {
+    const elastic = plannedMemory({ budget, card: CARDS.H200 });
+    return model.run(sizes, (pass) => elastic.run((o) => (ran += device().simulated ? 0 : 1, pass(o)), sizes));
+  };
+  model.takeGradients();
+  const before = device().memory.use().used;
+  let said = "";
+  try {
+    within(least / 2);
+  } catch (error) {
+    assert.ok(error instanceof OutOfMemoryError);
+    said = error.message;
+  }
+  const [, named] = said.match(
+    /^Cannot train within the memory limit: it is [\d.]+ MiB, it must be at least ([\d.]+) MiB for a micro-batch of 2 samples /,
+  )!;
+  assert.equal(ran, 0);
+  assert.equal(device().memory.use().used, before);
+  assert.ok(model.takeGradients().every((g) => g === 0));
+  assert.ok(within(Math.ceil(Number(named) * 2 ** 20)) > 0);
+  assert.throws(() => within(Number(named) * 2 ** 20 - 2 ** 18), OutOfMemoryError);
+  model.free();
+});
+
+Deno.test("a micro-batch that fails with everything made again is an error", () => {
+  const model = sparseModel(), elastic = plannedMemory(), sizes = [100];
   assert.throws(
     () => model.run(sizes, (pass) => elastic.run(failing.bind(null, () => !device().simulated, pass) as typeof pass, sizes)),
     OutOfMemoryError,
