@@ -23,8 +23,13 @@ export const OPS = {
   k_unary_fwd: { parameters: ["u64", "u64", "i64", "i32", "i32", "u64"], result: "i32" },
   k_unary_bwd: { parameters: ["u64", "u64", "u64", "i64", "i32", "i32", "u64"], result: "i32" },
   k_affine_fwd: { parameters: ["u64", "u64", "i64", "f32", "f32", "i32", "u64"], result: "i32" },
-  k_fp8_quantize_fwd: { parameters: ["u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_fp8_quantize_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_fp8_quantize_workspace: { parameters: ["buffer", "i32", "i32"], result: "i32" },
   k_fp8_dequantize_fwd: { parameters: ["u64", "u64", "u64", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_fp8_gelu_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_fp8_gelu_bwd_workspace: { parameters: ["buffer", "i32", "i32"], result: "i32" },
+  k_fp8_transpose_fwd: { parameters: ["u64", "u64", "u64", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_fp8_factors_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "i32", "i32", "u64"], result: "i32" },
   k_gate_add_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i64", "i32", "u64"], result: "i32" },
   k_gate_add_bwd_workspace: { parameters: ["buffer", "i32", "i32", "i32"], result: "i32" },
   k_gate_add_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i64", "i32", "i32", "u64"], result: "i32" },
@@ -42,6 +47,7 @@ export const OPS = {
   k_norm_fwd: { parameters: ["buffer", "u64"], result: "i32" },
   k_norm_bwd_workspace: { parameters: ["buffer", "buffer"], result: "i32" },
   k_norm_bwd: { parameters: ["buffer", "u64"], result: "i32" },
+  k_fp8_norm_fwd: { parameters: ["u64", "u64", "buffer", "u64"], result: "i32" },
   k_grad_norm_workspace: { parameters: ["buffer", "i64"], result: "i32" },
   k_grad_norm_fwd: { parameters: ["u64", "u64", "u64", "i64", "f64", "u64"], result: "i32" },
   k_adamw_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "i64", "i64", "i64", "f64", "f64", "f64", "f64", "f64", "f64", "f64", "f64", "i32", "i32", "u64"], result: "i32" },
@@ -86,8 +92,13 @@ export interface OpsKernels {
   k_unary_fwd(y: bigint, x: bigint, n: bigint, op: number, dtype: number, stream: bigint): void;
   k_unary_bwd(dx: bigint, dy: bigint, x: bigint, n: bigint, op: number, dtype: number, stream: bigint): void;
   k_affine_fwd(y: bigint, x: bigint, n: bigint, scale: number, shift: number, dtype: number, stream: bigint): void;
-  k_fp8_quantize_fwd(y: bigint, scale: bigint, x: bigint, columns: bigint, N: number, C: number, act: number, dtype: number, stream: bigint): void;
+  k_fp8_quantize_fwd(y: bigint, scale: bigint, sums: bigint, x: bigint, columns: bigint, scratch: bigint, N: number, C: number, act: number, dtype: number, stream: bigint): void;
+  k_fp8_quantize_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, C: number): void;
   k_fp8_dequantize_fwd(y: bigint, x: bigint, scale: bigint, N: number, C: number, dtype: number, stream: bigint): void;
+  k_fp8_gelu_bwd(dz: bigint, dz_scale: bigint, g: bigint, g_scale: bigint, db: bigint, dg: bigint, z: bigint, columns: bigint, scratch: bigint, N: number, C: number, dtype: number, stream: bigint): void;
+  k_fp8_gelu_bwd_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, C: number): void;
+  k_fp8_transpose_fwd(y: bigint, x: bigint, factor: bigint, N: number, C: number, P: number, stream: bigint): void;
+  k_fp8_factors_fwd(factor: bigint, scale: bigint, a: bigint, b: bigint, columns: bigint, N: number, M: number, stream: bigint): void;
   k_gate_add_fwd(y: bigint, x: bigint, h: bigint, gate: bigint, offsets: bigint, N: number, B: number, C: number, gate_stride: bigint, dtype: number, stream: bigint): void;
   k_gate_add_bwd_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, B: number, C: number): void;
   k_gate_add_bwd(dh: bigint, dgate: bigint, dy: bigint, h: bigint, gate: bigint, offsets: bigint, scratch: bigint, N: number, B: number, C: number, gate_stride: bigint, adds: number, dtype: number, stream: bigint): void;
@@ -103,6 +114,7 @@ export interface OpsKernels {
   k_norm_fwd(problem: BigUint64Array<ArrayBuffer>, stream: bigint): void;
   k_norm_bwd_workspace(bytes: BigUint64Array<ArrayBuffer>, problem: BigUint64Array<ArrayBuffer>): void;
   k_norm_bwd(problem: BigUint64Array<ArrayBuffer>, stream: bigint): void;
+  k_fp8_norm_fwd(values: bigint, scale: bigint, problem: BigUint64Array<ArrayBuffer>, stream: bigint): void;
   k_grad_norm_workspace(bytes: BigUint64Array<ArrayBuffer>, n: bigint): void;
   k_grad_norm_fwd(stats: bigint, grad: bigint, scratch: bigint, n: bigint, unscale: number, stream: bigint): void;
   k_adamw_fwd(p: bigint, m: bigint, v: bigint, ema: bigint, copy: bigint, grad: bigint, stats: bigint, n: bigint, n_copy: bigint, t: bigint, lr: number, beta1: number, beta2: number, eps: number, weight_decay: number, unscale: number, max_norm: number, ema_rate: number, zero_grad: number, copy_dtype: number, stream: bigint): void;

@@ -1,17 +1,40 @@
 // library: ops
 // 8-bit floats of the format E4M3 (4 bits of exponent, 3 of mantissa, no infinity, largest value 448) with a scale for each row: the operands of
-// products in 8 bits (Micikevicius et al., 2022). On CUDA, C is a multiple of 8 and at most 8192.
+// products in 8 bits (Micikevicius et al., 2022). Scales are powers of two, so that a scale can move from one operand to the other, and from a row
+// into its elements, without another rounding. On CUDA, C is a multiple of 16 and at most 8192.
 #pragma once
 #include "k.h"
 
 enum { K_FP8_NONE = 0, K_FP8_GELU = 1 };  // what x passes first: tanh-GELU as in elementwise.h
 
-// v = act(x) * columns    scale[n] = max_C |v[n, :]| / 448, or 1 where that is 0    y = v / scale, rounded to nearest even, at most +-448
-//   y: [N, C] u8, the bits of E4M3    scale: [N] f32    x: [N, C] dtype    columns: [C] f32, or 0 for 1
-// Computed in f32, v / scale as v * (448 / max). A row with a value that is not finite has a scale or elements that are not.
-K_API int32_t k_fp8_quantize_fwd(uint64_t y, uint64_t scale, uint64_t x, uint64_t columns, int32_t N, int32_t C, int32_t act, int32_t dtype,
-                                 uint64_t stream);
+// v = act(x) * columns    scale[n] = the least power of two with max_C |v[n, :]| <= 448 scale[n], or 1 where v is 0
+// y = v / scale, rounded to nearest even    sums = sum_N(x)
+//   y: [N, C] u8, the bits of E4M3    scale: [N] f32    x: [N, C] dtype    columns: [C] f32, or 0 for 1    sums: [C] f32, or 0; then act is NONE
+// Computed in f32. A row with a value that is not finite has the scale NaN. Exponents of scales lie between -120 and 120.
+K_API int32_t k_fp8_quantize_fwd(uint64_t y, uint64_t scale, uint64_t sums, uint64_t x, uint64_t columns, uint64_t scratch, int32_t N, int32_t C,
+                                 int32_t act, int32_t dtype, uint64_t stream);
+
+// Bytes of scratch of k_fp8_quantize_fwd with sums.
+K_API int32_t k_fp8_quantize_workspace(uint64_t* bytes, int32_t N, int32_t C);
 
 // y = x * scale[n]
 //   y: [N, C] dtype    x: [N, C] u8, the bits of E4M3    scale: [N] f32, or 0 for 1
 K_API int32_t k_fp8_dequantize_fwd(uint64_t y, uint64_t x, uint64_t scale, int32_t N, int32_t C, int32_t dtype, uint64_t stream);
+
+// The backward pass of the tanh-GELU between two linear layers, see gelu.h, whose results are quantized as by k_fp8_quantize_fwd:
+//   d = dg gelu'(z)    db = sum_N(d)    dz, dz_scale: d * columns    g, g_scale: gelu(z)
+//   dz, g: [N, C] u8    dz_scale, g_scale: [N] f32    dg, z: [N, C] dtype    columns: [C] f32, or 0 for 1    db: [C] f32, or 0
+K_API int32_t k_fp8_gelu_bwd(uint64_t dz, uint64_t dz_scale, uint64_t g, uint64_t g_scale, uint64_t db, uint64_t dg, uint64_t z, uint64_t columns,
+                             uint64_t scratch, int32_t N, int32_t C, int32_t dtype, uint64_t stream);
+
+// Bytes of scratch of k_fp8_gelu_bwd with db.
+K_API int32_t k_fp8_gelu_bwd_workspace(uint64_t* bytes, int32_t N, int32_t C);
+
+// y = (x * factor[n])ᵀ, rounded to nearest even, and 0 past its N-th column: the operand of a product that sums over rows.
+//   y: [C, P] u8 with P >= N, a multiple of 16    x: [N, C] u8    factor: [N] f32, powers of two up to 1 or NaN; or 0 for 1
+K_API int32_t k_fp8_transpose_fwd(uint64_t y, uint64_t x, uint64_t factor, int32_t N, int32_t C, int32_t P, uint64_t stream);
+
+// Scales of a product that sums over N rows of two operands with scales a and b for each:
+//   S = max_N(a * b)    factor = a * b / S    scale[m] = S / columns[m]
+//   factor, a, b: [N] f32    scale, columns: [M] f32; all of a, b and columns powers of two, or NaN: then all results are. N > 0.
+K_API int32_t k_fp8_factors_fwd(uint64_t factor, uint64_t scale, uint64_t a, uint64_t b, uint64_t columns, int32_t N, int32_t M, uint64_t stream);

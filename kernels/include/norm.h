@@ -39,3 +39,7 @@ K_API int32_t k_norm_bwd_workspace(uint64_t* bytes, const k_norm* problem);
 // and over all rows:  dw = sum(dy * xhat)    db = sum(dy)
 // Reads sum, or x where h is 0; what is not wanted is 0. Without a gate the gradient of h is dx.
 K_API int32_t k_norm_bwd(const k_norm* problem, uint64_t stream);
+
+// k_norm_fwd, and k_fp8_quantize_fwd (fp8.h) of the y that it writes, in one pass; y itself is written where it is given.
+//   values: [N, C] u8, the bits of E4M3    scale: [N] f32. On CUDA, C is a multiple of 16.
+K_API int32_t k_fp8_norm_fwd(uint64_t values, uint64_t scale, const k_norm* problem, uint64_t stream);

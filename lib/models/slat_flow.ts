@@ -75,7 +75,7 @@ export type SlatFlowSpec = {
 export interface SlatFlow {
   args: SlatFlowArgs;
   dtype: FloatDType;
-  /** Whether the transformer blocks' linear layers compute in 8-bit floats, all but their weights' gradients; the weights stay in `dtype`. */
+  /** Whether the transformer blocks' linear layers compute in 8-bit floats; the weights stay in `dtype`. */
   fp8?: boolean;
   params: Parameters<SlatFlowSpec>;
 }

@@ -49,7 +49,7 @@ export type SsFlowSpec = {
 export interface SsFlow {
   args: SsFlowArgs;
   dtype: FloatDType;
-  /** Whether the blocks' linear layers compute in 8-bit floats, all but their weights' gradients; the weights stay in `dtype`. */
+  /** Whether the blocks' linear layers compute in 8-bit floats; the weights stay in `dtype`. */
   fp8?: boolean;
   params: Parameters<SsFlowSpec>;
 }

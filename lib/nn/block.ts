@@ -81,7 +81,7 @@ export function modulatedCrossBlock(
   H: number,
   place: CrossAttentionPlace = {},
 ): Tensor {
-  const { voxels, fp8 } = place, offsets = voxels?.offsets, at = { eps: EPS, offsets };
+  const { voxels, fp8 } = place, offsets = voxels?.offsets, at = { eps: EPS, offsets, fp8 };
   const m = p.adaLN_modulation ? applyLinear(p.adaLN_modulation[1], mod) : mod; // [B, 6C]
   const [shiftA, scaleA, gateA, shiftM, scaleM, gateM] = modulationParts(m, 6); // each [B, C]
   let h = multiHeadSelfAttention(p.self_attn, layerNormModulate(x, shiftA, scaleA, at), H, place);

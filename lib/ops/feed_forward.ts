@@ -4,7 +4,8 @@ import { rebuildable } from "../tensor/storage.ts";
 import { isRecording, record } from "../tensor/tape.ts";
 import { empty, kernels, stream, type Tensor } from "../tensor/tensor.ts";
 import { unaryForward } from "./elementwise.ts";
-import { canQuantize, fp8InputGradient, fp8Linear } from "./fp8.ts";
+import { canQuantize } from "./fp8.ts";
+import { fp8FeedForward } from "./fp8_layer.ts";
 import { layerOf, linearGelu, type LinearOptions } from "./matmul.ts";
 import { PLAIN, type Product, product, weightGradients } from "./product.ts";
 import { withWorkspace } from "./workspace.ts";
@@ -19,9 +20,10 @@ export function feedForward(
   [w2, b2]: [w: Tensor, b: Tensor],
   { fp8 = false }: Pick<LinearOptions, "fp8"> = {},
 ): Tensor {
-  const { M, N, K } = layerOf("feedForward", x, w1, b1), lead = x.shape.slice(0, -1);
-  const z = empty([...lead, N], x.dtype), { N: P } = layerOf("feedForward", z, w2, b2), y = empty([...lead, P], x.dtype);
-  const eight = fp8 && canQuantize(x.dtype, M, N, K) && canQuantize(x.dtype, M, P, N);
+  const first = layerOf("feedForward", x, w1, b1), { M, N, K } = first, lead = x.shape.slice(0, -1);
+  const second = layerOf("feedForward", { shape: [...lead, N], size: M * N, dtype: x.dtype }, w2, b2), P = second.N;
+  if (fp8 && canQuantize(x.dtype, M, N, K) && canQuantize(x.dtype, M, P, N)) return fp8FeedForward(x, [w1, b1], [w2, b2], [first, second]);
+  const z = empty([...lead, N], x.dtype), y = empty([...lead, P], x.dtype);
   const up = (z: Tensor): Product => ({ ...PLAIN, y: z, a: x, b: w1, bias: b1, M, N, K, transposeB: true });
   const down = (y: Tensor, g: Tensor): Product => ({ ...PLAIN, y, a: g, b: w2, bias: b2, M, N: P, K: N, transposeB: true });
   const activated = (): Tensor => {
@@ -31,11 +33,6 @@ export function feedForward(
   };
   /** Both from x, where z was not there. */
   const forward = (z: Tensor, y?: Tensor): void => {
-    if (eight) {
-      fp8Linear(up(z));
-      if (y) fp8Linear(down(y, z), "gelu");
-      return;
-    }
     const g = empty(z.shape, z.dtype); // made in the same way for z alone, for the same bits
     linearGelu(g, z, up(z));
     if (y) product(down(y, g));
@@ -50,19 +47,18 @@ export function feedForward(
   rebuildable(z, { kind: "linear", from: [x, w1, b1], fill: forward });
   return record("feedForward", y, inputs, [x, w1, w2, z], (dy, soFar) => {
     const dz = empty(z.shape, z.dtype), g = w2.requiresGrad ? empty(z.shape, z.dtype) : null, db1 = b1.requiresGrad ? empty([N]) : null;
-    (eight ? fp8InputGradient : product)({ ...PLAIN, y: dz, a: dy, b: w2, M, N, K: P });
+    product({ ...PLAIN, y: dz, a: dy, b: w2, M, N, K: P });
     geluLayerBackward({ dz, g, db: db1, z }, [M, N]);
     const [dw2, db2] = weightGradients(dy, g ?? z, w2, b2, soFar);
     g?.free();
     const [dw1] = weightGradients(dz, x, w1, b1, soFar, db1), dx = x.requiresGrad ? empty(x.shape, x.dtype) : null;
-    if (dx) (eight ? fp8InputGradient : product)({ ...PLAIN, y: dx, a: dz, b: w1, M, N: K, K: N });
+    if (dx) product({ ...PLAIN, y: dx, a: dz, b: w1, M, N: K, K: N });
     dz.free();
     return [dx, dw1, db1, dw2, db2];
   }, {
     kind: "linear",
     from: [z, w2, b2],
     fill(y) {
-      if (eight) return fp8Linear(down(y, z), "gelu");
       const g = activated();
       product(down(y, g));
       g.free();

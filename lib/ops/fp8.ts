@@ -1,11 +1,13 @@
-/** Products in 8-bit floats (E4M3) with a scale for each row: on Hopper's tensor cores twice as fast as in 16 bits. The CPU emulates the rounding. */
+/**
+ * Matrices in 8-bit floats (E4M3) with a scale for each row, a power of two: on Hopper's tensor cores their products are twice as fast as in 16 bits.
+ * The CPU emulates the rounding.
+ */
 import { device } from "../tensor/device.ts";
 import { DTYPE, type DType, type FloatDType } from "../tensor/dtype.ts";
-import { noGrad } from "../tensor/tape.ts";
 import { empty, kernels, stream, type Tensor } from "../tensor/tensor.ts";
 import { full } from "./cast.ts";
-import { permute } from "./movement.ts";
 import { onceADevice, type Product, product, runCublasLt } from "./product.ts";
+import { withWorkspace } from "./workspace.ts";
 
 /** Codes of `kernels/include/fp8.h`. */
 const ACT = { none: 0, gelu: 1 } as const;
@@ -17,7 +19,7 @@ const MOST = 8192;
 export interface Quantized {
   /** [N, C] u8, the bits of E4M3. */
   values: Tensor;
-  /** What each row is multiplied by, [N] f32. */
+  /** What each row is multiplied by, [N] f32: powers of two. */
   scale: Tensor;
 }
 
@@ -27,16 +29,34 @@ export interface QuantizeOptions {
   activation?: keyof typeof ACT;
   /** [C] f32, multiplied in first. */
   columns?: Tensor;
+  /** [C] f32: becomes the sums of x's columns, without `columns`; not with an activation. */
+  sums?: Tensor | null;
 }
 
-/** The rows [N, C] of x in 8-bit floats: each is divided by its largest value / 448 and rounded to nearest even. No gradient flows. */
-export function quantize(x: Tensor, [N, C]: [N: number, C: number], { activation = "none", columns }: QuantizeOptions = {}): Quantized {
-  const values = empty([N, C], "u8"), scale = empty([N]);
-  kernels().k_fp8_quantize_fwd(
-    ...[values.addr, scale.addr, x.addr, columns?.addr ?? 0n] as const,
-    ...[N, C, ACT[activation], DTYPE[x.dtype], stream()] as const,
-  );
-  return { values, scale };
+/** Room for a matrix of N rows and C columns. */
+export function emptyQuantized(N: number, C: number): Quantized {
+  return { values: empty([N, C], "u8"), scale: empty([N]) };
+}
+
+/** Frees both parts. */
+export function freeQuantized(...all: Quantized[]): void {
+  for (const { values, scale } of all) values.free(), scale.free();
+}
+
+/**
+ * The rows [N, C] of x in 8-bit floats: each is divided by the least power of two that brings its largest value to at most 448, and rounded to nearest
+ * even. No gradient flows.
+ */
+export function quantize(x: Tensor, [N, C]: [N: number, C: number], options: QuantizeOptions = {}, to = emptyQuantized(N, C)): Quantized {
+  const { activation = "none", columns, sums } = options, k = kernels(), { values, scale } = to;
+  const run = (scratch: bigint): void =>
+    k.k_fp8_quantize_fwd(
+      ...[values.addr, scale.addr, sums?.addr ?? 0n, x.addr, columns?.addr ?? 0n, scratch] as const,
+      ...[N, C, ACT[activation], DTYPE[x.dtype], stream()] as const,
+    );
+  if (sums) withWorkspace((bytes) => k.k_fp8_quantize_workspace(bytes, N, C), run);
+  else run(0n);
+  return to;
 }
 
 /** The values [N, C] in `dtype`; without a scale those of E4M3 as they are. */
@@ -46,43 +66,41 @@ export function dequantize(values: Tensor, scale: Tensor | null, dtype: FloatDTy
   return y;
 }
 
-/** Whether a linear layer of M rows from K to N channels can be in 8 bits: on the CPU, which emulates it in f32, or in 16 bits on CUDA. */
+/** The transpose [C, P] of values [N, C], each row multiplied by factor [N]; columns from the N-th to the P-th, a multiple of 16, are 0. */
+export function transposeQuantized(values: Tensor, factor: Tensor | null = null): Tensor {
+  const [N, C] = values.shape, P = Math.ceil(N / 16) * 16, y = empty([C, P], "u8");
+  kernels().k_fp8_transpose_fwd(y.addr, values.addr, factor?.addr ?? 0n, N, C, P, stream());
+  return y;
+}
+
+/** Whether rows of C channels can be in 8 bits: on the CPU, which emulates it in f32, or in 16 bits on CUDA. */
+export function canQuantizeRows(dtype: DType, N: number, C: number): boolean {
+  return N > 0 && C % 16 === 0 && C <= MOST && (device().name === "cpu" || dtype !== "f32");
+}
+
+/** Whether a linear layer of M rows from K to N channels can be in 8 bits. */
 export function canQuantize(dtype: DType, M: number, N: number, K: number): boolean {
-  return M > 0 && N % 16 === 0 && K % 16 === 0 && Math.max(N, K) <= MOST && (device().name === "cpu" || dtype !== "f32");
+  return canQuantizeRows(dtype, M, N) && canQuantizeRows(dtype, M, K);
 }
 
 const ones = onceADevice(() => full([MOST], 1));
 
-/** y = a bᵀ (+ bias); b's scale null: 1. */
-function fp8Product(p: Product, a: Quantized, b: { values: Tensor; scale: Tensor | null }, fast: boolean): void {
+/** A product's operand: its rows are scaled by 1 where `scale` is null. */
+type Operand = Pick<Quantized, "values"> & { scale: Tensor | null };
+
+/** p.y = a bᵀ (+ bias) of a [M, K] and b [N, K], added to what it holds where p.adds. fast: sums may be kept to fewer bits than f32's. */
+export function fp8Product(p: Omit<Product, "a" | "b" | "transposeB">, a: Operand, b: Operand, fast: boolean): void {
   if (device().name === "cpu") {
     const [left, right] = [a, b].map(({ values, scale }) => dequantize(values, scale));
     product({ ...p, a: left, b: right, transposeB: true });
     for (const t of [left, right]) t.free();
-  } else {
-    const eight = { ...p, a: a.values, b: b.values, transposeB: true, scales: { a: a.scale, b: b.scale ?? ones(), fast } };
-    if (!runCublasLt(eight, p.bias ? "bias" : "none")) {
-      throw new Error(
-        `Cannot run linear in fp8: cuBLASLt has no algorithm for [${p.M}, ${p.K}] x [${p.K}, ${p.N}] with a scale for each row, ` +
-          "it must be version 12.9 or later on a Hopper GPU; train in bf16",
-      );
-    }
+    return;
   }
-}
-
-/** y = act(a) bᵀ + bias of a linear layer, `p` being its product in 16 bits. */
-export function fp8Linear(p: Product, activation: QuantizeOptions["activation"] = "none"): void {
-  const a = quantize(p.a, [p.M, p.K], { activation }), b = quantize(p.b, [p.N, p.K]);
-  fp8Product(p, a, b, true);
-  for (const t of [a.values, a.scale, b.values, b.scale]) t.free();
-}
-
-/**
- * The gradient dx = dy w of a linear layer, `p` being its product in 16 bits. The weights are those of the forward pass to the bit: the scales
- * of their rows, which the sum runs over, go into dy.
- */
-export function fp8InputGradient(p: Product): void {
-  const w = quantize(p.b, [p.K, p.N]), dy = quantize(p.a, [p.M, p.K], { columns: w.scale }), b = noGrad(() => permute(w.values, [1, 0]));
-  fp8Product(p, dy, { values: b, scale: null }, false);
-  for (const t of [w.values, w.scale, dy.values, dy.scale, b]) t.free();
+  const scales = { a: a.scale ?? ones(), b: b.scale ?? ones(), fast };
+  if (!runCublasLt({ ...p, a: a.values, b: b.values, transposeB: true, scales }, p.bias ? "bias" : "none")) {
+    throw new Error(
+      `Cannot run linear in fp8: cuBLASLt has no algorithm for [${p.M}, ${p.K}] x [${p.K}, ${p.N}] with a scale for each row, ` +
+        "it must be version 12.9 or later on a Hopper GPU; train in bf16",
+    );
+  }
 }

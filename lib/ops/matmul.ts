@@ -4,8 +4,9 @@ import { isFloat } from "../tensor/dtype.ts";
 import { rebuildable, type Recipe } from "../tensor/storage.ts";
 import { isRecording, record } from "../tensor/tape.ts";
 import { dim, empty, expectDtype, expectShape, sizeOf, type Tensor } from "../tensor/tensor.ts";
-import { geluBackward, unaryForward } from "./elementwise.ts";
-import { canQuantize, fp8InputGradient, fp8Linear } from "./fp8.ts";
+import { gelu, geluBackward, unaryForward } from "./elementwise.ts";
+import { canQuantize } from "./fp8.ts";
+import { fp8Linear } from "./fp8_layer.ts";
 import { PLAIN, type Product, product, runCublasLt, weightGradients } from "./product.ts";
 import { sum } from "./reduce.ts";
 
@@ -14,14 +15,19 @@ export interface LinearOptions {
   /** Applied to the result in the same pass where cuBLASLt can. */
   activation?: "none" | "gelu";
   /**
-   * Whether the products of the forward pass and of the gradient of x are in 8-bit floats (E4M3), with a scale for each row of x, w and dy; the
-   * gradient of w is in the dtype. Where N or K is no multiple of 16, or above 8192, all are in the dtype.
+   * Whether the products of the forward pass and of the gradients are in 8-bit floats (E4M3), with a scale for each row of x, w and dy. Where N or K is
+   * no multiple of 16, or above 8192, all are in the dtype.
    */
   fp8?: boolean;
 }
 
 /** Extents of a linear layer of x [..., K], w [N, K], b [N]; throws where they do not fit. */
-export function layerOf(op: string, x: Tensor, w: Tensor, b?: Tensor | null): { M: number; N: number; K: number } {
+export function layerOf(
+  op: string,
+  x: Pick<Tensor, "shape" | "size" | "dtype">,
+  w: Tensor,
+  b?: Tensor | null,
+): { M: number; N: number; K: number } {
   const K = dim(op, "K", x.shape.at(-1) ?? 0), N = dim(op, "N", w.shape[0] ?? 0), M = dim(op, "rows", K ? x.size / K : 0);
   if (!isFloat(x.dtype)) throw new TypeError(`Cannot run ${op}: x is ${x.dtype}, it must be f32, f16 or bf16`);
   expectShape(op, "w", w, [N, K]);
@@ -45,15 +51,17 @@ export function linearGelu(y: Tensor, before: Tensor, forward: Product): void {
  * gradients of w and b are f32.
  */
 export function linear(x: Tensor, w: Tensor, b?: Tensor | null, { activation = "none", fp8 = false }: LinearOptions = {}): Tensor {
-  const { M, N, K } = layerOf("linear", x, w, b), eight = fp8 && canQuantize(x.dtype, M, N, K);
+  const { M, N, K } = layerOf("linear", x, w, b);
+  if (fp8 && canQuantize(x.dtype, M, N, K)) {
+    const y = fp8Linear(x, w, b, { M, N, K });
+    return activation === "gelu" ? gelu(y) : y;
+  }
   const y = empty([...x.shape.slice(0, -1), N], x.dtype);
   const before = activation === "gelu" ? empty(y.shape, y.dtype) : undefined; // x wᵀ + b, kept for the backward pass
   const multiply = (y: Tensor, before?: Tensor): void => {
-    const forward: Product = { ...PLAIN, y: before ?? y, a: x, b: w, M, N, K, transposeB: true, bias: b ?? undefined };
-    if (before && !eight) return linearGelu(y, before, forward);
-    if (eight) fp8Linear(forward);
+    const forward: Product = { ...PLAIN, y, a: x, b: w, M, N, K, transposeB: true, bias: b ?? undefined };
+    if (before) linearGelu(y, before, forward);
     else product(forward);
-    if (before) unaryForward("gelu", y, before);
   };
   multiply(y, before);
   const again = { kind: "linear", from: [x, w, b] } as const;
@@ -72,7 +80,7 @@ export function linear(x: Tensor, w: Tensor, b?: Tensor | null, { activation = "
     : { ...again, fill: multiply };
   return record("linear", y, [x, w, b], [x, w, before], (dy, soFar) => {
     const dz = before ? geluBackward(dy, before) : dy, dx = x.requiresGrad ? empty(x.shape, x.dtype) : null;
-    if (dx) (eight ? fp8InputGradient : product)({ ...PLAIN, y: dx, a: dz, b: w, M, N: K, K: N });
+    if (dx) product({ ...PLAIN, y: dx, a: dz, b: w, M, N: K, K: N });
     return [dx, ...weightGradients(dz, x, w, b, soFar)];
   }, recipe);
 }

@@ -10,6 +10,8 @@ import { rowsOf, type SampleOptions } from "./samples.ts";
 export interface LayerNormModulateOptions extends SampleOptions {
   /** Added to the variance; 1e-6 by default. */
   eps?: number;
+  /** Whether the result is made in 8-bit floats, for a linear layer in fp8. */
+  fp8?: boolean;
 }
 
 /**
@@ -20,9 +22,9 @@ export function layerNormModulate(
   x: Tensor,
   shift: Modulation,
   scale: Modulation,
-  { eps = 1e-6, offsets }: LayerNormModulateOptions = {},
+  { eps = 1e-6, offsets, fp8 }: LayerNormModulateOptions = {},
 ): Tensor {
-  return norm("layerNormModulate", x, rowsOf("layerNormModulate", x, offsets), { shift, scale, eps, offsets });
+  return norm("layerNormModulate", x, rowsOf("layerNormModulate", x, offsets), { shift, scale, eps, offsets, fp8 });
 }
 
 /** `x + h * gate`, rounded once: x and h [B, ..., C], gate [B, C], all of one dtype, give [B, ..., C]. The gradient of x is dy itself. */

@@ -4,6 +4,7 @@ import { K_NORM, type KNorm } from "../../ffi/symbols.ts";
 import { DTYPE, DTYPE_BYTES } from "../tensor/dtype.ts";
 import type { SoFar } from "../tensor/tape.ts";
 import { empty, expectDtype, expectShape, kernels, stream, type Tensor, zeros } from "../tensor/tensor.ts";
+import type { Quantized } from "./fp8.ts";
 import { withWorkspace } from "./workspace.ts";
 
 /** Part `part` of the `parts` shifts, scales or gates [B, C] that lie side by side in `of` [B, parts C]. */
@@ -101,6 +102,11 @@ export function normProblem(values: Pick<KNorm, "dtype" | "N" | "B" | "C" | "eps
 /** Runs a norm forward. */
 export function normForward(problem: KNorm): void {
   kernels().k_norm_fwd(pack(K_NORM, problem), stream());
+}
+
+/** Runs a norm forward whose result is in 8 bits; `problem.y` may be absent. */
+export function normForwardInEightBits(problem: KNorm, { values, scale }: Quantized): void {
+  kernels().k_fp8_norm_fwd(values.addr, scale.addr, pack(K_NORM, problem), stream());
 }
 
 /** Runs a norm backward. */

@@ -1,13 +1,17 @@
 /** Layer norms of a transformer block: of x, or of a residual sum that is made in the same pass. */
+import type { KNorm } from "../../ffi/symbols.ts";
 import { DTYPE } from "../tensor/dtype.ts";
 import { record, type SoFar } from "../tensor/tape.ts";
 import { empty, expectDtype, expectShape, kernels, stream, type Tensor } from "../tensor/tensor.ts";
+import { canQuantizeRows } from "./fp8.ts";
+import { inEightBits } from "./fp8_layer.ts";
 import {
   addressIn,
   type Modulation,
   ModulationGradients,
   normBackward,
   normForward,
+  normForwardInEightBits,
   normProblem,
   type Place,
   placeOf,
@@ -28,6 +32,8 @@ export interface NormAffine {
 export interface NormOptions extends NormAffine, SampleOptions {
   /** Added to the variance. */
   eps: number;
+  /** Whether the result is made in 8-bit floats, for a linear layer in fp8; where its channels are no multiple of 16, or above 8192, it is not. */
+  fp8?: boolean;
 }
 
 interface Sizes {
@@ -54,13 +60,13 @@ function sizesFor(op: string, x: Tensor, rows: Sizes["rows"], { w, b, scale, shi
   return { op, rows, shift: placeOf(op, "shift", shift, x, [B, C]), scale: placeOf(op, "scale", scale, x, [B, C]) };
 }
 
-/** Records y as the norm of `sum`; `mean` and `rstd` are there. */
-function recordNorm(
-  y: Tensor,
+/** Makes and records the norm of `sum`; `first` is the problem of the first time, which may make the sum too. */
+function makeNorm(
   sum: Tensor,
   [mean, rstd]: Tensor[],
   { op, rows, scale, shift }: Sizes,
   options: NormOptions,
+  first: Partial<KNorm>,
   residual?: Residual,
 ): Tensor {
   const { w, b, offsets, eps } = options, gate = residual?.gate, places = [scale, shift, gate];
@@ -87,23 +93,26 @@ function recordNorm(
     }
     return [dx, dw, db, ...gradients.list(), ...(gated ? [] : [null])];
   };
-  const fill = (y: Tensor): void =>
-    normForward(normProblem({ ...common(), b: b?.addr ?? 0n, shift: addressIn(shift), x: sum.addr, y: y.addr }));
+  const whole = (): KNorm => normProblem({ ...common(), b: b?.addr ?? 0n, shift: addressIn(shift), x: sum.addr });
+  const from = [sum, w, b, scale?.of, shift?.of, mean, rstd, offsets], { shape, dtype } = sum, [N, , C] = rows;
+  const fill = (y: Tensor): void => normForward({ ...whole(), y: y.addr });
+  const eight = options.fp8 && canQuantizeRows(dtype, N, C);
+  const y = eight
+    ? inEightBits(shape, dtype, {
+      ...{ N, C, from, wide: fill },
+      fill: (to) => normForwardInEightBits({ ...whole(), ...first }, to),
+      again: (to) => normForwardInEightBits(whole(), to),
+    })
+    : empty(shape, dtype);
+  if (!eight) normForward({ ...whole(), ...first, y: y.addr });
   const inputs = [sum, w, b, scale?.of, shift?.of, sum.requiresGrad ? gate?.of : null];
   const saved = [sum, w, scale?.of, mean, rstd, offsets, ...(gate ? [residual!.h, gate.of] : [])];
-  return record(op, y, inputs, saved, backward, { kind: "norm", from: [sum, w, b, scale?.of, shift?.of, mean, rstd, offsets], fill });
+  return record(op, y, inputs, saved, backward, eight ? undefined : { kind: "norm", from, fill });
 }
 
 /** The layer norm of x [B, ..., C] (or [N, C] with offsets) over the last axis; statistics in f32, rounded once. */
 export function norm(op: string, x: Tensor, rows: Sizes["rows"], options: NormOptions): Tensor {
-  const sizes = sizesFor(op, x, rows, options), { w, b, eps, offsets } = options, { scale, shift } = sizes;
-  const y = empty(x.shape, x.dtype), mean = empty([rows[0]]), rstd = empty([rows[0]]);
-  normForward(normProblem({
-    ...sizesOf(x, rows, eps, offsets),
-    ...{ x: x.addr, w: w?.addr ?? 0n, b: b?.addr ?? 0n, scale: addressIn(scale), shift: addressIn(shift) },
-    ...{ stride: (scale ?? shift)?.stride ?? 0, y: y.addr, mean: mean.addr, rstd: rstd.addr },
-  }));
-  return recordNorm(y, x, [mean, rstd], sizes, options);
+  return makeNorm(x, [empty([rows[0]]), empty([rows[0]])], sizesFor(op, x, rows, options), options, {});
 }
 
 /**
@@ -111,20 +120,14 @@ export function norm(op: string, x: Tensor, rows: Sizes["rows"], options: NormOp
  * one dtype. One pass forward, and one backward, which also adds the gradient that reaches the sum by other ways.
  */
 export function residualNorm(x: Tensor, h: Tensor, gate: Modulation | null, options: NormOptions): [sum: Tensor, y: Tensor] {
-  const op = "residualNorm", rows = rowsOf(op, x, options.offsets), [N, B, C] = rows, { w, b, eps, offsets } = options;
+  const op = "residualNorm", rows = rowsOf(op, x, options.offsets), [N, B, C] = rows, { offsets } = options;
   expectShape(op, "h", h, x.shape);
   expectDtype(op, "h", h, x.dtype);
-  const sizes = sizesFor(op, x, rows, options), { scale, shift } = sizes, place = placeOf(op, "gate", gate, x, [B, C]);
-  const sum = empty(x.shape, x.dtype), y = empty(x.shape, x.dtype), mean = empty([N]), rstd = empty([N]);
-  normForward(normProblem({
-    ...sizesOf(x, rows, eps, offsets),
-    ...{ x: x.addr, h: h.addr, gate: addressIn(place), gate_stride: place?.stride ?? 0, sum: sum.addr, y: y.addr, mean: mean.addr },
-    ...{ rstd: rstd.addr, w: w?.addr ?? 0n, b: b?.addr ?? 0n, scale: addressIn(scale), shift: addressIn(shift) },
-    stride: (scale ?? shift)?.stride ?? 0,
-  }));
-  const residual: Residual = { h, gate: place };
+  const sizes = sizesFor(op, x, rows, options), place = placeOf(op, "gate", gate, x, [B, C]), residual: Residual = { h, gate: place };
+  const sum = empty(x.shape, x.dtype), statistics = [empty([N]), empty([N])];
   recordSum(sum, x, residual, rows, offsets);
-  return [sum, recordNorm(y, sum, [mean, rstd], sizes, options, residual)];
+  const first = { x: x.addr, h: h.addr, gate: addressIn(place), gate_stride: place?.stride ?? 0, sum: sum.addr };
+  return [sum, makeNorm(sum, statistics, sizes, options, first, residual)];
 }
 
 /** Records `sum`, whose gradients are those that its norm made on the way, or made here where the norm was not asked. */

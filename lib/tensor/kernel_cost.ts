@@ -95,9 +95,19 @@ const COSTS: Record<string, (args: Args) => KernelCost> = {
   k_head_rms_norm_fwd: (a) => passes(Number(a[5]) * Number(a[6]) * Number(a[7]) * Number(a[8]), a[11], 2),
   k_head_rms_norm_bwd: (a) => passes(Number(a[10]) * Number(a[11]) * Number(a[12]) * Number(a[13]), a[16], 3),
   k_fp8_quantize_fwd: (a) => {
-    const { what, bytes } = rows(a[4], a[5], a[7], 1);
-    return { what, bytes: bytes! + Number(a[4]) * Number(a[5]) };
+    const { what, bytes } = rows(a[6], a[7], a[9], 1);
+    return { what: `${what}${a[2] ? " sums" : ""}${a[8] ? " gelu" : ""}`, bytes: bytes! + Number(a[6]) * Number(a[7]) };
   },
+  k_fp8_norm_fwd: ([, , p]) => {
+    const { what, bytes } = norm(p as BigUint64Array, 1, ["h", "sum", "y"]), field = reader(K_NORM, p as BigUint64Array);
+    return { what, bytes: bytes! + field("N") * field("C") };
+  },
+  k_fp8_gelu_bwd: (a) => {
+    const { what, bytes } = rows(a[9], a[10], a[11], 2);
+    return { what, bytes: bytes! + 2 * Number(a[9]) * Number(a[10]) };
+  },
+  k_fp8_transpose_fwd: (a) => rows(a[3], a[4], 5, 2),
+  k_fp8_factors_fwd: (a) => ({ what: `${a[5]} and ${a[6]}`, bytes: 12 * Number(a[5]) + 8 * Number(a[6]) }),
   k_gelu_layer_bwd: (a) => rows(a[6], a[7], a[8], a[1] ? 4 : 3),
   k_unary_fwd: (a) => passes(Number(a[2]), a[4], 2),
   k_unary_bwd: (a) => passes(Number(a[3]), a[5], 3),

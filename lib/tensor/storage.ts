@@ -6,11 +6,11 @@ import { device, type OpenDevice } from "./device.ts";
 import { tidy } from "./scope.ts";
 import { noGrad } from "./tape.ts";
 import { Tensor } from "./tensor.ts";
-import type { DType } from "./dtype.ts";
+import { type DType, DTYPE_BYTES } from "./dtype.ts";
 import type { Parked } from "./parking.ts";
 
 /** What a tensor is, where it comes to giving it up. */
-export type Kind = "norm" | "activation" | "residual" | "movement" | "linear" | "convolution" | "attention";
+export type Kind = "norm" | "activation" | "residual" | "movement" | "linear" | "convolution" | "attention" | "fp8";
 
 /** How a tensor is made again. */
 export interface Recipe {
@@ -63,6 +63,13 @@ export function rebuildable(t: Tensor, recipe: Recipe): void {
   if (choice !== "keep") t.storage.giveUpLater(t, choice === "drop" ? recipe : null);
 }
 
+/** A tensor that takes no memory until somebody reads it: what `recipe` writes. */
+export function unmade(shape: readonly number[], dtype: DType, recipe: Recipe): Tensor {
+  const bytes = DTYPE_BYTES[dtype] * shape.reduce((a, b) => a * b, 1), t = new Tensor(new Storage(0n, bytes), 0, shape, dtype);
+  t.storage.makeLater(t, recipe);
+  return t;
+}
+
 /** How many tensors come back from the host before they are needed. */
 const AHEAD = 2;
 
@@ -81,6 +88,7 @@ export class Storage {
   #address: bigint;
   #recipe: { shape: readonly number[]; dtype: DType; sources: Tensor[]; fill: ((y: Tensor) => void) | null } | null = null;
   #away = false;
+  #later = false;
   #parked: Parked | null = null;
 
   /** `bytes` at `address`, or none; `onHost` is whether they are of the host's memory. */
@@ -90,6 +98,7 @@ export class Storage {
 
   /** Where it lies. */
   get address(): bigint {
+    if (this.#later) this.restore();
     if (this.#away) {
       throw new ReferenceError("Cannot use a tensor that was given up for the backward pass: an op that reads it must list it as saved");
     }
@@ -127,6 +136,12 @@ export class Storage {
     const sources = recipe?.from.filter((t): t is Tensor => !!t) ?? [];
     for (const t of sources) t.hold();
     this.#recipe = { shape, dtype, sources, fill: recipe && ((y) => recipe.fill(y)) };
+  }
+
+  /** Does without memory until somebody asks for the address. */
+  makeLater(t: Tensor, recipe: Recipe): void {
+    this.giveUpLater(t, recipe);
+    this.#away = this.#later = true;
   }
 
   #settle(): void {
@@ -167,7 +182,7 @@ export class Storage {
     const { fill } = recipe;
     for (const t of recipe.sources) t.storage.restore();
     this.#address = this.device.memory.alloc(this.bytes);
-    this.#away = false;
+    this.#away = this.#later = false;
     this.#recipe = null; // or freeing y would give it up again
     noGrad(() => tidy(() => fill(new Tensor(this, 0, recipe.shape, recipe.dtype))));
     for (const t of recipe.sources) t.unhold();

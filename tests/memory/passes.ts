@@ -43,7 +43,7 @@ function trained<S>(spec: S, seed: number): { params: Parameters<S>; takeGradien
 }
 
 /** A dense flow model. */
-export function denseModel(dtype: FloatDType = "f32"): Trained {
+export function denseModel(dtype: FloatDType = "f32", fp8 = false): Trained {
   const args = { ...COMMON, resolution: 8, patch_size: 2 }, { params, ...rest } = trained(ssFlowSpec(args, dtype), 1);
   return {
     ...rest,
@@ -52,7 +52,7 @@ export function denseModel(dtype: FloatDType = "f32"): Trained {
         step(() => {
           const B = sizes.length, draw = new Generator(B), noise = draw.normal([B, 4, 8, 8, 8]), cond = draw.normal([B, 20, 32]);
           const t = tensor(Float32Array.from(sizes, (_, i) => 100 * i), [B]);
-          const loss = mse(ssFlow({ args, dtype, params }, draw.normal(noise.shape), t, cond, options), noise);
+          const loss = mse(ssFlow({ args, dtype, fp8, params }, draw.normal(noise.shape), t, cond, options), noise);
           backward(loss);
           return loss.item();
         })
@@ -61,7 +61,7 @@ export function denseModel(dtype: FloatDType = "f32"): Trained {
 }
 
 /** A sparse flow model, with convolutions that halve and double the grid. */
-export function sparseModel(dtype: FloatDType = "f32"): Trained {
+export function sparseModel(dtype: FloatDType = "f32", fp8 = false): Trained {
   const args = { ...COMMON, resolution: 16, patch_size: 2, io_block_channels: [16], num_io_res_blocks: 2 };
   const { params, ...rest } = trained(slatFlowSpec(args, dtype), 2);
   return {
@@ -75,7 +75,7 @@ export function sparseModel(dtype: FloatDType = "f32"): Trained {
               target = tensor(random(4, 4 * N), [N, 4]),
               cond: Tensor = new Generator(5).normal([B, 20, 32]);
             const t = tensor(Float32Array.from(sizes, (_, i) => 100 * i), [B]);
-            const loss = mse(slatFlow({ args, dtype, params }, { features, voxels }, t, cond, options), target);
+            const loss = mse(slatFlow({ args, dtype, fp8, params }, { features, voxels }, t, cond, options), target);
             backward(loss);
             return loss.item();
           })
@@ -86,6 +86,14 @@ export function sparseModel(dtype: FloatDType = "f32"): Trained {
 
 /** Both, by name. */
 export const MODELS: Record<string, () => Trained> = { dense: denseModel, sparse: sparseModel };
+
+/** Both with linear layers in fp8, by name. */
+export const FP8_MODELS: typeof MODELS = Object.fromEntries(
+  Object.entries({ dense: denseModel, sparse: sparseModel }).map(([name, make]) => [
+    `${name} fp8`,
+    () => make(device().name === "cuda" ? "bf16" : "f32", true),
+  ]),
+);
 
 /** Whole numbers from `low` to `high`, reproducible. */
 export function draws(seed: number, count: number, low: number, high: number): number[] {

@@ -4,9 +4,9 @@ import { CARDS } from "../../lib/memory/cards.ts";
 import { chooseLevel, givenUp, simulateLevel, surveyPass } from "../../lib/memory/plan.ts";
 import { device } from "../../lib/tensor/device.ts";
 import { type Recipe, withChoice } from "../../lib/tensor/storage.ts";
-import { MODELS } from "./passes.ts";
+import { FP8_MODELS, MODELS } from "./passes.ts";
 
-for (const [name, make] of Object.entries(MODELS)) {
+for (const [name, make] of Object.entries({ ...MODELS, ...FP8_MODELS })) {
   Deno.test(`every level of a ${name} model's ladder has its simulated peak and the same gradients to the bit`, () => {
     const model = make(), sizes = [120, 200], { memory } = device();
     model.run(sizes, (pass) => pass());

@@ -1,0 +1,154 @@
+/**
+ * Linear layers whose three products are in 8-bit floats. Scales are powers of two, one a row. Those of the weights' rows, which the sum of the input's
+ * gradient runs over, go into the rows of dy; those of the rows of x and dy, which the sum of the weights' gradient runs over, go into the elements of
+ * x: neither rounds again but for values too small to count. Nothing depends on earlier steps, so a pass that is run again gives the same bits.
+ */
+import { DTYPE } from "../tensor/dtype.ts";
+import { rebuildable, unmade } from "../tensor/storage.ts";
+import { isRecording, record, type SoFar } from "../tensor/tape.ts";
+import { empty, kernels, stream, type Tensor } from "../tensor/tensor.ts";
+import { emptyQuantized, fp8Product, freeQuantized, quantize, type Quantized, transposeQuantized } from "./fp8.ts";
+import { PLAIN } from "./product.ts";
+import { withWorkspace } from "./workspace.ts";
+
+/** Extents of a layer of M rows from K to N channels. */
+export type Extents = { M: number; N: number; K: number };
+
+/** Results that were made in 8 bits, by the tensor that stands for them. */
+const made = new WeakMap<Tensor, Quantized>();
+
+/** How a result [N, C] is made in 8 bits. */
+export interface EightBits {
+  N: number;
+  C: number;
+  /** What the functions read. */
+  from: (Tensor | null | undefined)[];
+  /** Makes it for the first time. */
+  fill(to: Quantized): void;
+  /** Makes it again, to the bit. */
+  again(to: Quantized): void;
+  /** Writes it in the dtype: asked for only where an op has no use for 8 bits. */
+  wide(y: Tensor): void;
+}
+
+/** A tensor that stands for a result that is made in 8 bits, for {@linkcode fp8Linear} and its like. */
+export function inEightBits(shape: readonly number[], dtype: Tensor["dtype"], { N, C, from, fill, again, wide }: EightBits): Tensor {
+  const y = unmade(shape, dtype, { kind: "norm", from, fill: wide }), eight = emptyQuantized(N, C);
+  fill(eight);
+  keptInEightBits(eight, from, again);
+  made.set(y, eight);
+  return y;
+}
+
+/** Says how values that a backward pass may want are made again. */
+function keptInEightBits({ values }: Quantized, from: (Tensor | null | undefined)[], again: (to: Quantized) => void): void {
+  if (!isRecording()) return;
+  rebuildable(values, { kind: "fp8", from, fill: (values) => again({ values, scale: empty([values.shape[0]]) }) });
+}
+
+/** x [N, C] in 8 bits: as it was made, or rounded here. */
+function rounded(x: Tensor, [N, C]: [N: number, C: number]): Quantized {
+  const known = made.get(x);
+  if (known && !known.values.freed) return known;
+  const eight = quantize(x, [N, C]);
+  keptInEightBits(eight, [x], (to) => void quantize(x, [N, C], {}, to));
+  return eight;
+}
+
+/** dx = dy w: `dy` was multiplied by the scales of w's rows before it was rounded. */
+function inputGradient(dx: Tensor, dy: Quantized, w: Quantized, { M, N, K }: Extents): void {
+  const b = transposeQuantized(w.values);
+  fp8Product({ ...PLAIN, y: dx, M, N: K, K: N }, dy, { values: b, scale: null }, false);
+  b.free();
+}
+
+/**
+ * dw = dyᵀ x [N, K] in f32, added to the parameter's gradient where there is one. `dy` as for {@linkcode inputGradient}, `scales` being those of w's rows.
+ */
+function weightGradient(w: Tensor, scales: Tensor, dy: Quantized, x: Quantized, { M, N, K }: Extents, soFar: SoFar): Tensor {
+  const factor = empty([M]), scale = empty([N]);
+  kernels().k_fp8_factors_fwd(factor.addr, scale.addr, x.scale.addr, dy.scale.addr, scales.addr, M, N, stream());
+  const a = transposeQuantized(dy.values), b = transposeQuantized(x.values, factor), grad = soFar.write(w), dw = grad ?? empty([N, K]);
+  fp8Product({ ...PLAIN, y: dw, M: N, N: K, K: a.shape[1], adds: grad !== null }, { values: a, scale }, { values: b, scale: null }, false);
+  for (const t of [factor, scale, a, b]) t.free();
+  return dw;
+}
+
+/** The gradients of x and w of a layer, where they are wanted. */
+function gradients(
+  x: Tensor,
+  w: Tensor,
+  [dy, x8, w8]: [dy: Quantized, x: Quantized, w: Quantized],
+  extents: Extents,
+  soFar: SoFar,
+): [dx: Tensor | null, dw: Tensor | null] {
+  const dx = x.requiresGrad ? empty(x.shape, x.dtype) : null;
+  if (dx) inputGradient(dx, dy, w8, extents);
+  return [dx, w.requiresGrad ? weightGradient(w, w8.scale, dy, x8, extents, soFar) : null];
+}
+
+const parts = (...all: Quantized[]): Tensor[] => all.flatMap(({ values, scale }) => [values, scale]);
+
+/** Room for the gradient of a bias that wants one. */
+const biasGradient = (b?: Tensor | null): Tensor | null => b?.requiresGrad ? empty(b.shape) : null;
+
+/** `x wᵀ + b` over the last axis. */
+export function fp8Linear(x: Tensor, w: Tensor, b: Tensor | null | undefined, extents: Extents): Tensor {
+  const { M, N, K } = extents, x8 = rounded(x, [M, K]), w8 = quantize(w, [N, K]), y = empty([...x.shape.slice(0, -1), N], x.dtype);
+  const fill = (y: Tensor): void => fp8Product({ ...PLAIN, y, M, N, K, bias: b ?? undefined }, x8, w8, true);
+  fill(y);
+  return record("linear", y, [x, w, b], [w, ...parts(x8, w8)], (dy, soFar) => {
+    const db = biasGradient(b), dy8 = quantize(dy, [M, N], { columns: w8.scale, sums: db });
+    return [...gradients(x, w, [dy8, x8, w8], extents, soFar), db];
+  }, { kind: "linear", from: [...parts(x8, w8), b], fill });
+}
+
+/** Two layers and the tanh-GELU between them: x [..., K] through N to P channels. What is kept is x in 8 bits and what the GELU is applied to. */
+export function fp8FeedForward(
+  x: Tensor,
+  [w1, b1]: [w: Tensor, b: Tensor],
+  [w2, b2]: [w: Tensor, b: Tensor],
+  [up, down]: [Extents, Extents],
+): Tensor {
+  const { M, N, K } = up, P = down.N, lead = x.shape.slice(0, -1), x8 = rounded(x, [M, K]), inputs = [x, w1, b1, w2, b2];
+  const u8 = quantize(w1, [N, K]), d8 = quantize(w2, [P, N]), z = empty([...lead, N], x.dtype), y = empty([...lead, P], x.dtype);
+  const fillZ = (z: Tensor): void => fp8Product({ ...PLAIN, y: z, M, N, K, bias: b1 }, x8, u8, true);
+  const fill = (y: Tensor): void => {
+    const g8 = quantize(z, [M, N], { activation: "gelu" });
+    fp8Product({ ...PLAIN, y, M, N: P, K: N, bias: b2 }, g8, d8, true);
+    freeQuantized(g8);
+  };
+  fillZ(z);
+  fill(y);
+  if (!isRecording() || !inputs.some((t) => t.requiresGrad)) {
+    z.free();
+    return y;
+  }
+  rebuildable(z, { kind: "linear", from: [...parts(x8, u8), b1], fill: fillZ });
+  return record("feedForward", y, inputs, [w1, w2, z, ...parts(x8, u8, d8)], (dy, soFar) => {
+    const db1 = biasGradient(b1), db2 = biasGradient(b2), dy8 = quantize(dy, [M, P], { columns: d8.scale, sums: db2 });
+    const dg = empty(z.shape, z.dtype), dz8 = emptyQuantized(M, N), g8 = emptyQuantized(M, N);
+    inputGradient(dg, dy8, d8, down);
+    geluBackward([dz8, g8, db1], dg, z, u8.scale, up);
+    dg.free();
+    const dw2 = w2.requiresGrad ? weightGradient(w2, d8.scale, dy8, g8, down, soFar) : null;
+    freeQuantized(g8, dy8);
+    const [dx, dw1] = gradients(x, w1, [dz8, x8, u8], up, soFar);
+    return [dx, dw1, db1, dw2, db2];
+  }, { kind: "linear", from: [z, b2, ...parts(d8)], fill });
+}
+
+/** From the gradient dg of gelu(z): that of z times `columns`, and gelu(z), in 8 bits, and the sums of the first's rows, without columns. */
+function geluBackward(
+  [dz, g, db]: [dz: Quantized, g: Quantized, db: Tensor | null],
+  dg: Tensor,
+  z: Tensor,
+  columns: Tensor,
+  { M, N }: Extents,
+): void {
+  const k = kernels(), to = [...parts(dz, g), db].map((t) => t?.addr ?? 0n) as [bigint, bigint, bigint, bigint, bigint];
+  withWorkspace(
+    (bytes) => k.k_fp8_gelu_bwd_workspace(bytes, M, N),
+    (scratch) => k.k_fp8_gelu_bwd(...to, dg.addr, z.addr, columns.addr, scratch, M, N, DTYPE[z.dtype], stream()),
+  );
+}
