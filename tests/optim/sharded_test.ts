@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { runRanks } from "../dist/ranks.ts";
+import { countGpus, runRanks } from "../dist/ranks.ts";
 
 /** What the programs share: an optimizer of odd sizes in several buckets, its bits, and a step whose gradients differ from rank to rank. */
 const SHARED = `
@@ -43,19 +43,26 @@ const SHARED = `
 `;
 
 /** What the ranks print as JSON; all must end well. */
-async function said(world: number, code: string, args: string[] = []): Promise<unknown[]> {
-  const outcomes = await runRanks(world, SHARED + code + "\nranks.close();", { args });
+async function said(world: number, code: string, { args, device }: { args?: string[]; device?: "cuda" } = {}): Promise<unknown[]> {
+  const outcomes = await runRanks(world, SHARED + code + "\nranks.close();", { args, device });
   return outcomes.map(({ code, stdout, stderr }) => {
     assert.equal(code, 0, stderr);
     return JSON.parse(stdout);
   });
 }
 
-for (const world of [2, 3, 4]) {
-  Deno.test(`an optimizer spread over ${world} ranks equals a whole one to the bit, also where one rank's gradients are not finite`, async () => {
-    const found = await said(
-      world,
-      `const out = {};
+const GPUS = countGpus() > 1;
+for (const [world, device] of [[2], [3], [4], [2, "cuda"]] as [number, "cuda"?][]) {
+  const skipped = device && !GPUS,
+    where = `${world} ${device ? "GPUs" : "ranks"}`,
+    name = `an optimizer spread over ${where} equals a whole one to the bit`;
+  Deno.test({
+    name: `${name}, also where a gradient is not finite${skipped ? " (skipped: fewer than two GPUs are here)" : ""}`,
+    ignore: skipped,
+    fn: async () => {
+      const found = await said(
+        world,
+        `const out = {};
       for (const dtype of ["f32", "bf16", "f16"]) {
         const [spread, whole] = [true, false].map((shard) => make(shard, dtype)), reports = [[], []];
         for (let i = 0; i < 4; i++) [spread, whole].forEach((o, k) => reports[k].push(train(o, i, i === 2 && rank === world - 1)));
@@ -66,15 +73,17 @@ for (const world of [2, 3, 4]) {
         whole.free();
       }
       console.log(JSON.stringify(out));`,
-    ) as Record<string, { differ: string[]; names: boolean; skipped: number[][]; norms: number[][]; share: number }>[];
-    for (const rank of found) {
-      for (const [dtype, { differ, names, skipped, norms, share }] of Object.entries(rank)) {
-        assert.deepEqual([differ, names], [[], true], dtype);
-        assert.deepEqual(skipped, [[0, 0, 1, 0], [0, 0, 1, 0]]);
-        norms[0].forEach((norm, i) => assert.ok(Math.abs(norm - norms[1][i]) <= 1e-6 * norms[1][i], `${norm} and ${norms[1][i]}`));
-        assert.ok(share < 1.4 / world, `a rank keeps ${share} of the values`); // rows are filled up to whole blocks
+        { device },
+      ) as Record<string, { differ: string[]; names: boolean; skipped: number[][]; norms: number[][]; share: number }>[];
+      for (const rank of found) {
+        for (const [dtype, { differ, names, skipped, norms, share }] of Object.entries(rank)) {
+          assert.deepEqual([differ, names], [[], true], dtype);
+          assert.deepEqual(skipped, [[0, 0, 1, 0], [0, 0, 1, 0]]);
+          norms[0].forEach((norm, i) => assert.ok(Math.abs(norm - norms[1][i]) <= 1e-6 * norms[1][i], `${norm} and ${norms[1][i]}`));
+          assert.ok(share < 1.4 / world, `a rank keeps ${share} of the values`); // rows are filled up to whole blocks
+        }
       }
-    }
+    },
   });
 }
 
@@ -104,12 +113,14 @@ for (const [momentBits, onHost] of [[32, "nothing"], [8, "state"]] as const) {
         console.log(JSON.stringify({ loaded, ended: bits(o) }));`;
     type Said = { loaded: unknown; ended: unknown }[];
     try {
-      const first = await said(4, from(0, 2), [folder]) as Said;
+      const first = await said(4, from(0, 2), { args: [folder] }) as Said;
       for (const world of [1, 2, 3, 4]) {
-        for (const { loaded } of await said(world, from(2), [folder]) as Said) assert.deepEqual(loaded, first[0].ended, `${world} ranks`);
+        for (const { loaded } of await said(world, from(2), { args: [folder] }) as Said) {
+          assert.deepEqual(loaded, first[0].ended, `${world} ranks`);
+        }
       }
-      const uncut = await said(4, from(0, 4), [folder]) as Said,
-        resumed = await said(4, from(2, 5).replace("i < 5", "i < 4"), [folder]) as Said;
+      const uncut = await said(4, from(0, 4), { args: [folder] }) as Said,
+        resumed = await said(4, from(2, 5).replace("i < 5", "i < 4"), { args: [folder] }) as Said;
       assert.deepEqual(resumed.map(({ ended }) => ended), uncut.map(({ ended }) => ended));
     } finally {
       Deno.removeSync(folder, { recursive: true });
