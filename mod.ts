@@ -69,6 +69,7 @@ export type { SsFlow, SsFlowArgs } from "./lib/models/ss_flow.ts";
 export { samplePosterior, ssDecode, ssDecoderSpec, ssEncode, ssEncoderSpec } from "./lib/models/ss_vae.ts";
 export type { SsDecoder, SsDecoderArgs, SsEncoder, SsEncoderArgs } from "./lib/models/ss_vae.ts";
 
+export { imaginedRanks } from "./lib/dist/communicator.ts";
 export { createOptimizer, OPTIMIZER_DEFAULTS } from "./lib/optim/optimizer.ts";
 export type { Optimizer, OptimizerConfig, OptimizerState } from "./lib/optim/optimizer.ts";
 

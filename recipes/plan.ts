@@ -37,9 +37,9 @@ interface Made {
 const offloads = ({ memory }: FlowConfig): boolean => memory.policy === "planned" && memory.offload === true;
 
 /** A training step of a flow model with its condition. */
-function trainingOf<P>(c: FlowConfig, { specs, sizes, error }: Flow<P>): e.Training {
+function trainingOf<P>(c: FlowConfig, { specs, sizes, error }: Flow<P>, count: number): e.Training {
   const opened = e.randomCondition(c.condition, c.precision), all = { flow: specs, image: opened.spec };
-  const optimizer = e.createOptimizer(all, e.initialize(all, new e.Generator(c.seed)), c.optimizer);
+  const optimizer = e.createOptimizer(all, e.initialize(all, new e.Generator(c.seed)), c.optimizer, { ranks: e.imaginedRanks(count) });
   const params = optimizer.params as unknown as { flow: P; image: undefined }, condition = opened.withParameters(params.image);
   const B = sizes.length, S = c.condition.image_size;
   return {
@@ -54,7 +54,7 @@ function trainingOf<P>(c: FlowConfig, { specs, sizes, error }: Flow<P>): e.Train
   };
 }
 
-function ssFlowTraining(flags: e.ConfigFlags): Made {
+function ssFlowTraining(flags: e.ConfigFlags, count: number): Made {
   const c = ssFlowConfig(flags), { resolution: r, in_channels: C } = c.model, B = Math.ceil(c.batch.size / c.batch.split);
   const make = (): e.Training => {
     const dtype = e.trainingDtype(c.precision, c.model.use_fp16 ?? false), specs = e.ssFlowSpec(c.model, dtype);
@@ -65,7 +65,7 @@ function ssFlowTraining(flags: e.ConfigFlags): Made {
         const random = new e.Generator(1), [xt, velocity] = [1, 2].map(() => random.normal([B, C, r, r, r]));
         return e.mse(e.ssFlow({ args: c.model, dtype, fp8: c.precision === "fp8", params }, xt, e.zeros([B]), tokens, options), velocity);
       },
-    });
+    }, count);
   };
   return { steps: c.steps, batch: c.batch.size, offload: offloads(c), make };
 }
@@ -81,7 +81,7 @@ function surface(count: number, R: number): Int32Array {
   return Int32Array.from(cells.sort((a, b) => a[0] - b[0]).slice(0, count).flatMap(([, at]) => at));
 }
 
-function slatFlowTraining(flags: e.ConfigFlags, voxels: number): Made {
+function slatFlowTraining(flags: e.ConfigFlags, count: number, voxels: number): Made {
   const c = slatFlowConfig(flags), B = Math.ceil(c.batch.size / c.batch.split), { in_channels: C, resolution: R } = c.model;
   const places = surface(voxels, R), set = e.makeVoxels(e.batchCoords(new Array<Int32Array>(B).fill(places)), { B }); // on this machine's own device
   const make = (): e.Training => {
@@ -102,7 +102,7 @@ function slatFlowTraining(flags: e.ConfigFlags, voxels: number): Made {
           velocity,
         );
       },
-    });
+    }, count);
   };
   return { steps: c.steps, batch: c.batch.size, offload: offloads(c), make };
 }
@@ -132,16 +132,16 @@ export function describe(p: e.Prediction, { batch, steps, gpus }: { batch: numbe
   ].join("\n");
 }
 
-/** Plans of the recipe on each card. */
+/** Plans of the recipe on each card, of which `count` train together. */
 export function planRecipe(
   recipe: string,
   flags: e.ConfigFlags,
-  { gpus, budget, voxels, steps }: { gpus: string[]; budget?: number; voxels: number; steps?: number },
+  { gpus, count = 1, budget, voxels, steps }: { gpus: string[]; count?: number; budget?: number; voxels: number; steps?: number },
 ): { predictions: e.Prediction[]; steps: number; batch: number } {
   if (recipe !== "ss-flow" && recipe !== "slat-flow") {
     throw new e.UserError(`Cannot plan: the recipe is "${recipe}", it must be ss-flow or slat-flow`);
   }
-  const made = recipe === "ss-flow" ? ssFlowTraining(flags) : slatFlowTraining(flags, voxels);
+  const made = recipe === "ss-flow" ? ssFlowTraining(flags, count) : slatFlowTraining(flags, count, voxels);
   const predictions = gpus.map((gpu) => {
     const card = e.CARDS[gpu];
     if (!card) throw new e.UserError(`Cannot plan: the GPU is "${gpu}", it must be one of ${Object.keys(e.CARDS).join(", ")}`);
@@ -166,8 +166,12 @@ if (import.meta.main) {
       { size: string; config?: string; gpu: string; gpus: string; steps?: string; voxels: string; memoryLimit?: string }
     >();
     const budget = flags.memoryLimit ? e.parseBytes(flags.memoryLimit) : undefined, gpus = Number(flags.gpus);
+    if (!(Number.isInteger(gpus) && gpus > 0)) {
+      throw new e.UserError(`Cannot plan: --gpus is ${flags.gpus}, it must be a whole number from 1 up`);
+    }
     const options = {
       gpus: flags.gpu.split(","),
+      count: gpus,
       budget,
       voxels: Number(flags.voxels),
       steps: flags.steps ? Number(flags.steps) : undefined,

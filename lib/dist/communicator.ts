@@ -52,6 +52,12 @@ const NO_OTHERS: Communicator = {
   close: () => {},
 };
 
+/** The first of `world` processes that are not there, for what only asks how much memory and time things take: its collectives do nothing. */
+export function imaginedRanks(world: number): Communicator {
+  const nothing = (): void => {};
+  return { ...NO_OTHERS, world, reduceScatter: nothing, allGather: nothing };
+}
+
 let current: Communicator | undefined;
 
 /** The open communicator; a process that opened none is alone. */

@@ -99,6 +99,8 @@ interface RunState {
 
 /** So many losses in a row that are not finite are no single bad batch. */
 const MOST_NON_FINITE = 10;
+/** How often several processes ask whether a checkpoint is on the disk that they wait for. */
+const WRITING_POLL_MS = 50;
 
 /** Opens or resumes the run in `folder`. */
 export function openRun(folder: string, options: RunOptions): Run {
@@ -143,6 +145,13 @@ export function openRun(folder: string, options: RunOptions): Run {
       ? "No checkpoint was written yet"
       : `The newest checkpoint in ${folder}/ckpts is of step ${newest}; --ckpt goes on from one of before`;
     throw new RangeError(`Cannot go on: ${why}. ${kept}; try a smaller --optimizer.lr, or --precision=f32`);
+  };
+  /** Several processes wait for the one that writes in short turns, however long the disk takes: one that says nothing counts as gone. */
+  const untilWritten = (): void => {
+    if (ranks.world === 1) return;
+    const pause = new Int32Array(new SharedArrayBuffer(4));
+    while (ranks.exchange(saver?.busy() ?? false).some((busy) => busy)) Atomics.wait(pause, 0, 0, WRITING_POLL_MS);
+    saver?.check();
   };
   log.stepBegins();
   let waiting: (() => void)[] = [], watched = -1;
@@ -190,8 +199,11 @@ export function openRun(folder: string, options: RunOptions): Run {
       saver?.check();
       if (wait || (saveEvery > 0 && done % saveEvery === 0)) {
         settle();
-        if (saver) saver.save(done, { recipe: options.state(), log: log.state(), nonFinite, skipped } satisfies RunState, { wait });
+        untilWritten();
+        const state = (): RunState => ({ recipe: options.state(), log: log.state(), nonFinite, skipped });
+        if (saver) saver.save(done, state(), { wait: wait && ranks.world === 1 });
         else giveParts(tensors);
+        if (wait) untilWritten();
       }
       profile?.stepDone(done - first);
       debugStep(done, log.say);

@@ -26,6 +26,8 @@ export interface Saver {
   save(step: number, state: unknown, options?: { wait?: boolean }): void;
   /** Throws where a checkpoint that was begun could not be written; waits for nothing. */
   check(): void;
+  /** Whether a checkpoint is still being written. Throws where the disk takes nothing any more. */
+  busy(): boolean;
   /** Waits until everything is written. Throws where it could not be. */
   finish(): void;
   /** Waits, and gives memory and thread back. */
@@ -33,7 +35,7 @@ export interface Saver {
 }
 
 /** How long the other thread may write nothing before it counts as hanging. */
-const PATIENCE_MS = 120_000;
+const PATIENCE_MS = 120_000, POLL_MS = 1000;
 
 /** Opens the saver of the run in `folder`. Its memory and thread come with the first checkpoint that is written beside training. */
 export function openSaver(folder: string, { tensors, config, keep, milestoneEvery, say }: SaverOptions): Saver {
@@ -44,18 +46,22 @@ export function openSaver(folder: string, { tensors, config, keep, milestoneEver
     Atomics.store(flags, FLAGS.status, STATUS.idle);
     throw new Error(new TextDecoder().decode(new Uint8Array(shared, TEXT_START, Atomics.load(flags, FLAGS.textLength)).slice()));
   };
-  const finish = (): void => {
-    while (Atomics.load(flags, FLAGS.status) === STATUS.busy) {
-      const progress = Atomics.load(flags, FLAGS.progress);
-      const done = Atomics.wait(flags, FLAGS.status, STATUS.busy, PATIENCE_MS) !== "timed-out";
-      if (!done && Atomics.load(flags, FLAGS.progress) === progress) {
-        throw new Error(
-          `Cannot write a checkpoint to ${folder}: the disk took nothing for ${
-            PATIENCE_MS / 1000
-          } s, it must take more; is it a network disk that hangs?`,
-        );
-      }
+  let seen = { progress: -1, at: 0 };
+  const busy = (): boolean => {
+    if (Atomics.load(flags, FLAGS.status) !== STATUS.busy) return false;
+    const progress = Atomics.load(flags, FLAGS.progress), at = performance.now();
+    if (progress !== seen.progress) seen = { progress, at };
+    else if (at - seen.at > PATIENCE_MS) {
+      throw new Error(
+        `Cannot write a checkpoint to ${folder}: the disk took nothing for ${
+          PATIENCE_MS / 1000
+        } s, it must take more; is it a network disk that hangs?`,
+      );
     }
+    return true;
+  };
+  const finish = (): void => {
+    while (busy()) Atomics.wait(flags, FLAGS.status, STATUS.busy, POLL_MS);
     check();
   };
   const onUnload = (): void => {
@@ -86,10 +92,12 @@ export function openSaver(folder: string, { tensors, config, keep, milestoneEver
       }
       if (wait || !beside) return saveCheckpoint(folder, step, { tensors, state, config, keep, milestoneEvery });
       const entries = buffer!.take();
+      seen = { progress: -1, at: performance.now() };
       Atomics.store(flags, FLAGS.status, STATUS.busy);
       worker!.postMessage({ content: { folder, step, state, config, version, keep, milestoneEvery }, entries } satisfies SaveMessage);
     },
     check,
+    busy,
     finish,
     close() {
       try {

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { ALONE, findPlace, firstHost, jobToken } from "../../lib/dist/place.ts";
+import { hasMpirun } from "./ranks.ts";
 
 Deno.test("a process that no launcher started is alone", () => {
   assert.equal(findPlace({}), ALONE);
@@ -74,14 +75,6 @@ async function withProgram(body: (file: string, folder: string) => Promise<void>
 
 const deno = (file: string): string[] => ["run", "-q", "-P=train", "--no-check", "--config", `${ROOT}deno.json`, file];
 const decode = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);
-
-function hasMpirun(): boolean {
-  try {
-    return new Deno.Command("mpirun", { args: ["--version"], stdout: "null", stderr: "null" }).outputSync().success;
-  } catch {
-    return false;
-  }
-}
 
 Deno.test({
   name: hasMpirun() ? "four ranks under mpirun" : "four ranks under mpirun (skipped: mpirun is not installed)",

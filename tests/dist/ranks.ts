@@ -10,6 +10,15 @@ export function countGpus(): number {
   return count[0];
 }
 
+/** Whether Open MPI is here. */
+export function hasMpirun(): boolean {
+  try {
+    return new Deno.Command("mpirun", { args: ["--version"], stdout: "null", stderr: "null" }).outputSync().success;
+  } catch {
+    return false;
+  }
+}
+
 /** What a rank did. */
 export interface RankOutcome {
   code: number;

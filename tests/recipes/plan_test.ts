@@ -20,6 +20,12 @@ Deno.test("planRecipe() plans both flow recipes on every card that is asked for"
   }
 });
 
+Deno.test("planRecipe() knows an optimizer that is spread over several GPUs", () => {
+  const flags = { ...TINY, overrides: ["optimizer.shard=true"] };
+  const [one, eight] = [1, 8].map((count) => planRecipe("ss-flow", flags, { gpus: ["H100"], count, voxels: 1 }).predictions[0]);
+  assert.ok(eight.atPeak.exp_avg < one.atPeak.exp_avg / 7 && eight.peak < one.peak && eight.atPeak.gradients >= one.atPeak.gradients);
+});
+
 Deno.test("planRecipe() plans recomputation for a budget, and says what it cannot plan", () => {
   const { predictions: [whole] } = planRecipe("ss-flow", TINY, { gpus: ["H100"], voxels: 1 }), budget = Math.floor(0.97 * whole.peak);
   const { predictions: [less] } = planRecipe("ss-flow", TINY, { gpus: ["H100"], voxels: 1, budget });

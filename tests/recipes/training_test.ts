@@ -4,7 +4,7 @@ import { SS_FLOW_SIZES, type SsFlowConfig, trainSsFlow } from "../../recipes/ss_
 import { SS_VAE_SIZES, type SsVaeConfig, trainSsVae } from "../../recipes/ss_vae.ts";
 import { prepareDataset } from "../../lib/data/prepare.ts";
 import { device } from "../../lib/tensor/device.ts";
-import { countGpus } from "../dist/ranks.ts";
+import { countGpus, hasMpirun } from "../dist/ranks.ts";
 import { readMetrics } from "../../lib/train/metrics.ts";
 import { expectGolden } from "../golden.ts";
 
@@ -130,6 +130,33 @@ Deno.test("the recipes train, evaluate and export on a dataset of four objects",
     assert.equal(ranks.length, split.length);
     ranks.forEach((v, i) => assert.ok(Math.abs(v - split[i]) <= (ON_CPU ? 1e-5 : 1e-4) * split[i], `step ${i + 1}: ${v} and ${split[i]}`));
   });
+  await t.step(
+    "four processes under mpirun, the optimizer spread over them, have the losses of one, which goes on from their checkpoint",
+    async () => {
+      if (!ON_CPU || !hasMpirun()) return; // Debian's, with CPU ranks
+      const log = { every: 1, sampleEvery: 0, saveEvery: 2, keep: 2 },
+        precision = "f32",
+        optimizer = { ...SS_VAE_SIZES.tiny.optimizer, shard: true };
+      const split = vaeConfig({ log, precision, steps: 10, batch: { size: 4, split: 4 } }),
+        output = `${FOLDER}/vae_mpi`,
+        config = `${FOLDER}/mpi.json`;
+      trainSsVae(split, { output: `${FOLDER}/vae_four` });
+      Deno.writeTextFileSync(config, JSON.stringify({ ...split, steps: 6, optimizer, batch: { size: 4, split: 1 } }));
+      const recipe = new URL("../../recipes/ss_vae.ts", import.meta.url).pathname,
+        mpirun = ["--allow-run-as-root", "--oversubscribe", "--bind-to", "none"];
+      const { success, stderr } = await new Deno.Command("mpirun", {
+        args: [
+          ...[...mpirun, "-n", "4", Deno.execPath(), "run", "-q", "-P=test", "--no-check", recipe],
+          ...["--config", config, "--output", output, "--device", "cpu"],
+        ],
+      }).output();
+      assert.ok(success, new TextDecoder().decode(stderr));
+      trainSsVae(split, { output });
+      const four = losses(`${FOLDER}/vae_four`), ranks = losses(output);
+      assert.equal(ranks.length, 10);
+      ranks.forEach((v, i) => assert.ok(Math.abs(v - four[i]) <= 1e-5 * four[i], `step ${i + 1}: ${v} and ${four[i]}`));
+    },
+  );
   await t.step("memory in use is the same after ten steps and after sixty, and all given back at the end", () => {
     const before = device().memory.use().used, log = { every: 10, sampleEvery: 0, saveEvery: 0, keep: 1 };
     trainSsVae(vaeConfig({ steps: 60, log }), { output: `${FOLDER}/leak_vae` });
