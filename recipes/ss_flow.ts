@@ -249,19 +249,18 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile,
     const { xt, velocity } = e.flowPath(data, noise, times, c.flow);
     return { v: e.ssFlow(model, xt, e.tensor(times.map((t) => 1000 * t), [times.length]), tokens, options), velocity };
   };
-  /** The losses of the first held-out objects from their clearest views, at evenly spread times. */
-  const heldOutLosses = (): Record<string, number> =>
-    e.step(() =>
-      e.noGrad(() => {
-        const B = tested.length,
-          data = e.tensor(e.joinFloats(testedX0), [B, C, r, r, r]),
-          noise = new e.Generator(c.seed).normal(data.shape);
-        const tokens = condition.encode(e.tensor(e.joinFloats(testedPictures), [B, 3, S, S]));
-        const { v, velocity } = forward(data, noise, Float32Array.from(tested, (_, k) => (k + 0.5) / B), tokens);
-        const guess = head && e.mse(head.guess(optimizer.params.guess!, tokens), data).item();
-        return { held_out: e.mse(v, velocity).item(), ...(guess === undefined ? {} : { held_out_guess: guess }) };
-      })
-    );
+  /** The losses of the first held-out objects from their clearest views, at evenly spread times, each with noise of its own. */
+  const heldOutLosses = (): Record<string, number> => {
+    const found = e.inGroups(tested.map((_, k) => k), (group) => {
+      const B = group.length, data = e.tensor(e.joinFloats(group.map((k) => testedX0[k])), [B, C, r, r, r]);
+      const noise = e.concat(group.map((k) => new e.Generator(c.seed + k).normal([1, C, r, r, r])), 0);
+      const tokens = condition.encode(e.tensor(e.joinFloats(group.map((k) => testedPictures[k])), [B, 3, S, S]));
+      const { v, velocity } = forward(data, noise, Float32Array.from(group, (k) => (k + 0.5) / tested.length), tokens);
+      const guess = head && e.mseRows(head.guess(optimizer.params.guess!, tokens), data).read();
+      return Float32Array.from([...e.mseRows(v, velocity).read()].flatMap((error, b) => guess ? [error, guess[b]] : [error]));
+    });
+    return e.meanOf(found.map(([held_out, guess]) => ({ held_out, ...(head && { held_out_guess: guess }) })));
+  };
 
   for (let i = run.first; i < c.steps; i++) {
     const terms: e.Later<Record<string, number>>[] = [];

@@ -4,6 +4,7 @@ import { cast } from "../ops/cast.ts";
 import { add, mul } from "../ops/elementwise.ts";
 import { device } from "../tensor/device.ts";
 import type { FloatDType } from "../tensor/dtype.ts";
+import { OutOfMemoryError } from "../tensor/memory.ts";
 import { Generator } from "../tensor/random.ts";
 import { step, tidy } from "../tensor/scope.ts";
 import { noGrad } from "../tensor/tape.ts";
@@ -43,15 +44,26 @@ const TOGETHER = 16;
 
 /**
  * `run` on runs of up to 16 elements of a list, without gradients, each in a step of its own; `first` is where the run begins. It gives the values
- * of its elements one after the other, equally many of each: here cut apart.
+ * of its elements one after the other, equally many of each: here cut apart. A run that does not fit the memory limit is cut in two, and again.
  */
 export function inGroups<T>(list: readonly T[], run: (group: T[], first: number) => Float32Array): Float32Array[] {
-  const groups = list.length ? splitEvenly(list, Math.ceil(list.length / TOGETHER)) : [];
-  let first = 0;
-  return groups.flatMap((group) => {
-    const values = step(() => noGrad(() => run(group, first))), n = values.length / group.length;
-    first += group.length;
+  const within = (group: T[], first: number): Float32Array[] => {
+    let values: Float32Array;
+    try {
+      values = step(() => noGrad(() => run(group, first)));
+    } catch (error) {
+      if (!(error instanceof OutOfMemoryError) || group.length === 1) throw error;
+      device().memory.trim();
+      const half = group.length >> 1;
+      return [...within(group.slice(0, half), first), ...within(group.slice(half), first + half)];
+    }
+    const n = values.length / group.length;
     return group.map((_, k) => values.slice(k * n, (k + 1) * n));
+  };
+  let first = 0;
+  return (list.length ? splitEvenly(list, Math.ceil(list.length / TOGETHER)) : []).flatMap((group) => {
+    first += group.length;
+    return within(group, first - group.length);
   });
 }
 

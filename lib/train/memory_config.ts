@@ -16,15 +16,17 @@ export type MemoryConfig = { policy: "planned"; offload?: boolean } | ({ policy:
 /** Plans. */
 export const MEMORY_DEFAULTS: MemoryConfig = { policy: "planned" };
 
-/** Of the linear policy. */
+const LINEAR = LINEAR_MEMORY_DEFAULTS;
+
+/** Of the linear policy, TRELLIS's defaults for what is not said. */
 export const LINEAR_MEMORY_SCHEMA = z.strictObject({
   policy: z.literal("linear"),
-  bufferSize: z.int().min(2),
-  updateEvery: z.int().min(1),
-  targetRatio: z.number().gt(0).max(1),
-  availableMemory: z.number().positive().nullable(),
-  maxMemRatioStart: z.number().min(0).max(1),
-  params: z.tuple([z.number(), z.number()]),
+  bufferSize: z.int().min(2).default(LINEAR.bufferSize),
+  updateEvery: z.int().min(1).default(LINEAR.updateEvery),
+  targetRatio: z.number().gt(0).max(1).default(LINEAR.targetRatio),
+  availableMemory: z.number().positive().nullable().default(LINEAR.availableMemory),
+  maxMemRatioStart: z.number().min(0).max(1).default(LINEAR.maxMemRatioStart),
+  params: z.tuple([z.number(), z.number()]).default(LINEAR.params),
 });
 
 /** Of {@linkcode MemoryConfig}. */

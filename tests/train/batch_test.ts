@@ -17,6 +17,7 @@ import {
   trainingDtype,
 } from "../../lib/train/batch.ts";
 import { device } from "../../lib/tensor/device.ts";
+import { OutOfMemoryError } from "../../lib/tensor/memory.ts";
 import { step } from "../../lib/tensor/scope.ts";
 import { tensor } from "../../lib/tensor/tensor.ts";
 import { assertClose, random } from "../check.ts";
@@ -45,6 +46,21 @@ Deno.test("inGroups() gives each element its values, whatever the groups", () =>
   assert.deepEqual(values.map((v) => [...v]), list.map((i) => [i, -i]));
   assert.ok(seen.length === 3 && Math.max(...seen) <= 16);
   assert.deepEqual(inGroups([], () => new Float32Array()), []);
+});
+
+Deno.test("inGroups() cuts a group that does not fit in two", () => {
+  const list = Array.from({ length: 11 }, (_, i) => i),
+    sizes: number[] = [],
+    tries = (most: number) =>
+      inGroups(list, (group, first) => {
+        assert.equal(group[0], first);
+        if (group.length > most) throw new OutOfMemoryError("Cannot allocate: a test says so");
+        sizes.push(group.length);
+        return Float32Array.from(group.flatMap((i) => [i, -i]));
+      });
+  assert.deepEqual(tries(3).map((v) => [...v]), list.map((i) => [i, -i]));
+  assert.deepEqual(sizes, [2, 3, 3, 3]);
+  assert.throws(() => tries(0), OutOfMemoryError);
 });
 
 Deno.test("meanOf() averages each key over the records that have it", () => {

@@ -19,6 +19,7 @@ Deno.test("trellisMemory() is TRELLIS's elastic block in our terms, its defaults
   const got = trellisMemory({ name: "LinearMemoryController", args: { target_ratio: 0.75, max_mem_ratio_start: 0.5, device: "cuda" } });
   assert.deepEqual(got, want);
   assert.deepEqual(MEMORY_SCHEMA.parse(got), want);
+  assert.deepEqual(MEMORY_SCHEMA.parse({ policy: "linear", targetRatio: 0.75, maxMemRatioStart: 0.5 }), want);
   assert.throws(() => trellisMemory({ name: "Other" }), { message: /elastic is "Other", it must be LinearMemoryController/ });
   assert.throws(() => trellisMemory({ name: "LinearMemoryController", args: { target: 1 } }), {
     message: /the key is elastic\.args\.target, it must be one of buffer_size, /,
