@@ -35,17 +35,18 @@ export function measured(values: Parameters<typeof row>[0]): Row {
 const WARM_UP = 3, RUNS = 20, SPACER = { bytes: 2 ** 28, times: 8 };
 
 /**
- * Median milliseconds on the device of `run`, each time on what `prepare` made. Zeros are written before: the host gets ahead of the device
- * meanwhile, so that launches cost nothing, and the cache holds nothing of the inputs.
+ * Median milliseconds on the device of `run`, each time on what `prepare` made. Zeros are written before, `spacers` times 256 MiB (60 µs each on an
+ * H200): the host gets ahead of the device meanwhile, so that launches cost nothing, and the cache holds nothing of the inputs. Many short launches
+ * need more of them than a few long ones.
  */
-export function time<T>(prepare: () => T, run: (made: T) => void, runs = RUNS): number {
+export function time<T>(prepare: () => T, run: (made: T) => void, runs = RUNS, spacers = SPACER.times): number {
   const cuda = openCudart(), events = [new BigUint64Array(1), new BigUint64Array(1)], elapsed = new Float32Array(1), all: number[] = [];
   for (const e of events) cuda.cudaEventCreate(e);
   const [start, end] = events.map((e) => e[0]);
   for (let i = -WARM_UP; i < runs; i++) {
     step(() => {
       const made = prepare(), spacer = empty([SPACER.bytes], "u8");
-      for (let k = 0; k < SPACER.times; k++) device().memory.zero(spacer.addr, spacer.bytes);
+      for (let k = 0; k < spacers; k++) device().memory.zero(spacer.addr, spacer.bytes);
       spacer.free();
       cuda.cudaEventRecord(start, stream());
       run(made);

@@ -1,7 +1,7 @@
 /**
  * SLat-Flow on real objects: latents that an encoder with fixed random weights makes of the appearance features of a folder of assets (KAYKIT),
  * STEPS (by default 1000) batches of four. Measured: the loss on held-out objects beside that of two predictors that see no picture, the statistics
- * of latents sampled from held-out pictures, and the memory in use step by step.
+ * of latents sampled from held-out pictures, and the memory in use and its peak each EVERY steps, whose numbers of voxels vary.
  */
 import { openDataset } from "../lib/data/dataset.ts";
 import { prepareDataset } from "../lib/data/prepare.ts";
@@ -98,7 +98,7 @@ async function run(input: string): Promise<Findings> {
     add("latents sampled from held-out pictures", "largest distance of a channel's mean from the data's", "deviations", Math.max(...off));
     add("latents sampled from held-out pictures", "least ratio of a channel's deviation to the data's", "ratio", Math.min(...ratios));
     add("latents sampled from held-out pictures", "largest ratio of a channel's deviation to the data's", "ratio", Math.max(...ratios));
-    add("memory in use, looked at each 25 steps", "largest less smallest", "bytes", Math.max(...used) - Math.min(...used));
+    add(`memory in use, looked at each ${EVERY} steps`, "largest less smallest", "bytes", Math.max(...used) - Math.min(...used));
     add("device memory", "peak", "GiB", device().memory.use().peak / 2 ** 30);
     add("training", "time a step", "ms", each * 1000);
     return {
@@ -118,7 +118,9 @@ async function run(input: string): Promise<Findings> {
         step: metrics.loss.step,
         loss: metrics.loss.value,
         held_out: metrics.held_out?.value,
+        voxels: metrics.voxels.value,
         memory_used: used,
+        memory_peak: metrics.memory_peak.value,
         ...Object.fromEntries(
           Object.entries(metrics).filter(([name]) => name.startsWith("bin_")).map(([name, { value }]) => [name, mean(value.slice(-20))]),
         ),

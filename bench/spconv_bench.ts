@@ -20,21 +20,24 @@ const MAP_BYTES = 27 * 4 + 4 + 13 * 8;
 
 type FloatType = "f16" | "bf16";
 
-/** One convolution of `channels` to as many on shells that fill grids of `sides`. */
-function convolution(peers: PeerTime[], name: string, sides: number[], channels: number, dtype: FloatType): Row[] {
+/** Maps take some 15 launches and nine allocations: how often they are timed, and how long a head start the host has. */
+const MAP_RUNS = 61, MAP_SPACERS = 32;
+
+/** One convolution of Cin to Cout channels on shells that fill grids of `sides`. */
+function convolution(peers: PeerTime[], name: string, sides: number[], Cin: number, Cout: number, dtype: FloatType): Row[] {
   return step(() => {
     const coords = shells(sides), N = coords.length / 4, random = new Generator(1), options = { dtype };
     const at: Places = { coords: tensor(coords, [N, 4], { dtype: "i32" }), B: sides.length, side: Math.max(...sides) };
     const build = (): SpconvMap => {
       const map = spconvMap(spconvTable(at, at, { kernel: 3, padding: 1 }));
-      map.walk(partsFor(map.table, channels));
+      map.walk(partsFor(map.table, Cin));
       map.pairs();
       return map;
     };
-    const map = build(), pairs = map.pairs().offsets.read()[27], tflop = 2 * pairs * channels ** 2 / 1e12;
-    const x = random.normal([N, channels], options), bias = random.normal([channels], options);
-    const weight = random.normal([channels, 3, 3, 3, channels], options), run = (): Tensor => spconv(x, weight, bias, map);
-    const dy = random.normal([N, channels], options);
+    const map = build(), pairs = map.pairs().offsets.read()[27], tflop = 2 * pairs * Cin * Cout / 1e12;
+    const x = random.normal([N, Cin], options), bias = random.normal([Cout], options);
+    const weight = random.normal([Cout, 3, 3, 3, Cin], options), run = (): Tensor => spconv(x, weight, bias, map);
+    const dy = random.normal([N, Cout], options);
     const rate = (pass: string, ms: number, work: number): Row => {
       const ours = 1e3 * work / ms, peer = fastest(peers, `${name} ${pass}`);
       const beside = peer && { peer: 1e3 * work / peer.ms, peer_name: peer.name, ratio: peer.ms / ms };
@@ -61,7 +64,9 @@ function convolution(peers: PeerTime[], name: string, sides: number[], channels:
       rate("input gradient", gradients(true, false), tflop),
       rate("weight gradient", gradients(false, true), tflop),
     ];
-    const ms = time(() => {}, () => void build()), peer = fastest(peers, `${name} map`), limit = 1e6 * N * MAP_BYTES / BANDWIDTH;
+    const ms = time(() => {}, () => void build(), MAP_RUNS, MAP_SPACERS),
+      peer = fastest(peers, `${name} map`),
+      limit = 1e6 * N * MAP_BYTES / BANDWIDTH;
     const beside = peer && { peer: 1e3 * peer.ms, peer_name: peer.name, ratio: peer.ms / ms };
     return [
       ...rows,
@@ -81,11 +86,18 @@ function convolution(peers: PeerTime[], name: string, sides: number[], channels:
 const TABLE = [[32, 1024], [64, 128], [64, 1024], [128, 512], [256, 256], [512, 128]];
 /** Grids whose shells have 16,000 to 20,000 voxels. */
 const BATCH = [66, 67, 68, 69, 70, 71, 72, 73];
+/** The side, Cin and Cout of SLat-Flow's convolutions, of which a batch of 4 has 60,768 and 15,360 voxels here. */
+const SLAT_FLOW = [[64, 128, 128], [64, 256, 128], [64, 2048, 128], [32, 128, 1024], [32, 1024, 1024]];
 
 benchmark("spconv", () => {
   const peers = timePeers("spconv");
-  return (["f16", "bf16"] as const).flatMap((dtype) => [
-    ...TABLE.flatMap(([side, C]) => convolution(peers, `${dtype} ${side}³ C ${C}`, [side], C, dtype)),
-    ...[64, 128, 256, 512, 1024].flatMap((C) => convolution(peers, `${dtype} batch of 8 C ${C}`, BATCH, C, dtype)),
-  ]);
+  return [
+    ...(["f16", "bf16"] as const).flatMap((dtype) => [
+      ...TABLE.flatMap(([side, C]) => convolution(peers, `${dtype} ${side}³ C ${C}`, [side], C, C, dtype)),
+      ...[64, 128, 256, 512, 1024].flatMap((C) => convolution(peers, `${dtype} batch of 8 C ${C}`, BATCH, C, C, dtype)),
+    ]),
+    ...SLAT_FLOW.flatMap(([side, Cin, Cout]) =>
+      convolution(peers, `f16 SLat-Flow ${side}³ C ${Cin} to ${Cout}`, Array(4).fill(side), Cin, Cout, "f16")
+    ),
+  ];
 });
