@@ -4,11 +4,16 @@
  *
  *   deno task bench bench/attention_bench.ts
  */
+import { K_ATTENTION_SM80 } from "../ffi/symbols.ts";
 import { crossAttention, selfAttention } from "../lib/ops/attention.ts";
+import { affine, square, sub } from "../lib/ops/elementwise.ts";
+import { sum } from "../lib/ops/reduce.ts";
 import { Generator } from "../lib/tensor/random.ts";
-import { step } from "../lib/tensor/scope.ts";
+import { persist, step } from "../lib/tensor/scope.ts";
 import { backward, noGrad } from "../lib/tensor/tape.ts";
 import { type Tensor, tensor } from "../lib/tensor/tensor.ts";
+import { withFields } from "../tests/ops/attention_reference.ts";
+import { ssFlowWork, type WorkOptions } from "./flow_models.ts";
 import { benchmark, fastest, measured, type PeerTime, type Row, time, timePeers } from "./harness.ts";
 
 /** Dense 16-bit TFLOP/s of an H100 or H200 by its data sheet, and the bytes a second that an H200 copies at. */
@@ -118,11 +123,42 @@ function windowed(peers: PeerTime[], samples: number, H = 12, D = 64): Row[] {
   });
 }
 
-benchmark("attention", () => {
-  const peers = timePeers("attention");
+/**
+ * The loss of the half-billion-parameter sparse-structure flow model and its gradients, beside those with the kernels for any card; and what
+ * bf16 itself does to both, beside f32.
+ */
+function flowModel(): Row[] {
+  const pass = (options: WorkOptions, flags = 0n): { loss: number; gradients: Tensor } => {
+    const work = ssFlowWork(options), loss = withFields({ flags }, () => work.pass());
+    const outcome = { loss: loss.item(), gradients: persist(() => affine(work.optimizer.held.gradients, { scale: 1 })) };
+    loss.free();
+    work.free();
+    return outcome;
+  };
+  const distance = (a: Tensor, b: Tensor): number => step(() => Math.sqrt(sum(square(sub(a, b))).item() / sum(square(b)).item()));
+  const name = "SS-Flow image-L", any = "the kernels for any card";
+  const ours = pass({ batch: 8 }),
+    simple = pass({ batch: 8 }, BigInt(K_ATTENTION_SM80)),
+    apart = distance(ours.gradients, simple.gradients);
+  for (const { gradients } of [ours, simple]) gradients.free();
+  const half = pass({ batch: 1 }), full = pass({ batch: 1, dtype: "f32" }), noise = distance(half.gradients, full.gradients);
+  for (const { gradients } of [half, full]) gradients.free();
+  const row = (what: string, metric: string, ours: number, peer: number, peer_name: string): Row =>
+    measured({ case: `${name} ${what}`, metric, unit: "", ours, peer, peer_name, ratio: ours / peer });
   return [
+    row("bf16 batch 8 loss", "loss", ours.loss, simple.loss, any),
+    row("bf16 batch 1 loss", "loss", half.loss, full.loss, "f32"),
+    row(`bf16 batch 8 gradients, distance from ${any}`, "relative L2", apart, noise, "bf16 from f32 at batch 1"),
+  ];
+}
+
+benchmark("attention", (save) => {
+  const peers = timePeers("attention");
+  const rows = [
     ...[[4096, 4096, 64], [4096, 1374, 64], [4096, 4096, 128], [4096, 1374, 128]].flatMap((shape) => dense(peers, shape)),
     ...varlen(),
     ...[1, 4].flatMap((samples) => windowed(peers, samples)),
   ];
+  save(rows);
+  return [...rows, ...flowModel()];
 });
