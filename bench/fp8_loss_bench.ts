@@ -1,87 +1,81 @@
 /**
- * Trains a small SS-Flow in bf16 and with linear layers in fp8, 2,000 steps on the same draws, and in bf16 on other draws: how far the loss with fp8
- * is from that without it, beside how far two runs in bf16 are apart. Writes bench/results/fp8_loss.json.
+ * Trains a small SS-Flow over 2,000 steps in bf16 and with linear layers in fp8, with several seeds each, as processes that share the GPU: whether fp8's
+ * loss is higher in the mean over the seeds (paired: runs of one seed have the same draws and first parameters), with the standard error of that mean;
+ * and how far its curves are from bf16's of the same seed, beside how far those of two seeds are apart. Writes bench/results/fp8_loss.json.
  *
  *   deno task bench bench/fp8_loss_bench.ts
  */
-import { drawTimes, flowPath } from "../lib/flow/path.ts";
-import { createRandom } from "../lib/data/random.ts";
-import { ssFlow, ssFlowSpec } from "../lib/models/ss_flow.ts";
-import { initialize } from "../lib/nn/parameters.ts";
-import { mse } from "../lib/ops/loss.ts";
-import { slice } from "../lib/ops/movement.ts";
-import { createOptimizer, OPTIMIZER_DEFAULTS } from "../lib/optim/optimizer.ts";
-import { Generator } from "../lib/tensor/random.ts";
-import { step } from "../lib/tensor/scope.ts";
-import { backward, noGrad } from "../lib/tensor/tape.ts";
-import { type Tensor, tensor } from "../lib/tensor/tensor.ts";
-import { benchmark, measured, type Row } from "./harness.ts";
+import { benchmark, type Findings, measured, type Row } from "./harness.ts";
+import { WINDOW } from "./fp8_loss_run.ts";
 
-const STEPS = 2000, WINDOW = 100, B = 8, ITEMS = 64, TOKENS = 32, C = 256;
-const ARGS = {
-  ...{ resolution: 8, in_channels: 8, out_channels: 8, model_channels: C, cond_channels: C, num_blocks: 3, num_heads: 4 },
-  ...{ mlp_ratio: 4, patch_size: 2, qk_rms_norm: true, share_mod: false, pe_mode: "ape" as const },
-};
+const STEPS = 2000, SEEDS = 6, AT_ONCE = 6;
+const ROOT = new URL("../", import.meta.url).pathname;
 
-/** The mean losses of each window of a run. */
-function train(fp8: boolean, seed: number): number[] {
-  const specs = ssFlowSpec(ARGS, "bf16"), data = new Generator(1), { resolution: R, in_channels } = ARGS;
-  const optimizer = createOptimizer(specs, initialize(specs, new Generator(2)), {
-    ...OPTIMIZER_DEFAULTS,
-    lr: 5e-4,
-    warmup: 50,
-    emaRates: [0.99],
-  });
-  const model = { args: ARGS, dtype: "bf16" as const, fp8, params: optimizer.params };
-  const latents = data.normal([ITEMS, in_channels, R, R, R]), conditions = data.normal([ITEMS, TOKENS, C]), windows: number[] = [];
-  let losses: Tensor[] = [];
-  for (let i = 0; i < STEPS; i++) {
-    const host = createRandom(seed, i), at = i * B % ITEMS, times = drawTimes({ name: "logitNormal", mean: 0, std: 1 }, B, host);
-    losses.push(step(() => {
-      const [x0, cond] = [latents, conditions].map((t) => noGrad(() => slice(t, 0, at, at + B)));
-      const { xt, velocity } = flowPath(x0, new Generator(BigInt(seed) << 32n | BigInt(i)).normal(x0.shape), times, { sigmaMin: 1e-5 });
-      const loss = mse(ssFlow(model, xt, tensor(times.map((t) => 1000 * t), [B]), cond), velocity);
-      backward(loss);
-      return loss;
-    }));
-    optimizer.step();
-    if (losses.length < WINDOW) continue;
-    windows.push(losses.reduce((sum, t) => sum + t.item(), 0) / WINDOW);
-    for (const t of losses) t.free();
-    losses = [];
+const mean = (list: number[]): number => list.reduce((a, b) => a + b, 0) / list.length;
+const rms = (list: number[]): number => Math.sqrt(mean(list.map((v) => v * v)));
+/** The standard error of a mean. */
+const error = (list: number[]): number => Math.sqrt(mean(list.map((v) => (v - mean(list)) ** 2)) / (list.length - 1));
+/** By how much the curve a is above b, window by window. */
+const above = (a: number[], b: number[]): number[] => a.map((v, i) => v / b[i] - 1);
+
+async function run(precision: string, seed: number): Promise<number[]> {
+  const { stdout, stderr, success } = await new Deno.Command(Deno.execPath(), {
+    args: [
+      "run",
+      "-q",
+      "-P=train",
+      "--no-check",
+      "--config",
+      `${ROOT}deno.json`,
+      `${ROOT}bench/fp8_loss_run.ts`,
+      precision,
+      `${seed}`,
+      `${STEPS}`,
+    ],
+    env: { DEVICE: "cuda" },
+  }).output();
+  if (!success) throw new Error(`Cannot train in ${precision}: ${new TextDecoder().decode(stderr)}`);
+  return JSON.parse(new TextDecoder().decode(stdout));
+}
+
+/** The curves of all runs, a few at a time, by precision. */
+async function curves(): Promise<Record<"bf16" | "fp8", number[][]>> {
+  const of = { bf16: [] as number[][], fp8: [] as number[][] },
+    left = Array.from({ length: SEEDS }, (_, i) => i).flatMap((i) => [["bf16", i], ["fp8", i]] as ["bf16" | "fp8", number][]);
+  await Promise.all(Array.from({ length: AT_ONCE }, async () => {
+    for (let next = left.shift(); next; next = left.shift()) of[next[0]][next[1]] = await run(next[0], next[1] + 1);
+  }));
+  return of;
+}
+
+async function measure(): Promise<Findings> {
+  const { bf16, fp8 } = await curves(),
+    name = `small SS-Flow, ${STEPS} steps, ${SEEDS} seeds`,
+    last = (list: number[][]) => list.map((c) => c.at(-1)!);
+  for (const [precision, list] of Object.entries({ bf16, fp8 })) {
+    for (const curve of list) console.log(`${precision.padEnd(5)} ${curve.map((v) => v.toFixed(4)).join(" ")}`);
   }
-  optimizer.free();
-  for (const t of [latents, conditions]) t.free();
-  return windows;
+  const pairs = bf16.flatMap((a, i) => bf16.slice(i + 1).map((b) => above(a, b))), paired = fp8.map((c, i) => above(c, bf16[i]));
+  const means = paired.map(mean), ends = paired.map((d) => d.at(-1)!);
+  const row = (what: string, metric: string, ours: number, peer?: number, peer_name?: string): Row =>
+    measured({ case: `${name}: ${what}`, metric, unit: "", ours, ...(peer !== undefined && { peer, peer_name, ratio: peer / ours }) });
+  return {
+    rows: [
+      row(`mean loss of the last ${WINDOW}, fp8`, "loss", mean(last(fp8)), mean(last(bf16)), "bf16"),
+      row("fp8 above bf16 of the same seed, mean over windows and seeds", "relative difference", mean(means)),
+      row("standard error of that mean over seeds", "relative difference", error(means)),
+      row("the same in the last window", "relative difference", mean(ends)),
+      row("its standard error", "relative difference", error(ends)),
+      row(
+        `distance of the curves in windows of ${WINDOW}, fp8 from bf16 of the same seed`,
+        "relative RMS",
+        rms(paired.flat()),
+        rms(pairs.flat()),
+        "two seeds in bf16",
+      ),
+    ],
+    curves: { bf16, fp8 },
+  };
 }
 
-/** Root mean square of the relative differences of two curves. */
-function apart(a: number[], b: number[]): number {
-  return Math.sqrt(a.reduce((sum, v, i) => sum + (v / b[i] - 1) ** 2, 0) / a.length);
-}
-
-function row(name: string, ours: number, peer: number, unit = ""): Row {
-  return measured({ case: name, metric: "loss", unit, ours, peer, peer_name: "bf16", ratio: peer / ours });
-}
-
-benchmark("fp8_loss", () => {
-  const half = train(false, 1),
-    eight = train(true, 1),
-    other = train(false, 2),
-    round = (list: number[]) => list.map((v) => v.toFixed(4)).join(" ");
-  console.log(`bf16  ${round(half)}\nfp8   ${round(eight)}\nbf16, other draws ${round(other)}`);
-  const name = `small SS-Flow, ${STEPS} steps`;
-  return [
-    row(`${name}: mean loss of the last ${WINDOW}, fp8`, eight.at(-1)!, half.at(-1)!),
-    row(`${name}: mean loss of the last ${WINDOW}, bf16 on other draws`, other.at(-1)!, half.at(-1)!),
-    measured({
-      case: `${name}: distance of the curves in windows of ${WINDOW}, fp8 from bf16`,
-      metric: "relative RMS",
-      unit: "",
-      ours: apart(eight, half),
-      peer: apart(other, half),
-      peer_name: "bf16 on other draws, from bf16",
-      ratio: apart(other, half) / apart(eight, half),
-    }),
-  ];
-});
+benchmark("fp8_loss", measure);
