@@ -47,33 +47,39 @@ int32_t k_fp8_gelu_bwd(uint64_t dz, uint64_t dz_scale, uint64_t g, uint64_t g_sc
   return K_OK;
 }
 
-int32_t k_fp8_transpose_fwd(uint64_t y, uint64_t x, uint64_t factor, int32_t N, int32_t C, int32_t P, uint64_t) {
+namespace {
+// by(n) multiplies row n.
+template <class F>
+int32_t transpose(const char* where, uint64_t y, uint64_t x, int32_t N, int32_t C, int32_t P, F by) {
   if (N < 0 || C < 1 || P < N || P % 16) {
-    return fail(K_BAD_ARGUMENT, "k_fp8_transpose_fwd",
-                "N = %d, C = %d and P = %d, C must be > 0 and P a multiple of 16 and at least N, which is >= 0", N, C, P);
+    return fail(K_BAD_ARGUMENT, where, "N = %d, C = %d and P = %d, C must be > 0 and P a multiple of 16 and at least N, which is >= 0", N, C, P);
   }
 #pragma omp parallel for
   for (int64_t c = 0; c < C; c++) {
     uint8_t* to = at<uint8_t>(y) + c * P;
-    for (int64_t n = 0; n < N; n++) {
-      const uint8_t bits = at<uint8_t>(x)[n * C + c];
-      to[n] = factor ? to_e4m3(from_e4m3(bits) * at<float>(factor)[n]) : bits;
-    }
+    for (int64_t n = 0; n < N; n++) to[n] = by(at<uint8_t>(x)[n * C + c], n);
     std::fill(to + N, to + P, uint8_t(0));
   }
   return K_OK;
 }
+}  // namespace
 
-int32_t k_fp8_factors_fwd(uint64_t factor, uint64_t scale, uint64_t a, uint64_t b, uint64_t columns, int32_t N, int32_t M, uint64_t) {
-  if (N < 1 || M < 0) return fail(K_BAD_ARGUMENT, "k_fp8_factors_fwd", "N = %d and M = %d, N must be > 0 and M >= 0", N, M);
+int32_t k_fp8_transpose_fwd(uint64_t y, uint64_t x, int32_t N, int32_t C, int32_t P, uint64_t) {
+  return transpose("k_fp8_transpose_fwd", y, x, N, C, P, [](uint8_t bits, int64_t) { return bits; });
+}
+
+int32_t k_fp8_transpose_scaled_fwd(uint64_t y, uint64_t scale, uint64_t x, uint64_t a, uint64_t b, uint64_t columns, uint64_t, int32_t N, int32_t C,
+                                   int32_t P, int32_t M, uint64_t) {
+  const char* where = "k_fp8_transpose_scaled_fwd";
+  if (N < 1 || M < 0) return fail(K_BAD_ARGUMENT, where, "N = %d and M = %d, N must be > 0 and M >= 0", N, M);
   const auto exponent = [&](int64_t n) { return fp8_exponent(at<float>(a)[n]) + fp8_exponent(at<float>(b)[n]); };
   int most = exponent(0);
   for (int64_t n = 1; n < N; n++) most = std::max(most, exponent(n));
   const bool bad = most >= FP8_NAN / 2;
-  for (int64_t n = 0; n < N; n++) at<float>(factor)[n] = fp8_power(bad ? FP8_NAN : exponent(n) - most);
   for (int64_t m = 0; m < M; m++) {
     const int e = fp8_exponent(at<float>(columns)[m]);
     at<float>(scale)[m] = fp8_power(bad || e == FP8_NAN ? FP8_NAN : most - e);
   }
-  return K_OK;
+  return transpose(where, y, x, N, C, P,
+                   [&](uint8_t bits, int64_t n) { return to_e4m3(from_e4m3(bits) * fp8_power(bad ? FP8_NAN : exponent(n) - most)); });
 }

@@ -70,33 +70,65 @@ __device__ inline uint32_t scaled(uint32_t four, __half2 by) {
   return out;
 }
 
+constexpr int PARTS = 32;
+
+// most[i] = the largest exponent of a * b in block i's rows.
+__global__ void __launch_bounds__(256) largest_exponents(int* __restrict__ most, const float* __restrict__ a, const float* __restrict__ b, int N) {
+  __shared__ int partial[8];
+  int e = -FP8_NAN;
+#pragma unroll 4
+  for (int n = blockIdx.x * 256 + threadIdx.x; n < N; n += PARTS * 256) e = max(e, fp8_exponent(a[n]) + fp8_exponent(b[n]));
+  e = __reduce_max_sync(0xffffffffu, e);
+  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = e;
+  __syncthreads();
+  if (threadIdx.x) return;
+  for (int i = 1; i < 8; i++) e = max(e, partial[i]);
+  most[blockIdx.x] = e;
+}
+
+// Scales of rows: factor(n) = 2^(exponents of a and b - the largest of `most`), and scale[m].
+struct RowFactors {
+  float* scale;
+  const float *a, *b, *columns;
+  const int* most;
+  int M;
+};
+
 // A tile of 128 x 128 elements a block, words of a row permuted in shared memory so that 16 rows of 4 columns are read without conflicts.
 template <bool FACTOR>
-__global__ void __launch_bounds__(256)
-    transpose(uint8_t* __restrict__ y, const uint8_t* __restrict__ x, const float* __restrict__ factor, int N, int C, int P) {
+__global__ void __launch_bounds__(256) transpose(uint8_t* __restrict__ y, const uint8_t* __restrict__ x, RowFactors rows, int N, int C, int P) {
   __shared__ uint4 tile[TILE][TILE / 16];
   const int tiles = (C + TILE - 1) / TILE, column = blockIdx.x % tiles * TILE;
   const int64_t first = int64_t(blockIdx.x / tiles) * TILE;
+  int most = 0;
+  if constexpr (FACTOR) {
+    most = __reduce_max_sync(0xffffffffu, rows.most[threadIdx.x % PARTS]);
+    for (int m = blockIdx.x * 256 + threadIdx.x; m < rows.M; m += gridDim.x * 256) {
+      const int e = fp8_exponent(rows.columns[m]);
+      rows.scale[m] = fp8_power(most >= FP8_NAN / 2 || e == FP8_NAN ? FP8_NAN : most - e);
+    }
+  }
 #pragma unroll
   for (int i = 0; i < 4; i++) {
     const int r = i * 32 + threadIdx.x / 8, q = threadIdx.x % 8;
     uint4 v = {};
     if (first + r < N && column + q * 16 < C) v = *reinterpret_cast<const uint4*>(x + (first + r) * C + column + q * 16);
     if constexpr (FACTOR) {
-      const __half2 by = __float2half2_rn(first + r < N ? factor[first + r] : 0);
+      const int e = first + r < N ? fp8_exponent(rows.a[first + r]) + fp8_exponent(rows.b[first + r]) - most : -FP8_NAN;
+      const __half2 by = __float2half2_rn(fp8_power(most >= FP8_NAN / 2 ? FP8_NAN : e));
       v = {scaled(v.x, by), scaled(v.y, by), scaled(v.z, by), scaled(v.w, by)};
     }
     tile[r][q ^ (r / 16)] = v;
   }
   __syncthreads();
-  const int rows = threadIdx.x % 8, word = threadIdx.x / 8, c = column + word * 4;  // 16 rows of 4 columns
-  if (c >= C || first + rows * 16 >= P) return;
+  const int part = threadIdx.x % 8, word = threadIdx.x / 8, c = column + word * 4;  // 16 rows of 4 columns
+  if (c >= C || first + part * 16 >= P) return;
   uint32_t out[4][4];
 #pragma unroll
   for (int i = 0; i < 4; i++) {
     uint32_t in[4];
 #pragma unroll
-    for (int j = 0; j < 4; j++) in[j] = reinterpret_cast<const uint32_t*>(&tile[rows * 16 + i * 4 + j][word / 4 ^ rows])[word % 4];
+    for (int j = 0; j < 4; j++) in[j] = reinterpret_cast<const uint32_t*>(&tile[part * 16 + i * 4 + j][word / 4 ^ part])[word % 4];
     const uint32_t low01 = __byte_perm(in[0], in[1], 0x5140), high01 = __byte_perm(in[0], in[1], 0x7362);
     const uint32_t low23 = __byte_perm(in[2], in[3], 0x5140), high23 = __byte_perm(in[2], in[3], 0x7362);
     out[0][i] = __byte_perm(low01, low23, 0x5410), out[1][i] = __byte_perm(low01, low23, 0x7632);
@@ -104,29 +136,22 @@ __global__ void __launch_bounds__(256)
   }
 #pragma unroll
   for (int j = 0; j < 4; j++) {
-    *reinterpret_cast<uint4*>(y + int64_t(c + j) * P + first + rows * 16) = {out[j][0], out[j][1], out[j][2], out[j][3]};
+    *reinterpret_cast<uint4*>(y + int64_t(c + j) * P + first + part * 16) = {out[j][0], out[j][1], out[j][2], out[j][3]};
   }
 }
 
-// One block.
-__global__ void __launch_bounds__(1024)
-    factors(float* __restrict__ factor, float* __restrict__ scale, const float* __restrict__ a, const float* __restrict__ b,
-            const float* __restrict__ columns, int N, int M) {
-  __shared__ int partial[32];
-  int most = -FP8_NAN;
-#pragma unroll 8
-  for (int n = threadIdx.x; n < N; n += 1024) most = max(most, fp8_exponent(a[n]) + fp8_exponent(b[n]));
-  most = __reduce_max_sync(0xffffffffu, most);
-  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = most;
-  __syncthreads();
-  most = __reduce_max_sync(0xffffffffu, partial[threadIdx.x % 32]);
-  const bool bad = most >= FP8_NAN / 2;
-#pragma unroll 8
-  for (int n = threadIdx.x; n < N; n += 1024) factor[n] = fp8_power(bad ? FP8_NAN : fp8_exponent(a[n]) + fp8_exponent(b[n]) - most);
-  for (int m = threadIdx.x; m < M; m += 1024) {
-    const int e = fp8_exponent(columns[m]);
-    scale[m] = fp8_power(bad || e == FP8_NAN ? FP8_NAN : most - e);
+int32_t transposed(const char* where, uint64_t y, uint64_t x, const RowFactors* rows, int32_t N, int32_t C, int32_t P, uint64_t stream) {
+  if (N < 0 || C < 1 || P < N || P % 16) {
+    return fail(K_BAD_ARGUMENT, where, "N = %d, C = %d and P = %d, C must be > 0 and P a multiple of 16 and at least N, which is >= 0", N, C, P);
   }
+  if (C % 16) return fail(K_UNSUPPORTED, where, "C = %d, it must be a multiple of 16", C);
+  if (!aligned16(x, y)) return unaligned(where);
+  const int64_t blocks = ceil_div(C, TILE) * ceil_div(P, TILE);
+  if (blocks > INT32_MAX) return fail(K_BAD_ARGUMENT, where, "N = %d and C = %d, they must be smaller", N, C);
+  if (blocks == 0) return K_OK;
+  const auto kernel = rows ? transpose<true> : transpose<false>;
+  kernel<<<unsigned(blocks), 256, 0, stream_of(stream)>>>(at<uint8_t>(y), at<const uint8_t>(x), rows ? *rows : RowFactors{}, N, C, P);
+  return launched(where);
 }
 }  // namespace
 
@@ -159,25 +184,17 @@ int32_t k_fp8_gelu_bwd(uint64_t dz, uint64_t dz_scale, uint64_t g, uint64_t g_sc
   });
 }
 
-int32_t k_fp8_transpose_fwd(uint64_t y, uint64_t x, uint64_t factor, int32_t N, int32_t C, int32_t P, uint64_t stream) {
-  const char* where = "k_fp8_transpose_fwd";
-  if (N < 0 || C < 1 || P < N || P % 16) {
-    return fail(K_BAD_ARGUMENT, where, "N = %d, C = %d and P = %d, C must be > 0 and P a multiple of 16 and at least N, which is >= 0", N, C, P);
-  }
-  if (C % 16) return fail(K_UNSUPPORTED, where, "C = %d, it must be a multiple of 16", C);
-  if (!aligned16(x, y)) return unaligned(where);
-  const int64_t blocks = ceil_div(C, TILE) * ceil_div(P, TILE);
-  if (blocks > INT32_MAX) return fail(K_BAD_ARGUMENT, where, "N = %d and C = %d, they must be smaller", N, C);
-  if (blocks == 0) return K_OK;
-  const auto kernel = factor ? transpose<true> : transpose<false>;
-  kernel<<<unsigned(blocks), 256, 0, stream_of(stream)>>>(at<uint8_t>(y), at<const uint8_t>(x), at<const float>(factor), N, C, P);
-  return launched(where);
+int32_t k_fp8_transpose_fwd(uint64_t y, uint64_t x, int32_t N, int32_t C, int32_t P, uint64_t stream) {
+  return transposed("k_fp8_transpose_fwd", y, x, nullptr, N, C, P, stream);
 }
 
-int32_t k_fp8_factors_fwd(uint64_t factor, uint64_t scale, uint64_t a, uint64_t b, uint64_t columns, int32_t N, int32_t M, uint64_t stream) {
-  const char* where = "k_fp8_factors_fwd";
+int32_t k_fp8_transpose_scaled_fwd(uint64_t y, uint64_t scale, uint64_t x, uint64_t a, uint64_t b, uint64_t columns, uint64_t scratch, int32_t N,
+                                   int32_t C, int32_t P, int32_t M, uint64_t stream) {
+  const char* where = "k_fp8_transpose_scaled_fwd";
   if (N < 1 || M < 0) return fail(K_BAD_ARGUMENT, where, "N = %d and M = %d, N must be > 0 and M >= 0", N, M);
-  factors<<<1, 1024, 0, stream_of(stream)>>>(at<float>(factor), at<float>(scale), at<const float>(a), at<const float>(b), at<const float>(columns),
-                                            N, M);
-  return launched(where);
+  if (scratch & 3) return unaligned(where);
+  largest_exponents<<<PARTS, 256, 0, stream_of(stream)>>>(at<int>(scratch), at<const float>(a), at<const float>(b), N);
+  if (const int32_t status = launched(where)) return status;
+  const RowFactors rows{at<float>(scale), at<const float>(a), at<const float>(b), at<const float>(columns), at<const int>(scratch), M};
+  return transposed(where, y, x, &rows, N, C, P, stream);
 }

@@ -30,11 +30,13 @@ K_API int32_t k_fp8_gelu_bwd(uint64_t dz, uint64_t dz_scale, uint64_t g, uint64_
 // Bytes of scratch of k_fp8_gelu_bwd with db.
 K_API int32_t k_fp8_gelu_bwd_workspace(uint64_t* bytes, int32_t N, int32_t C);
 
-// y = (x * factor[n])ᵀ, rounded to nearest even, and 0 past its N-th column: the operand of a product that sums over rows.
-//   y: [C, P] u8 with P >= N, a multiple of 16    x: [N, C] u8    factor: [N] f32, powers of two up to 1 or NaN; or 0 for 1
-K_API int32_t k_fp8_transpose_fwd(uint64_t y, uint64_t x, uint64_t factor, int32_t N, int32_t C, int32_t P, uint64_t stream);
+// y = xᵀ, and 0 past its N-th column
+//   y: [C, P] u8 with P >= N, a multiple of 16    x: [N, C] u8
+K_API int32_t k_fp8_transpose_fwd(uint64_t y, uint64_t x, int32_t N, int32_t C, int32_t P, uint64_t stream);
 
-// Scales of a product that sums over N rows of two operands with scales a and b for each:
-//   S = max_N(a * b)    factor = a * b / S    scale[m] = S / columns[m]
-//   factor, a, b: [N] f32    scale, columns: [M] f32; all of a, b and columns powers of two, or NaN: then all results are. N > 0.
-K_API int32_t k_fp8_factors_fwd(uint64_t factor, uint64_t scale, uint64_t a, uint64_t b, uint64_t columns, int32_t N, int32_t M, uint64_t stream);
+// An operand of a product that sums over N rows of two matrices with scales a and b for each, and what the product's rows are multiplied by:
+//   S = max_N(a * b)    y = (x * (a * b / S))ᵀ, rounded to nearest even, and 0 past its N-th column    scale[m] = S / columns[m]
+//   y, x as above    a, b: [N] f32    scale, columns: [M] f32; a, b and columns are powers of two, or NaN: then all of y and scale are
+//   scratch: 128 bytes. N > 0.
+K_API int32_t k_fp8_transpose_scaled_fwd(uint64_t y, uint64_t scale, uint64_t x, uint64_t a, uint64_t b, uint64_t columns, uint64_t scratch, int32_t N,
+                                         int32_t C, int32_t P, int32_t M, uint64_t stream);

@@ -12,6 +12,9 @@ import { withWorkspace } from "./workspace.ts";
 /** Codes of `kernels/include/fp8.h`. */
 const ACT = { none: 0, gelu: 1 } as const;
 
+/** Bytes of scratch of `k_fp8_transpose_scaled_fwd`. */
+const SCALED_SCRATCH = 128;
+
 /** The most channels of a row that is quantized. */
 const MOST = 8192;
 
@@ -66,10 +69,25 @@ export function dequantize(values: Tensor, scale: Tensor | null, dtype: FloatDTy
   return y;
 }
 
-/** The transpose [C, P] of values [N, C], each row multiplied by factor [N]; columns from the N-th to the P-th, a multiple of 16, are 0. */
-export function transposeQuantized(values: Tensor, factor: Tensor | null = null): Tensor {
+/** The transpose [C, P] of values [N, C]; P is N, rounded up to a multiple of 16, and what that adds is 0. */
+export function transposeQuantized(values: Tensor): Tensor {
   const [N, C] = values.shape, P = Math.ceil(N / 16) * 16, y = empty([C, P], "u8");
-  kernels().k_fp8_transpose_fwd(y.addr, values.addr, factor?.addr ?? 0n, N, C, P, stream());
+  kernels().k_fp8_transpose_fwd(y.addr, values.addr, N, C, P, stream());
+  return y;
+}
+
+/**
+ * x as an operand of a product that sums over its rows and those of another matrix with the scales `other` [N]: its transpose [C, P], with the scales of
+ * both in its elements. `scale` [M], with 1 / columns [M] in it, is what the product's rows are then multiplied by.
+ */
+export function summedOverRows({ values, scale }: Quantized, other: Tensor, columns: Tensor): Quantized {
+  const [N, C] = values.shape, [M] = columns.shape, P = Math.ceil(N / 16) * 16, y = { values: empty([C, P], "u8"), scale: empty([M]) };
+  const scratch = empty([SCALED_SCRATCH], "u8");
+  kernels().k_fp8_transpose_scaled_fwd(
+    ...[y.values.addr, y.scale.addr, values.addr, scale.addr, other.addr, columns.addr, scratch.addr] as const,
+    ...[N, C, P, M, stream()] as const,
+  );
+  scratch.free();
   return y;
 }
 

@@ -7,7 +7,7 @@ import { DTYPE } from "../tensor/dtype.ts";
 import { rebuildable, unmade } from "../tensor/storage.ts";
 import { isRecording, record, type SoFar } from "../tensor/tape.ts";
 import { empty, kernels, stream, type Tensor } from "../tensor/tensor.ts";
-import { emptyQuantized, fp8Product, freeQuantized, quantize, type Quantized, transposeQuantized } from "./fp8.ts";
+import { emptyQuantized, fp8Product, freeQuantized, quantize, type Quantized, summedOverRows, transposeQuantized } from "./fp8.ts";
 import { PLAIN } from "./product.ts";
 import { withWorkspace } from "./workspace.ts";
 
@@ -65,12 +65,12 @@ function inputGradient(dx: Tensor, dy: Quantized, w: Quantized, { M, N, K }: Ext
 /**
  * dw = dyᵀ x [N, K] in f32, added to the parameter's gradient where there is one. `dy` as for {@linkcode inputGradient}, `scales` being those of w's rows.
  */
-function weightGradient(w: Tensor, scales: Tensor, dy: Quantized, x: Quantized, { M, N, K }: Extents, soFar: SoFar): Tensor {
-  const factor = empty([M]), scale = empty([N]);
-  kernels().k_fp8_factors_fwd(factor.addr, scale.addr, x.scale.addr, dy.scale.addr, scales.addr, M, N, stream());
-  const a = transposeQuantized(dy.values), b = transposeQuantized(x.values, factor), grad = soFar.write(w), dw = grad ?? empty([N, K]);
-  fp8Product({ ...PLAIN, y: dw, M: N, N: K, K: a.shape[1], adds: grad !== null }, { values: a, scale }, { values: b, scale: null }, false);
-  for (const t of [factor, scale, a, b]) t.free();
+function weightGradient(w: Tensor, scales: Tensor, dy: Quantized, x: Quantized, { N, K }: Extents, soFar: SoFar): Tensor {
+  const a = transposeQuantized(dy.values), b = summedOverRows(x, dy.scale, scales), grad = soFar.write(w), dw = grad ?? empty([N, K]);
+  const p = { ...PLAIN, y: dw, M: N, N: K, K: a.shape[1], adds: grad !== null };
+  fp8Product(p, { values: a, scale: b.scale }, { values: b.values, scale: null }, false);
+  a.free();
+  freeQuantized(b);
   return dw;
 }
 

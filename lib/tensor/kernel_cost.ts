@@ -106,8 +106,8 @@ const COSTS: Record<string, (args: Args) => KernelCost> = {
     const { what, bytes } = rows(a[9], a[10], a[11], 2);
     return { what, bytes: bytes! + 2 * Number(a[9]) * Number(a[10]) };
   },
-  k_fp8_transpose_fwd: (a) => rows(a[3], a[4], 5, 2),
-  k_fp8_factors_fwd: (a) => ({ what: `${a[5]} and ${a[6]}`, bytes: 12 * Number(a[5]) + 8 * Number(a[6]) }),
+  k_fp8_transpose_fwd: (a) => rows(a[2], a[3], 5, 2),
+  k_fp8_transpose_scaled_fwd: (a) => rows(a[7], a[8], 5, 2),
   k_gelu_layer_bwd: (a) => rows(a[6], a[7], a[8], a[1] ? 4 : 3),
   k_unary_fwd: (a) => passes(Number(a[2]), a[4], 2),
   k_unary_bwd: (a) => passes(Number(a[3]), a[5], 3),

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { full } from "../../lib/ops/cast.ts";
-import { dequantize, quantize, transposeQuantized } from "../../lib/ops/fp8.ts";
+import { dequantize, quantize, summedOverRows, transposeQuantized } from "../../lib/ops/fp8.ts";
 import { step } from "../../lib/tensor/scope.ts";
 import { empty, tensor, tensorFromBytes } from "../../lib/tensor/tensor.ts";
 import { assertClose, random } from "../check.ts";
@@ -73,20 +73,38 @@ Deno.test("rows of any size have a scale within f32's range", () => {
   });
 });
 
-Deno.test("transposeQuantized() multiplies rows by powers of two and fills up with zeros", () => {
+Deno.test("transposeQuantized() fills up with zeros", () => {
   step(() => {
     for (const [N, C] of [[16, 16], [5, 48], [130, 272], [300, 144]]) {
-      const { values } = quantize(tensor(random(1, N * C), [N, C]), [N, C]), P = Math.ceil(N / 16) * 16;
-      const by = Float32Array.from({ length: N }, (_, n) => 2 ** -(n % 23)), x = dequantize(values, null).read();
-      for (const factor of [null, tensor(by, [N])]) {
-        const y = transposeQuantized(values, factor);
-        assert.deepEqual(y.shape, [C, P]);
-        const want = Array.from({ length: C * P }, (_, i) => {
-          const n = i % P, c = Math.floor(i / P);
-          return n < N ? round(x[n * C + c] * (factor ? by[n] : 1)) + 0 : 0;
-        });
-        assert.deepEqual([...dequantize(y, null).read()].map((v) => v + 0), want);
-      }
+      const { values } = quantize(tensor(random(1, N * C), [N, C]), [N, C]),
+        x = values.readRaw(),
+        y = transposeQuantized(values),
+        P = y.shape[1];
+      assert.deepEqual([y.shape[0], P], [C, Math.ceil(N / 16) * 16]);
+      const want = Uint8Array.from({ length: C * P }, (_, i) => i % P < N ? Number(x[i % P * C + Math.floor(i / P)]) : 0);
+      assert.deepEqual(y.readRaw(), want);
+    }
+  });
+});
+
+Deno.test("summedOverRows() puts the scales of both rows into the elements, all but the largest", () => {
+  step(() => {
+    for (const [N, C, M] of [[16, 16, 16], [5, 48, 3], [130, 272, 300], [300, 144, 16]]) {
+      const x = quantize(tensor(random(1, N * C).map((v, i) => v * 4 ** (Math.floor(i / C) % 5)), [N, C]), [N, C]);
+      const powers = (count: number, of: (i: number) => number): Float32Array => Float32Array.from({ length: count }, (_, i) => 2 ** of(i));
+      const other = powers(N, (n) => -40 - n * 7 % 19), columns = powers(M, (m) => -10 - m % 5), scales = x.scale.read();
+      const y = summedOverRows(x, tensor(other, [N]), tensor(columns, [M])),
+        [, P] = y.values.shape,
+        values = dequantize(x.values, null).read();
+      const both = other.map((v, n) => v * scales[n]), most = Math.max(...both);
+      assert.deepEqual(y.scale.read(), columns.map((v) => most / v));
+      const want = Array.from({ length: C * P }, (_, i) => {
+        const n = i % P, c = Math.floor(i / P);
+        return n < N ? round(values[n * C + c] * both[n] / most) + 0 : 0;
+      });
+      assert.deepEqual([...dequantize(y.values, null).read()].map((v) => v + 0), want);
+      const bad = summedOverRows(x, tensor(other.map((v, n) => n === 2 ? NaN : v), [N]), tensor(columns, [M]));
+      assert.ok(bad.scale.read().every(Number.isNaN));
     }
   });
 });
