@@ -117,6 +117,8 @@ export { clearestView, countViews, holdOut, loadCondition, loadVoxels, markObjec
 export type { DatasetItem } from "./lib/data/dataset.ts";
 export { openObjects } from "./lib/data/loaded_objects.ts";
 export type { LoadedObject, LoadedObjectOptions } from "./lib/data/loaded_objects.ts";
+export { drawRecolor, exchangePlanes, NO_RECOLOR, recolorFeatures, SAME_COLORS } from "./lib/data/recolor.ts";
+export type { Recolor, RecolorOptions } from "./lib/data/recolor.ts";
 export { conditionCamerasOf, fourSides, loadRender, renderCamerasOf } from "./lib/data/renders.ts";
 export { DINO_FEATURES, extractViewFeatures } from "./lib/data/view_features.ts";
 export type { ViewEncoder, ViewFeatureOptions } from "./lib/data/view_features.ts";
@@ -215,6 +217,7 @@ export {
   LOG_SCHEMA,
   OPTIMIZER_SCHEMA,
   PATCH_ENCODER_ARGS,
+  RECOLOR_SCHEMA,
   SLAT_ENCODER_ARGS,
   SLAT_FLOW_ARGS,
   SLAT_GAUSSIAN_DECODER_ARGS,

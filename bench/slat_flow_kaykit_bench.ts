@@ -36,6 +36,7 @@ function configOf(root: string): SlatFlowConfig {
   return {
     ...small,
     data: { ...small.data, root, latents: "appearance_random" },
+    recolor: { part: 0, gain: 0, encoder: null },
     decoder: null,
     steps: STEPS,
     batch: { size: BATCH, split: 2 },

@@ -10,6 +10,7 @@
  */
 import * as e from "../mod.ts";
 import { z } from "../mod.ts";
+import { openRecolored } from "./slat_recolor.ts";
 
 /** Everything that decides a run. */
 export interface SlatFlowConfig {
@@ -34,6 +35,11 @@ export interface SlatFlowConfig {
   flow: e.FlowSettings;
   /** Mean and deviation by channel that latents are normalised with; null for those in the latents' stats.json. */
   normalization: e.LatentStatistics | null;
+  /**
+   * Objects in other colours, as their pictures: the latents of these are made by `encoder`, that of the latents, as they are drawn. Without it a
+   * model of few objects knows colours by shapes, and does not look for them in the picture. Only where the latents are of `appearance` features.
+   */
+  recolor: e.RecolorOptions & { encoder: string | null };
   /** Pictures are moved by up to this part of their side. */
   shift: number;
   sampler: e.FlowSampler;
@@ -63,6 +69,7 @@ const MODEL = {
   use_fp16: true,
 } as const;
 const DATA = { root: "out/dataset", latents: "appearance_slat_vae", maxVoxels: 32_768, holdOut: 0, tested: 32, minAestheticScore: null };
+const AS_STORED = { ...e.NO_RECOLOR, encoder: null };
 const PATHS = { decoder: "runs/slat_vae/models/decoder", structure: null };
 
 /** The sizes to start from. */
@@ -77,6 +84,7 @@ export const SLAT_FLOW_SIZES: Record<string, SlatFlowConfig> = {
     condition: { encoder: "patch", image_size: 64, patch_size: 8, channels: 128, num_blocks: 2, num_heads: 4 },
     flow: e.FLOW_DEFAULTS,
     normalization: null,
+    recolor: AS_STORED,
     shift: 0,
     sampler: { ...e.SAMPLER_DEFAULTS, cfgStrength: 1 },
     steps: 600,
@@ -97,6 +105,7 @@ export const SLAT_FLOW_SIZES: Record<string, SlatFlowConfig> = {
     },
     flow: e.FLOW_DEFAULTS,
     normalization: null,
+    recolor: { part: 0.7, gain: 0.7, encoder: "runs/slat_vae/models/encoder" },
     shift: 1 / 16,
     sampler: e.SAMPLER_DEFAULTS,
     steps: 8000,
@@ -114,6 +123,7 @@ export const SLAT_FLOW_SIZES: Record<string, SlatFlowConfig> = {
     condition: { encoder: "dinov2_vitl14_reg", weights: "dinov2_vitl14_reg.safetensors", image_size: 518 },
     flow: e.FLOW_DEFAULTS,
     normalization: e.PUBLISHED_SLAT_NORMALIZATION,
+    recolor: AS_STORED,
     shift: 0,
     sampler: { ...e.SAMPLER_DEFAULTS, cfgStrength: 5 },
     steps: 1_000_000,
@@ -144,6 +154,7 @@ const SCHEMA: z.ZodType<SlatFlowConfig> = z.strictObject({
   condition: e.CONDITION_SCHEMA,
   flow: e.FLOW_SCHEMA,
   normalization: STATISTICS.nullable(),
+  recolor: e.RECOLOR_SCHEMA.extend({ encoder: z.string().nullable() }),
   shift: z.number().min(0).max(1),
   sampler: e.SAMPLER_SCHEMA,
   steps: e.COUNT,
@@ -213,6 +224,7 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
   const normalization = c.normalization ?? e.readStatistics(items[0].root, latents, C);
   const latentsOf = (item: e.DatasetItem): e.VoxelRows => e.loadLatents(item, latents, { C, R, normalization });
   const x0 = e.remember((k) => latentsOf(train[k]), undefined, ({ coords, feats }) => coords.byteLength + feats.byteLength);
+  const recolored = c.recolor.part ? openRecolored(train, c.recolor.encoder, { C, R, normalization }) : null;
   const tested = (heldOut.length ? heldOut : train).slice(0, c.data.tested), testedX0 = tested.map(latentsOf);
   const pictures = e.conditionPictures(train, S), testedPictures = e.clearestPictures(tested, S);
 
@@ -306,9 +318,10 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
       batch = sampler.next(c.batch.size),
       voxelsOf = (k: number): number => train[k].numVoxels;
     for (const { stream, list: indices, weight } of e.balancedMicroBatches(batch, voxelsOf, c.batch.split, i, { most: c.batch.voxels })) {
-      const host = e.createRandom(c.seed, stream), rows = indices.map(x0), augment = { ...e.PLAIN_PICTURES, shift: c.shift };
+      const host = e.createRandom(c.seed, stream), augment = { ...e.PLAIN_PICTURES, shift: c.shift };
       const times = e.drawTimes(c.flow.schedule, indices.length, host);
       const drawn = e.drawConditions(pictures, indices, { pUncond: c.flow.pUncond, augment, random: host });
+      const rows = recolored ? recolored.draw(indices, x0, drawn, { ...c.recolor, random: host }) : indices.map(x0);
       const pass = (voxels: e.Voxels, options: e.PassOptions) =>
         e.step(() => {
           const noise = e.stepGenerator(c.seed, stream), tokens = e.dropTokens(e.encodeDrawn(condition, drawn), drawn.kept);
@@ -360,6 +373,7 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
 pipeline in ${folder}`);
   run.close();
   e.freeLeaves(averaged);
+  recolored?.free();
   optimizer.free();
   return { latents: compared, heldOut: held, folder };
 }

@@ -37,6 +37,8 @@ export interface SlatVaeConfig {
     volume: number;
     opacity: number;
   };
+  /** Objects in other colours, where the features are `appearance`: few objects show few colours. */
+  recolor: e.RecolorOptions;
   /** How much larger than usual the weights of the input layers start: few channels would be drowned by the position embedding. */
   inputGain: number;
   /** How many blocks of each network are computed again in the backward pass instead of kept. */
@@ -74,6 +76,7 @@ export const SLAT_VAE_SIZES: Record<string, SlatVaeConfig> = {
     encoder: { ...TINY, in_channels: e.APPEARANCE_CHANNELS },
     decoder: { ...TINY, representation_config: { ...GAUSSIANS, num_gaussians: 4, scaling_bias: 0.012 } },
     loss: { ...LOSS, volume: 0 },
+    recolor: e.NO_RECOLOR,
     inputGain: 6,
     ...KEEP_ALL,
     steps: 300,
@@ -96,6 +99,7 @@ export const SLAT_VAE_SIZES: Record<string, SlatVaeConfig> = {
     encoder: { ...SMALL, in_channels: e.APPEARANCE_CHANNELS },
     decoder: { ...SMALL, representation_config: { ...GAUSSIANS, num_gaussians: 8, scaling_bias: 6e-3 } },
     loss: { ...LOSS, volume: 1e3 },
+    recolor: { part: 0.7, gain: 0.7 },
     inputGain: 8,
     ...KEEP_ALL,
     steps: 4000,
@@ -118,6 +122,7 @@ export const SLAT_VAE_SIZES: Record<string, SlatVaeConfig> = {
     encoder: e.PUBLISHED_SLAT_ENCODER,
     decoder: e.PUBLISHED_SLAT_GAUSSIAN_DECODER,
     loss: { ...LOSS, lpips: 0.2 },
+    recolor: e.NO_RECOLOR,
     inputGain: 1,
     ...KEEP_ALL,
     steps: 1_000_000,
@@ -146,6 +151,7 @@ const SCHEMA: z.ZodType<SlatVaeConfig> = z.strictObject({
     type: z.enum(["l1", "l2"]),
     ...{ ssim: WEIGHT, lpips: WEIGHT, lpipsWeights: z.string().nullable(), kl: WEIGHT, volume: WEIGHT, opacity: WEIGHT },
   }),
+  recolor: e.RECOLOR_SCHEMA,
   inputGain: z.number().positive(),
   recompute: z.int().min(0),
   memory: e.LINEAR_MEMORY_SCHEMA.nullable(),
@@ -235,6 +241,11 @@ export function trainSlatVae(c: SlatVaeConfig, { output, ckpt = "latest", profil
   if (c.encoder.latent_channels !== c.decoder.latent_channels || c.encoder.resolution !== c.decoder.resolution) {
     throw new e.UserError("Cannot train: the encoder's latent_channels and resolution differ from the decoder's, they must be the same");
   }
+  if (c.recolor.part && (features !== "appearance" || c.encoder.in_channels !== e.APPEARANCE_CHANNELS)) {
+    throw new e.UserError(
+      `Cannot recolor objects: data.features is ${features} with ${c.encoder.in_channels} channels, it must be appearance; or set recolor.part to 0`,
+    );
+  }
   const { items } = e.openDataset(root, { require, minAestheticScore: c.data.minAestheticScore ?? undefined, maxVoxels });
   const parts = c.data.holdOut ? e.holdOut(items, c.data.holdOut) : { train: items, heldOut: items.slice(0, 8) };
   const [train, heldOut] = [parts.train, parts.heldOut].map((list) =>
@@ -283,14 +294,19 @@ export function trainSlatVae(c: SlatVaeConfig, { output, ckpt = "latest", profil
       const host = e.createRandom(c.seed, stream), objects = list.map((index) => train[index]);
       const shown = objects.map((o) => Array.from({ length: c.batch.views }, () => e.integer(host, 0, o.cameras().length - 1)));
       const grounds = shown.flat().map(() => e.chance(host, 0.5) ? 1 : 0);
+      const colors = c.recolor.part ? objects.map(() => e.drawRecolor(c.recolor, host)) : undefined;
+      const pictures = objects.flatMap((o, k) =>
+        shown[k].map((view) => colors ? e.exchangePlanes(o.picture(view), colors[k], S * S) : o.picture(view))
+      );
+      const gains = colors && colors.flatMap(({ gains }, k) => shown[k].flatMap(() => gains));
       const pass = ({ recompute }: e.PassOptions) =>
         e.step(() => {
-          const x = inputOf(objects), posterior = e.slatEncode(encoder, x, { recompute });
+          const x = inputOf(objects, colors), posterior = e.slatEncode(encoder, x, { recompute });
           const latents = e.samplePosterior(posterior, e.stepGenerator(c.seed, stream));
           const splats = e.splatsOfLatents(decoder, { features: latents, voxels: x.voxels }, recompute);
           const cameras = objects.map((o, k) => shown[k].map((view) => o.cameras()[view]));
           const { color } = e.renderSplats(splats, cameras, { size: S, blur, background: grounds.map((g) => [g, g, g] as const) });
-          const truth = compose(objects.flatMap((o, k) => shown[k].map(o.picture)), S, grounds);
+          const truth = compose(pictures, S, grounds, gains);
           const { rec, terms } = pictureLoss(color, truth, c.loss, perceptual), kl = e.klDivergence(posterior.mean, posterior.logvar);
           const reg_vol = e.volumeRegularizer(splats.scales), reg_opacity = e.opacityRegularizer(splats.opacities);
           const loss = [e.mul(kl, c.loss.kl), e.mul(reg_vol, c.loss.volume), e.mul(reg_opacity, c.loss.opacity)].reduce(

@@ -1,10 +1,12 @@
 /** How well a SLat-VAE gives objects back: PSNR, SSIM and contact sheets, and the batches that it is trained and measured on. */
 import * as e from "../mod.ts";
 
-/** The features of objects as one sparse tensor. */
-export function inputOf(objects: e.LoadedObject[]): e.SparseTensor {
+/** The features of objects as one sparse tensor, in the colours given for each. */
+export function inputOf(objects: e.LoadedObject[], colors?: e.Recolor[]): e.SparseTensor {
   const rows = objects.map((o) => o.rows()), voxels = e.makeVoxels(e.batchCoords(rows.map((r) => r.coords)), { B: rows.length });
-  const feats = e.joinFloats(rows.map((r) => r.feats));
+  const recolored = (r: e.VoxelRows, k: number) =>
+    colors ? e.recolorFeatures(r.feats, 3 * r.feats.length / r.coords.length, colors[k]) : r.feats;
+  const feats = e.joinFloats(rows.map(recolored));
   return { features: e.tensor(feats, [voxels.N, feats.length / Math.max(1, voxels.N)]), voxels };
 }
 
@@ -14,11 +16,12 @@ export interface SlatVae {
   decoder: e.SlatGaussianDecoder;
 }
 
-/** Pictures [V, 4, S, S] in bytes, straight, over a background for each: [V, 3, S, S] f32. */
-export function compose(pictures: Uint8Array[], S: number, backgrounds: number[]): e.Tensor {
+/** Pictures [V, 4, S, S] in bytes, straight, their colours times `gains` [V, 3], over a background for each: [V, 3, S, S] f32. */
+export function compose(pictures: Uint8Array[], S: number, backgrounds: number[], gains?: number[]): e.Tensor {
   const V = pictures.length, rgba = e.bytesTensor(pictures, [V, 4, S, S]), alpha = e.slice(rgba, 1, 3, 4);
   const behind = e.mul(e.affine(alpha, { scale: -1, shift: 1 }), e.tensor(backgrounds, [V, 1, 1, 1]));
-  return e.add(e.mul(e.slice(rgba, 1, 0, 3), alpha), behind);
+  const shown = e.mul(e.slice(rgba, 1, 0, 3), alpha);
+  return e.add(gains ? e.mul(shown, e.tensor(gains, [V, 3, 1, 1])) : shown, behind);
 }
 
 /** Colour planes [V, 3, S, S] one by one, as `ssim` takes them. */

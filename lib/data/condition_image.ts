@@ -76,7 +76,8 @@ export interface VariationOptions {
   exchange: number;
 }
 
-const ORDERS = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+/** The orders that colour channels may be put in. */
+export const CHANNEL_ORDERS = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 
 /** Draws how a picture of this size is varied. */
 export function drawVariation({ mirror, shift, exchange }: VariationOptions, size: number, random: Random): ImageVariation {
@@ -84,7 +85,7 @@ export function drawVariation({ mirror, shift, exchange }: VariationOptions, siz
   return {
     mirror: mirror && chance(random, 0.5),
     shift: [move(), move()],
-    channels: exchange && chance(random, exchange) ? pick(random, ORDERS) : ORDERS[0],
+    channels: exchange && chance(random, exchange) ? pick(random, CHANNEL_ORDERS) : CHANNEL_ORDERS[0],
   };
 }
 

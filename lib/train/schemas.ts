@@ -34,6 +34,12 @@ export interface BatchConfig {
 /** Of {@linkcode BatchConfig}. */
 export const BATCH_SCHEMA = z.strictObject({ size: COUNT, split: COUNT, overfit: z.boolean().optional() });
 
+/** Of `RecolorOptions`. */
+export const RECOLOR_SCHEMA: z.ZodObject<{ part: z.ZodNumber; gain: z.ZodNumber }> = z.strictObject({
+  part: z.number().min(0).max(1),
+  gain: z.number().min(0).max(1),
+});
+
 /** Of {@linkcode LogConfig}. */
 export const LOG_SCHEMA: z.ZodType<LogConfig> = z.strictObject({
   every: COUNT,

@@ -101,6 +101,15 @@ Deno.test("trainSlatFlow() trains on encoded latents, evaluates and exports", as
       assert.ok(new Set(voxels.value).size > 1);
       assert.equal(device().memory.use().used, before);
     });
+    await t.step("objects in other colours: a cut run goes on to the bit, memory is given back, and it is another run", () => {
+      const before = device().memory.use().used, recolor = { part: 0.6, gain: 0.5, encoder: `${MODELS}/encoder` };
+      trainSlatFlow(config({ recolor }), { output: `${FOLDER}/colors` });
+      assert.equal(device().memory.use().used, before);
+      trainSlatFlow(config({ recolor, steps: 4 }), { output: `${FOLDER}/colors_cut` });
+      trainSlatFlow(config({ recolor }), { output: `${FOLDER}/colors_cut` });
+      assert.deepEqual(losses(`${FOLDER}/colors_cut`), losses(`${FOLDER}/colors`));
+      assert.notDeepEqual(losses(`${FOLDER}/colors`), losses(`${FOLDER}/run`));
+    });
     await t.step("what does not fit is refused", () => {
       const refused = (changes: Partial<SlatFlowConfig>, message: RegExp) =>
         assert.throws(() => trainSlatFlow(config(changes), { output: `${FOLDER}/refused` }), message);
@@ -114,6 +123,7 @@ Deno.test("trainSlatFlow() trains on encoded latents, evaluates and exports", as
       refused({ data: { ...config().data, latents: "other" } }, /no object is left \(all: 6, latent_other: 0/);
       refused({ data: { ...config().data, maxVoxels: 5 } }, /voxels <= 5: 0/);
       refused({ batch: { size: 2, split: 3 } }, /batch\.split is 3/);
+      refused({ recolor: { part: 1, gain: 0, encoder: null } }, /recolor\.encoder is null/);
       refused({ decoder: `${FOLDER}/nowhere` }, /nowhere\.json/);
       refused({ decoder: `${MODELS}/encoder` }, /describes a SLatEncoder, it must describe a SLatGaussianDecoder/);
       refused({ structure: `${FOLDER}/nowhere` }, /Cannot read .*nowhere\/pipeline\.json/);

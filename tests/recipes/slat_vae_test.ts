@@ -70,6 +70,19 @@ Deno.test("trainSlatVae() trains, evaluates and exports on a dataset of four obj
     trainSlatVae(config(), { output: `${FOLDER}/cut` });
     assert.deepEqual(losses(`${FOLDER}/cut`), losses(`${FOLDER}/run`));
   });
+  await t.step("objects in other colours: a cut run goes on to the bit, and it is another run; other features are refused", () => {
+    const recolor = { part: 0.6, gain: 0.5 };
+    trainSlatVae(config({ recolor }), { output: `${FOLDER}/colors` });
+    trainSlatVae(config({ recolor, steps: 4 }), { output: `${FOLDER}/colors_cut` });
+    trainSlatVae(config({ recolor }), { output: `${FOLDER}/colors_cut` });
+    assert.deepEqual(losses(`${FOLDER}/colors_cut`), losses(`${FOLDER}/colors`));
+    assert.notDeepEqual(losses(`${FOLDER}/colors`), losses(`${FOLDER}/run`));
+    const data = { ...config().data, features: "dinov2_vitl14_reg" };
+    assert.throws(
+      () => trainSlatVae(config({ recolor, data }), { output: `${FOLDER}/refused` }),
+      /Cannot recolor objects: .* it must be appearance/,
+    );
+  });
   await t.step("blocks that are computed again change nothing, to the bit", () => {
     trainSlatVae(config({ recompute: 2 }), { output: `${FOLDER}/again` });
     assert.deepEqual(losses(`${FOLDER}/again`), losses(`${FOLDER}/run`));
