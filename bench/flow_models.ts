@@ -1,7 +1,7 @@
 /** The half-billion-parameter flow models of the step benchmarks, on random data of full size. */
 import type { PassOptions } from "../lib/memory/elastic.ts";
 import { PUBLISHED_SLAT_FLOW, PUBLISHED_SS_FLOW } from "../lib/models/published.ts";
-import { slatFlow, slatFlowSpec } from "../lib/models/slat_flow.ts";
+import { slatFlow, type SlatFlowOptions, slatFlowSpec } from "../lib/models/slat_flow.ts";
 import { ssFlow, ssFlowSpec } from "../lib/models/ss_flow.ts";
 import { initialize, leaves, type Parameters, type ParameterSpec } from "../lib/nn/parameters.ts";
 import { mse } from "../lib/ops/loss.ts";
@@ -135,8 +135,11 @@ export function freeSamples({ voxels: { coords, offsets } }: SparseSamples): voi
   for (const t of [coords, offsets]) t.free();
 }
 
-/** SLat-Flow image-L: 600.4 M parameters, on sphere shells of 15,192 voxels a sample, or on `given` samples, which stay the caller's. */
-export function slatFlowWork(options: WorkOptions, given?: SparseSamples): Work {
+/**
+ * SLat-Flow image-L: 600.4 M parameters, on sphere shells of 15,192 voxels a sample, or on `given` samples, which stay the caller's; `convolve` is done
+ * in place of the sparse convolutions, and the maps of the voxels are then kept from pass to pass.
+ */
+export function slatFlowWork(options: WorkOptions, given?: SparseSamples, convolve?: SlatFlowOptions["convolve"]): Work {
   const { batch: B, dtype = "bf16", fp8, optimizer } = options;
   const args = { ...PUBLISHED_SLAT_FLOW.slat_flow_img_dit_L_64l8p2_fp16, use_fp16: false }, specs = slatFlowSpec(args, dtype);
   const { in_channels: C, cond_channels: X } = args, random = new Generator(2);
@@ -148,8 +151,8 @@ export function slatFlowWork(options: WorkOptions, given?: SparseSamples): Work 
     const name = `${nameOf("SLat-Flow image-L", options)}, ${N} voxels`,
       run = (params: Parameters<typeof specs>, options?: PassOptions): Tensor => {
         const coords = voxels.coords.view(voxels.coords.shape); // a batch has new voxels each step, and builds its maps anew
-        const fresh = { ...voxels, coords, maps: {} };
-        return slatFlow({ args, dtype, fp8, params }, { features, voxels: fresh }, t, cond, options);
+        const fresh = convolve ? voxels : { ...voxels, coords, maps: {} };
+        return slatFlow({ args, dtype, fp8, params }, { features, voxels: fresh }, t, cond, { ...options, convolve });
       };
     const inputs = [features, cond, t, ...given ? [] : [voxels.coords, voxels.offsets]];
     return inTraining(name, specs, flops, inputs, run, target, optimizer);

@@ -1,6 +1,7 @@
 /**
- * What each technique buys on the half-billion-parameter flow models: attention with and without its scores in memory, activations kept, blocks made
- * again whole, and plans, on cards of 40, 80 and 140 GiB, at batch 1 to 32. Writes bench/results/techniques.json and techniques.svg.
+ * What each technique buys on the half-billion-parameter flow models: attention with and without its scores in memory, sparse convolutions and those
+ * of whole volumes, activations kept, blocks made again whole, and plans, on cards of 40, 80 and 140 GiB, at batch 1 to 32. Writes
+ * bench/results/techniques.json and techniques.svg.
  *
  *   deno task bench bench/techniques_bench.ts
  */
@@ -16,6 +17,7 @@ import { slatFlowWork, ssFlowWork, type Work } from "./flow_models.ts";
 import { benchmark, measured, type Row, row } from "./harness.ts";
 import { naiveSsFlowWork } from "./naive_attention.ts";
 import { type Point, techniquesSvg } from "./techniques_plot.ts";
+import { wholeVolumeConv } from "./whole_volumes.ts";
 
 const GIB = 2 ** 30, BLOCKS = 24;
 /** The most telling batches first, and how long to go on with others. */
@@ -90,7 +92,10 @@ function measure(): Row[] {
   const models: [string, (options: { batch: number }) => Work][] = [["SS-Flow image-L", ssFlowWork], ["SLat-Flow image-L", slatFlowWork]];
   const end = performance.now() + 1e3 * SECONDS;
   for (const [model, make] of models) {
-    if (model !== models[0][0]) naive(add, cards);
+    if (model !== models[0][0]) {
+      without(add, cards, "SS-Flow image-L", "scores of attention in memory", naiveSsFlowWork);
+      without(add, cards, model, "convolutions of whole volumes", ({ batch }) => slatFlowWork({ batch }, undefined, wholeVolumeConv));
+    }
     for (const batch of ORDER) {
       if (performance.now() > end) break;
       const work = make({ batch });
@@ -115,17 +120,20 @@ function measure(): Row[] {
   return rows;
 }
 
-/** SS-Flow with the scores of attention in memory. */
-function naive(
+/** A model without one of the techniques. */
+function without(
   add: (model: string, technique: string, gib: number, batch: number, got: Measured | null) => void,
   cards: { gib: number; bytes: number }[],
+  model: string,
+  technique: string,
+  make: (options: { batch: number }) => Work,
 ): void {
   for (const batch of [2, 1, 4, 8]) {
-    const work = naiveSsFlowWork({ batch });
+    const work = make({ batch });
     let known: Measured | null = null;
     for (const { gib, bytes } of cards) {
       known ??= stepsOf(work, () => work.pass(), bytes);
-      add("SS-Flow image-L", "scores of attention in memory", gib, batch, known);
+      add(model, technique, gib, batch, known);
     }
     work.free();
     device().memory.trim();

@@ -12,7 +12,7 @@ export interface Point {
   peak: number | null;
 }
 
-const COLORS = ["#1b6ca8", "#c0392b", "#2e8b57", "#7f7f7f"], WIDTH = 300, HEIGHT = 210, LEFT = 46, TOP = 64, GAP = 30;
+const COLORS = ["#1b6ca8", "#c0392b", "#2e8b57", "#7f7f7f", "#8e44ad"], WIDTH = 300, HEIGHT = 210, LEFT = 46, TOP = 84, GAP = 30;
 
 /** An SVG document of all points. */
 export function techniquesSvg(points: Point[]): string {
@@ -53,7 +53,12 @@ export function techniquesSvg(points: Point[]): string {
         if (path.length > 1) out.push(`<polyline points="${path.join(" ")}" fill="none" stroke="${color}" stroke-width="2"/>`);
         for (const at of path) out.push(`<circle cx="${at.split(",")[0]}" cy="${at.split(",")[1]}" r="3" fill="${color}"/>`);
         for (const p of mine.filter((p) => p.ms === null)) {
-          text(x(p.batch) + 8 * (i - 1.5), bottom - 4, "x", `text-anchor="middle" fill="${color}" font-weight="bold"`);
+          text(
+            x(p.batch) + 8 * (i - (techniques.length - 1) / 2),
+            bottom - 4,
+            "x",
+            `text-anchor="middle" fill="${color}" font-weight="bold"`,
+          );
         }
       });
     });

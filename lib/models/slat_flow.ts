@@ -154,13 +154,17 @@ export function slatFlowSpec(args: SlatFlowArgs, dtype: FloatDType = args.use_fp
  * x [N, inputs] and mod [B, C], after its SiLU, give [N, outputs], or, with `finer`, the outputs on those voxels. The finer ones have the features of those that they
  * are in, so what is done row by row is done before.
  */
-function resBlock(p: Parameters<ResBlockSpec>, { features: x, voxels }: SparseTensor, mod: Tensor, finer?: Voxels): Tensor {
+function resBlock(
+  p: Parameters<ResBlockSpec>,
+  { features: x, voxels }: SparseTensor,
+  { mod, finer, convolve }: { mod: Tensor; finer?: Voxels; convolve: typeof applySparseConv },
+): Tensor {
   const lift = (features: Tensor): SparseTensor => finer ? sparseUpsample({ features, voxels }, finer, FACTOR) : { features, voxels };
   const { weight: w, bias: b } = p.norm1, [scale, shift] = split(applyLinear(p.emb_layers[1], mod), 1, 2); // each [B, outputs]
   const skip = lift(p.skip_connection ? applyLinear(p.skip_connection, x) : x), { offsets } = skip.voxels;
-  let h = applySparseConv(p.conv1, lift(silu(layerNorm(x, { w, b, eps: EPS }))));
+  let h = convolve(p.conv1, lift(silu(layerNorm(x, { w, b, eps: EPS }))));
   h = silu(layerNormModulate(h, shift, scale, { eps: EPS, offsets }));
-  return add(applySparseConv(p.conv2, { features: h, voxels: skip.voxels }), skip.features);
+  return add(convolve(p.conv2, { features: h, voxels: skip.voxels }), skip.features);
 }
 
 /** Options of {@linkcode slatFlow}. */
@@ -169,6 +173,8 @@ export interface SlatFlowOptions {
   recompute?: number;
   /** How coarse voxels are made of fine ones: by default as in the published weights' code, by n + 1. */
   pooling?: Pooling;
+  /** What is done in place of the sparse convolutions, to be compared with them. */
+  convolve?: typeof applySparseConv;
 }
 
 /** The velocity [N, out] f32 at x [N, in] f32, times t [B] (already times 1000), condition [B, M, X]. */
@@ -180,7 +186,7 @@ export function slatFlow(
   options: SlatFlowOptions = {},
 ): Tensor {
   const { model_channels: C, num_blocks, use_skip_connection: skips = true } = args, { B } = x.voxels, H = headsOf(NAME, args);
-  const { recompute = args.use_checkpoint ? num_blocks : 0, pooling } = options, { down, up } = stagesOf(args);
+  const { recompute = args.use_checkpoint ? num_blocks : 0, pooling, convolve = applySparseConv } = options, { down, up } = stagesOf(args);
   expectFeatures("slatFlow", x, args.in_channels);
   expectDtype("slatFlow", "features", x.features, "f32");
   expectShape("slatFlow", "t", t, [B]);
@@ -197,7 +203,7 @@ export function slatFlow(
       if (resample) finer.push(voxels);
       const y = tidy((): SparseTensor => {
         const at = resample ? sparseDownsample({ features: h, voxels }, FACTOR, { pooling }) : { features: h, voxels };
-        return { features: resBlock(p.input_blocks[i], at, mod), voxels: at.voxels };
+        return { features: resBlock(p.input_blocks[i], at, { mod, convolve }), voxels: at.voxels };
       });
       ({ features: h, voxels } = y);
       seen.push(h);
@@ -211,7 +217,7 @@ export function slatFlow(
       const before = h, fine = resample ? finer.pop()! : voxels, skip = seen.pop()!;
       h = tidy(() => {
         const joined = { features: skips ? concat([before, skip], 1) : before, voxels };
-        return resBlock(p.out_blocks[i], joined, mod, resample && fine);
+        return resBlock(p.out_blocks[i], joined, { mod, convolve, finer: resample && fine });
       });
       if (!h.requiresGrad) [before, skip].forEach((t) => t.free());
       voxels = fine;

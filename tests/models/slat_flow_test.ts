@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { wholeVolumeConv } from "../../bench/whole_volumes.ts";
 import { slatFlow, type SlatFlowArgs, slatFlowSpec } from "../../lib/models/slat_flow.ts";
 import { initialize, leaves, type ParameterSpec } from "../../lib/nn/parameters.ts";
 import { makeVoxels } from "../../lib/sparse/voxels.ts";
@@ -7,7 +8,7 @@ import { Generator } from "../../lib/tensor/random.ts";
 import { persist, step } from "../../lib/tensor/scope.ts";
 import { noGrad } from "../../lib/tensor/tape.ts";
 import { type Tensor, tensor, zeros } from "../../lib/tensor/tensor.ts";
-import { random } from "../check.ts";
+import { assertClose, random } from "../check.ts";
 import { checkGradients, gradientsOf, randomize, trained } from "../gradients.ts";
 import { scatter } from "../voxels.ts";
 
@@ -55,6 +56,15 @@ for (
     free(model.params);
   });
 }
+
+Deno.test("slatFlow() with convolutions of whole volumes in place of the sparse ones gives the same, and the same gradients", () => {
+  const model = make(), wrt = { ...trained(model.params, model.spec), x, cond };
+  const run = (convolve?: typeof wholeVolumeConv): Tensor => slatFlow(model, { features: x, voxels }, t, cond, { convolve });
+  step(() => assertClose("velocity", run(wholeVolumeConv).read(), run().read()));
+  const [want, got] = [undefined, wholeVolumeConv].map((convolve) => gradientsOf(wrt, () => run(convolve)));
+  for (const [name, values] of Object.entries(want)) assertClose(name, got[name], values, { rtol: 1e-4, atol: 1e-5 });
+  free(model.params);
+});
 
 Deno.test("slatFlow() starts at zero, and each sample sees its own time and condition alone", () => {
   const fresh = initialize(slatFlowSpec(ARGS), new Generator(2)), model = make();
