@@ -86,6 +86,10 @@ function problemsOf(pass: () => unknown): Map<string, MatmulProblem> {
       const key = problemKey(p);
       if (!found.has(key) && matmulAlgorithms(p, 1).length === 0) return false;
       found.set(key, p);
+      if (p.type !== "f32" && p.outType === "f32") { // a weight's gradient, of the first micro-batch of a step or of a later one
+        const other = { ...p, adds: !p.adds };
+        found.set(problemKey(other), other);
+      }
       return at.simulated!.matmul(p);
     };
     return onDevice({ ...at, simulated: { ...at.simulated, matmul } }, pass);

@@ -63,11 +63,14 @@ function inputGradient(dx: Tensor, dy: Quantized, w: Quantized, { M, N, K }: Ext
 }
 
 /**
- * dw = dyᵀ x [N, K] in f32, added to the parameter's gradient where there is one. `dy` as for {@linkcode inputGradient}, `scales` being those of w's rows.
+ * dw = dyᵀ x [N, K] in f32, added to the parameter's gradient where there is one (written over one that is outdated). `dy` as for {@linkcode inputGradient}, `scales` being those of w's rows.
  */
 function weightGradient(w: Tensor, scales: Tensor, dy: Quantized, x: Quantized, { N, K }: Extents, soFar: SoFar): Tensor {
-  const a = transposeQuantized(dy.values), b = summedOverRows(x, dy.scale, scales), grad = soFar.write(w), dw = grad ?? empty([N, K]);
-  const p = { ...PLAIN, y: dw, M: N, N: K, K: a.shape[1], adds: grad !== null };
+  const a = transposeQuantized(dy.values),
+    b = summedOverRows(x, dy.scale, scales),
+    there = soFar.write(w),
+    dw = there?.grad ?? empty([N, K]);
+  const p = { ...PLAIN, y: dw, M: N, N: K, K: a.shape[1], adds: there?.outdated === false };
   fp8Product(p, { values: a, scale: b.scale }, { values: b.values, scale: null }, false);
   a.free();
   freeQuantized(b);

@@ -76,7 +76,7 @@ export class ModulationGradients {
     if (!place?.of.requiresGrad) return null;
     const { of } = place, known = this.#made.get(of);
     if (known) return known;
-    const before = this.adds && !of.accumulates ? this.soFar.write(of) : null; // a parameter's own is f32
+    const before = this.adds && !of.accumulates ? this.soFar.write(of)?.grad : null; // a parameter's own is f32
     const made = before ?? (this.adds ? zeros : empty)(of.shape, of.dtype);
     this.#made.set(of, made);
     return made;

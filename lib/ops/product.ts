@@ -68,7 +68,7 @@ export function product(p: Product): void {
 export const PLAIN = { batch: 1, transposeA: false, transposeB: false, strideA: 0, strideB: 0 };
 
 /**
- * dw = dzᵀ x [N, K], added to the parameter's gradient where there is one, and db = the column sums of dz [N]: in one pass where cuBLASLt can.
+ * dw = dzᵀ x [N, K], added to the parameter's gradient where there is one (written over one that is outdated), and db = the column sums of dz [N]: in one pass where cuBLASLt can.
  * `known` is db, where it is there already.
  */
 export function weightGradients(
@@ -82,8 +82,8 @@ export function weightGradients(
   const [N, K] = w.shape, M = K ? x.size / K : 0, wantB = !!b?.requiresGrad && !known;
   if (M === 0) return [w.requiresGrad ? zeros([N, K]) : null, wantB ? zeros([N]) : known];
   if (!w.requiresGrad) return [null, wantB ? sum(dz.view([M, N]), { axes: [0], dtype: "f32" }) : known];
-  const db = wantB ? empty([N]) : null, grad = soFar.write(w), dw = grad ?? empty([N, K]);
-  const p: Product = { ...PLAIN, y: dw, a: dz, b: x, M: N, N: K, K: M, transposeA: true, adds: grad !== null };
+  const db = wantB ? empty([N]) : null, there = soFar.write(w), dw = there?.grad ?? empty([N, K]);
+  const p: Product = { ...PLAIN, y: dw, a: dz, b: x, M: N, N: K, K: M, transposeA: true, adds: there?.outdated === false };
   if (db && device().name === "cuda" && runCublasLt({ ...p, bias: db }, "rowSums")) return [dw, db];
   product(p);
   db?.free();

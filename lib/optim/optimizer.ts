@@ -89,7 +89,7 @@ export interface Optimizer<P> {
   /** What losses are multiplied by before the backward pass: 1 unless parameters are f16. Then it waits for the last step: ask after the forward pass. */
   lossScale(): number;
   /**
-   * Queues an update of the parameters from their gradients, which are 0 afterwards. What is returned gives the report: asked for after the next
+   * Queues an update of the parameters from their gradients, which are then 0 or `outdated`. What is returned gives the report: asked for after the next
    * pass was queued, it does not keep the device waiting. It throws a RangeError at the hundredth step in a row that is skipped for gradients that are
    * not finite. The next step, the next loss scale and {@linkcode Optimizer.state} ask for it where nobody did.
    */
@@ -137,6 +137,7 @@ export function createOptimizer<S>(
   const scale = makeLossScale({ growth: config.scaleGrowth }), scaled = flat.copy?.dtype === "f16";
   const tensors = new Map(leaves<Tensor>(seen));
   const shared = flat.entries.map(({ name, offset }) => ({ name, offset, tensor: tensors.get(name)! }));
+  const trained = flat.entries.map(({ name }) => tensors.get(name)!), fresh = ranks.world === 1; // a sum over ranks may be on its way into what one did not touch
   const sharing = shareGradients(flat.grad, shared, ranks, updater);
   let steps = 0, skipped = 0, pending: (() => OptimizerReport) | undefined;
   const settle = (): void => void pending?.();
@@ -155,6 +156,7 @@ export function createOptimizer<S>(
   };
   const stepLater = (): () => OptimizerReport => {
     settle();
+    for (const { outdated, grad } of trained) if (outdated) device().memory.zero(grad!.addr, grad!.bytes);
     sharing.finish();
     const lr = learningRate(steps++, { lr: config.lr, warmupSteps: config.warmup });
     updater.step({
@@ -164,7 +166,9 @@ export function createOptimizer<S>(
       weightDecay: config.weightDecay,
       maxNorm: Number.isFinite(clip.limit) ? clip.limit : 0,
       unscale: scaled ? 1 / lossScale(scale) : 1,
+      zeroGrad: !fresh,
     });
+    for (const t of trained) t.outdated = fresh;
     let report: OptimizerReport | undefined;
     return pending = () => report ??= finish(lr);
   };

@@ -14,9 +14,9 @@ export interface SoFar {
   read(input: Tensor): Tensor | null;
   /**
    * That of an input where it may be overwritten and returned: a parameter's own, or memory that nobody else sees; else null. A parameter's counts
-   * as added to from here on: take memory for all else before, so that nothing can fail in between.
+   * as added to from here on: take memory for all else before, so that nothing can fail in between. Where it is `outdated`, nothing is added to it.
    */
-  write(input: Tensor): Tensor | null;
+  write(input: Tensor): { grad: Tensor; outdated: boolean } | null;
 }
 
 /** Gradients of an op's inputs, in their order, given the gradient of its output; null where an input needs none. */
@@ -182,6 +182,13 @@ function arrive(leaf: Tensor): void {
   if (!device().simulated) leaf.arrived?.();
 }
 
+/** Whether a parameter's gradient is outdated; from here on it is not. */
+function begin(leaf: Tensor): boolean {
+  const { outdated } = leaf;
+  if (!device().simulated) leaf.outdated = false;
+  return outdated;
+}
+
 /** Adds `dy` to a leaf's gradient: in place for a {@linkcode parameter}, whose gradient is nobody else's memory. */
 function accumulate(leaf: Tensor, dy: Tensor): void {
   if (watching && leaf.accumulates) return dy.free();
@@ -191,7 +198,9 @@ function accumulate(leaf: Tensor, dy: Tensor): void {
     dy.hold(); // the leaf's claim: the gradient lives as long as the enclosing step
     leaf.grad = dy;
   } else if (leaf.accumulates) {
-    kernels().k_accumulate_fwd(g.addr, g.addr, dy.addr, BigInt(g.size), DTYPE[g.dtype], DTYPE[dy.dtype], stream());
+    const n = BigInt(g.size), types = [DTYPE[g.dtype], DTYPE[dy.dtype]] as const;
+    if (begin(leaf)) kernels().k_cast_fwd(g.addr, dy.addr, n, ...types, stream());
+    else kernels().k_accumulate_fwd(g.addr, g.addr, dy.addr, n, ...types, stream());
     dy.free();
     arrive(leaf);
   } else {
@@ -266,7 +275,8 @@ function gradientsSoFar(grads: Map<Tensor, Tensor>, taken: Set<Tensor>): SoFar {
     write(input) {
       const g = find(input), free = input.node ? g && !g.storage.shared : input.accumulates;
       if (g && input.accumulates) ledger?.book(input);
-      return take(input, free ? g : null);
+      const grad = take(input, free ? g : null);
+      return grad && { grad, outdated: input.accumulates && begin(input) };
     },
   };
 }
@@ -353,7 +363,7 @@ export function checkpoint(fn: (...inputs: Tensor[]) => Tensor, inputs: Tensor[]
   return y;
 }
 
-/** Makes `t` a leaf whose backward passes add to `grad` in place: [as t] f32, zeroed by its owner. */
+/** Makes `t` a leaf whose backward passes add to `grad` in place: [as t] f32, which its owner sets to 0 or calls `outdated` after each step. */
 export function parameter(t: Tensor, grad: Tensor): Tensor {
   expectShape("parameter", "grad", grad, t.shape);
   t.requiresGrad = t.accumulates = true;

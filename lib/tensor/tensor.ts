@@ -24,6 +24,8 @@ export class Tensor {
   grad: Tensor | null = null;
   /** Whether backward passes add to `grad` in place; see {@linkcode parameter}. */
   accumulates = false;
+  /** Of a {@linkcode parameter}: whether `grad` is of a step that is over, so that the first gradient is written over it instead of added. */
+  outdated = false;
   /** Called after a backward pass added to `grad`, for a {@linkcode parameter} whose gradient is shared with other processes. */
   arrived: (() => void) | null = null;
   /** The op that made this tensor, where a gradient can flow through it. */
