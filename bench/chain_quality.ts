@@ -25,15 +25,24 @@ export interface ViewScores {
   behind: { psnr: number; ssim: number };
 }
 
+/** What was generated with one strength of the guidance. */
+export interface GeneratedScores {
+  guidance: number;
+  /** Voxels and colours; null without a structure stage. */
+  whole: ViewScores | null;
+  onTrueVoxels: ViewScores;
+  /** Of the voxels. */
+  iou: number | null;
+}
+
 /** What was found. */
 export interface ChainScores {
   objects: number;
-  /** Voxels and colours generated; colours on the true voxels; both from the encoder; the training object with the nearest picture. */
-  generated: ViewScores | null;
-  generatedOnTrueVoxels: ViewScores;
+  generated: GeneratedScores[];
+  /** Through encoder and decoder; the training object with the nearest picture. */
   reconstructed: ViewScores;
   nearest: ViewScores;
-  iou: { generated: number | null; nearest: number };
+  nearestIou: number;
 }
 
 /** The same camera on the other side of the object. */
@@ -152,42 +161,51 @@ function nearestOf(pictures: Float32Array[], train: e.DatasetItem[], size: numbe
   });
 }
 
-/** Measures `chain` on held-out objects, from each one's clearest view; the contact sheet shows `shown` of them: input, truth, ours from four sides. */
+/**
+ * Measures `chain` on held-out objects, from each one's clearest view, with both stages guided by each of `guidance`; the contact sheet shows `shown`
+ * of the objects with the first: input, truth, ours from four sides.
+ */
 export async function measureChain(
   chain: Chain,
   { train, heldOut }: { train: e.DatasetItem[]; heldOut: e.DatasetItem[] },
-  { shown = 10, seed = 0 }: { shown?: number; seed?: number } = {},
+  { guidance, shown = 10, seed = 0 }: { guidance: number[]; shown?: number; seed?: number },
 ): Promise<{ scores: ChainScores; sheet: e.Image }> {
   const { structure, slat, encoder } = chain, R = slat.flow.args.resolution;
   const size = slat.condition.config.image_size, seen = e.clearestPictures(heldOut, size);
-  const voxels = structure && sampleVoxels(structure, e.clearestPictures(heldOut, structure.condition.config.image_size), seed);
-  const made = voxels && sampleColors(chain, voxels, seen, seed);
   const trueVoxels = heldOut.map((item) => e.voxelsAbove(e.loadVoxels(item, R), R) as Int32Array<ArrayBuffer>);
-  const onTrue = sampleColors(chain, trueVoxels, seen, seed), nearest = nearestOf(seen, train, size);
-  const sums = { generated: scoreSum(), onTrue: scoreSum(), reconstructed: scoreSum(), nearest: scoreSum() }, tiles: e.Image[] = [];
-  const iou = { generated: 0, nearest: 0 }, picture = (values: Float32Array, size: number) => e.conditionPicture(values, size, TILE);
+  const structurePictures = structure && e.clearestPictures(heldOut, structure.condition.config.image_size);
+  const made = guidance.map((cfgStrength) => {
+    const guided = { ...chain, slat: { ...slat, sampler: { ...slat.sampler, cfgStrength } } };
+    const voxels = structure &&
+      sampleVoxels({ ...structure, sampler: { ...structure.sampler, cfgStrength } }, structurePictures!, seed);
+    const iou = voxels && voxels.reduce((sum, list, k) => sum + e.voxelIou(trueVoxels[k], list, R), 0) / heldOut.length;
+    const [whole, onTrue] = [voxels && sampleColors(guided, voxels, seen, seed), sampleColors(guided, trueVoxels, seen, seed)];
+    return { guidance: cfgStrength, iou, whole, onTrue, sums: { whole: scoreSum(), onTrue: scoreSum() } };
+  });
+  const nearest = nearestOf(seen, train, size), sums = { reconstructed: scoreSum(), nearest: scoreSum() }, tiles: e.Image[] = [];
+  let nearestIou = 0;
+  const picture = (values: Float32Array, size: number) => e.conditionPicture(values, size, TILE);
   for (const [k, item] of heldOut.entries()) {
     const view = e.clearestView(item), front = e.conditionCamerasOf(item)[view], cameras = [front, behindOf(front)];
     const truth = await truthOf(item, cameras, S), rows = e.readFeatures(e.assetPaths(item.root, item.sha256).features(chain.features));
-    if (made) sums.generated.add(drawn(slat.decoder, made[k], cameras, S), truth);
-    sums.onTrue.add(drawn(slat.decoder, onTrue[k], cameras, S), truth);
+    for (const { whole, onTrue, sums } of made) {
+      if (whole) sums.whole.add(drawn(slat.decoder, whole[k], cameras, S), truth);
+      sums.onTrue.add(drawn(slat.decoder, onTrue[k], cameras, S), truth);
+    }
     sums.reconstructed.add(drawn(slat.decoder, encoded(encoder, rows), cameras, S), truth);
     sums.nearest.add(await truthOf(nearest[k], cameras, S), truth);
-    if (voxels) iou.generated += e.voxelIou(trueVoxels[k], voxels[k], R) / heldOut.length;
-    iou.nearest += e.voxelIou(trueVoxels[k], e.voxelsAbove(e.loadVoxels(nearest[k], R), R), R) / heldOut.length;
+    nearestIou += e.voxelIou(trueVoxels[k], e.voxelsAbove(e.loadVoxels(nearest[k], R), R), R) / heldOut.length;
     if (k % Math.max(1, Math.floor(heldOut.length / shown)) === 0 && tiles.length < 9 * shown) {
       tiles.push(picture(seen[k], size), ...(await truthOf(item, SIDES, TILE)).map((values) => picture(values, TILE)));
-      tiles.push(...drawn(slat.decoder, (made ?? onTrue)[k], SIDES, TILE).map((values) => picture(values, TILE)));
+      const { whole, onTrue } = made[0];
+      tiles.push(...drawn(slat.decoder, (whole ?? onTrue)[k], SIDES, TILE).map((values) => picture(values, TILE)));
     }
   }
-  const { generated, onTrue: generatedOnTrueVoxels, reconstructed, nearest: near } = sums;
+  const generated = made.map(({ guidance, iou, whole, sums }) => ({
+    ...{ guidance, iou, whole: whole && sums.whole.mean(), onTrueVoxels: sums.onTrue.mean() },
+  }));
   return {
-    scores: {
-      objects: heldOut.length,
-      ...{ generated: made && generated.mean(), generatedOnTrueVoxels: generatedOnTrueVoxels.mean() },
-      ...{ reconstructed: reconstructed.mean(), nearest: near.mean() },
-      iou: { generated: voxels && iou.generated, nearest: iou.nearest },
-    },
+    scores: { objects: heldOut.length, generated, reconstructed: sums.reconstructed.mean(), nearest: sums.nearest.mean(), nearestIou },
     sheet: e.imageGrid(tiles, { columns: 9, padding: 2 }),
   };
 }

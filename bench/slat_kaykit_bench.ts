@@ -7,6 +7,7 @@
  *   PIPELINE  models of deno task train:slat-flow, for pictures turned into objects (left out where it is not set)
  *   STRUCTURE models of deno task train:ss-flow, for their voxels (without it the true ones are coloured alone)
  *   OBJECTS   how many held-out objects are made of pictures, by default all
+ *   GUIDANCE  strengths of the guidance, 3,1 for instance; the first is the contact sheet's; by default the pipeline's own
  *   COMMANDS  a text file with the commands of the training, to be recorded
  *
  * Writes bench/results/slat_kaykit.json and pictures in bench/results/slat_kaykit/.
@@ -17,7 +18,7 @@ import { measureChain, type ViewScores } from "./chain_quality.ts";
 import { benchmark, type Findings, measured, type Row } from "./harness.ts";
 
 const GRID = { resolution: { prepared: 64, model: 64 } }, HOLD_OUT = 10, S = 256, FEATURES = "appearance";
-const { DATA, SLAT_VAE, PIPELINE, STRUCTURE, OBJECTS } = Deno.env.toObject();
+const { DATA, SLAT_VAE, PIPELINE, STRUCTURE, OBJECTS, GUIDANCE } = Deno.env.toObject();
 const RESULTS = new URL("results/slat_kaykit/", import.meta.url).pathname;
 
 function vaeRows(folder: string, heldOut: e.DatasetItem[]): Row[] {
@@ -46,11 +47,17 @@ async function chainRows(
   const slat = e.loadSlatStage(pipeline),
     encoder = e.loadSlatEncoder(`${vae}/encoder`),
     structure = STRUCTURE ? e.loadPipeline(STRUCTURE) : null;
-  const { scores, sheet } = await measureChain({ structure, slat, encoder, features: FEATURES }, { train, heldOut: some });
+  const guidance = GUIDANCE ? GUIDANCE.split(",").map(Number) : [slat.sampler.cfgStrength];
+  const { scores, sheet } = await measureChain({ structure, slat, encoder, features: FEATURES }, { train, heldOut: some }, { guidance });
   e.writePng(`${RESULTS}whole_chain.png`, sheet);
   const kinds: [name: string, scores: ViewScores][] = [
-    ...(scores.generated ? [["picture to object", scores.generated] as [string, ViewScores]] : []),
-    ["picture and true voxels to colours", scores.generatedOnTrueVoxels],
+    ...scores.generated.flatMap(({ guidance, whole }) =>
+      whole ? [[`picture to object, guidance ${guidance}`, whole] as [string, ViewScores]] : []
+    ),
+    ...scores.generated.map(({ guidance, onTrueVoxels }): [string, ViewScores] => [
+      `picture and true voxels to colours, guidance ${guidance}`,
+      onTrueVoxels,
+    ]),
     ["reconstruction through the VAE, no picture", scores.reconstructed],
   ];
   const rows = kinds.flatMap(([name, { front, behind }]) =>
@@ -64,10 +71,13 @@ async function chainRows(
       )
     )
   );
-  const { generated, nearest } = scores.iou, peer_name = "the training asset with the nearest picture";
-  if (generated === null) return rows;
-  const voxels = { case: "picture to voxels", metric: "IoU", unit: "", ours: generated };
-  return [...rows, measured({ ...voxels, peer: nearest, peer_name, ratio: generated / nearest })];
+  const peer = { peer: scores.nearestIou, peer_name: "the training asset with the nearest picture" };
+  const voxels = scores.generated.flatMap(({ guidance, iou }) =>
+    iou === null
+      ? []
+      : [measured({ case: `picture to voxels, guidance ${guidance}`, metric: "IoU", unit: "", ours: iou, ...peer, ratio: iou / peer.peer })]
+  );
+  return [...rows, ...voxels];
 }
 
 async function measure(root: string, vae: string, pipeline: string | undefined): Promise<Findings> {
