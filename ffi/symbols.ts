@@ -38,6 +38,7 @@ export const OPS = {
   k_group_norm_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "f32", "i32", "u64"], result: "i32" },
   k_group_norm_workspace: { parameters: ["buffer", "i32", "i32", "i32", "i32"], result: "i32" },
   k_group_norm_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_histogram_fwd: { parameters: ["u64", "u64", "i64", "i32", "u64"], result: "i32" },
   k_abi_version: { parameters: [], result: "i32" },
   k_last_error: { parameters: [], result: "pointer" },
   k_matmul_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "i32", "i32", "i64", "i64", "i32", "u64"], result: "i32", optional: true },
@@ -107,6 +108,7 @@ export interface OpsKernels {
   k_group_norm_fwd(y: bigint, mean: bigint, rstd: bigint, x: bigint, w: bigint, b: bigint, offsets: bigint, scratch: bigint, N: number, B: number, C: number, G: number, eps: number, dtype: number, stream: bigint): void;
   k_group_norm_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, B: number, C: number, G: number): void;
   k_group_norm_bwd(dx: bigint, dw: bigint, db: bigint, dy: bigint, x: bigint, w: bigint, mean: bigint, rstd: bigint, offsets: bigint, scratch: bigint, N: number, B: number, C: number, G: number, dtype: number, stream: bigint): void;
+  k_histogram_fwd(counts: bigint, x: bigint, n: bigint, dtype: number, stream: bigint): void;
   k_matmul_fwd(y: bigint, a: bigint, b: bigint, bias: bigint, c: bigint, batch: number, M: number, N: number, K: number, trans_a: number, trans_b: number, stride_a: bigint, stride_b: bigint, dtype: number, stream: bigint): void;
   k_copy_fwd(y: bigint, x: bigint, extents: BigUint64Array<ArrayBuffer>, y_strides: BigUint64Array<ArrayBuffer>, x_strides: BigUint64Array<ArrayBuffer>, rank: number, element_bytes: number, stream: bigint): void;
   k_gather_rows_fwd(y: bigint, x: bigint, index: bigint, M: bigint, N: bigint, C: bigint, element_bytes: number, stream: bigint): void;
@@ -141,6 +143,8 @@ export const K_REDUCE_SUM = 0;
 export const K_REDUCE_MAX = 1;
 
 export const K_REDUCE_MIN = 2;
+
+export const K_HISTOGRAM_BINS = 2048;
 
 export const K_NORM = [
   ["dtype", "i64"],

@@ -338,7 +338,7 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
       terms.push(around());
       run.expectFinite(i, terms.at(-1)!, around);
     }
-    const update = optimizer.stepLater();
+    const update = optimizer.stepLater(run.histograms(i + 1));
     const held: Record<string, number> = heldOut.length && (i + 1) % c.log.every === 0 ? { held_out: heldOutLoss(model, condition) } : {};
     const known = { ...held, ...e.memoryValues(memory), voxels: batch.reduce((sum, k) => sum + voxelsOf(k), 0) };
     run.log.step(i + 1, () => ({ ...e.meanOf(terms.map((values) => values())), ...update(), ...known }), c.batch.size);

@@ -321,7 +321,7 @@ export function trainSlatVae(c: SlatVaeConfig, { output, ckpt = "latest", profil
       terms.push(within());
       run.expectFinite(i, terms.at(-1)!, within);
     }
-    const update = optimizer.stepLater(), known = controller && e.memoryValues(controller);
+    const update = optimizer.stepLater(run.histograms(i + 1)), known = controller && e.memoryValues(controller);
     run.log.step(i + 1, () => ({ ...e.meanOf(terms.map((values) => values())), ...update(), ...known }), c.batch.size);
     if (run.sampleDue(i + 1)) run.log.image(i + 1, "reconstruction", contactSheet({ encoder, decoder }, heldOut.slice(0, 2), S));
     if (run.saveOrStop(i + 1)) Deno.exit(130);

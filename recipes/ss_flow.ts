@@ -291,7 +291,7 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile,
       terms.push(memory.run((options) => pass(options), indices.map(() => r ** 3)));
       run.expectFinite(i, terms.at(-1)!, pass);
     }
-    const update = optimizer.stepLater();
+    const update = optimizer.stepLater(run.histograms(i + 1));
     const held = tested.length && (i + 1) % c.log.every === 0 ? heldOutLosses() : {};
     const known = { ...held, ...e.memoryValues(memory) };
     run.log.step(i + 1, () => ({ ...e.meanOf(terms.map((values) => values())), ...update(), ...known }), c.batch.size);

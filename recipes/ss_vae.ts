@@ -180,7 +180,7 @@ export function trainSsVae(c: SsVaeConfig, { output, ckpt = "latest", profile, d
       terms.push(pass());
       run.expectFinite(i, terms.at(-1)!, pass);
     }
-    const update = optimizer.stepLater();
+    const update = optimizer.stepLater(run.histograms(i + 1));
     run.log.step(i + 1, () => ({ ...e.meanOf(terms.map((values) => values())), ...update() }), c.batch.size);
     if (run.sampleDue(i + 1)) {
       const shown = heldOut.slice(0, 8).map((item) => e.voxelsAbove(e.loadVoxels(item, R), R)),

@@ -17,7 +17,7 @@ import { joinSockets, type Sockets } from "./sockets.ts";
 export interface Communicator {
   readonly rank: number;
   readonly world: number;
-  /** t = the sum of all ranks' t: any shape, f32. */
+  /** t = the sum of all ranks' t: any shape, f32 or i64. */
   allReduce(t: Tensor): void;
   /** y [n] = this rank's row of the sum of all ranks' x [world, n], f32. */
   reduceScatter(y: Tensor, x: Tensor): void;

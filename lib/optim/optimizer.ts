@@ -2,12 +2,14 @@
 import { type Communicator, communicator } from "../dist/communicator.ts";
 import { shareGradients } from "../dist/gradients.ts";
 import { leaves, type Parameters } from "../nn/parameters.ts";
+import type { Histogram } from "../ops/histogram.ts";
 import { K_ADAMW8_BLOCK } from "../../ffi/symbols.ts";
 import { device } from "../tensor/device.ts";
 import type { Kept } from "../tensor/snapshot.ts";
 import { sizeOf, type Tensor } from "../tensor/tensor.ts";
 import { readStats } from "./adamw.ts";
 import { type GradClipState, gradClipState, makeGradClip, recordNorm, restoreGradClip } from "./grad_clip.ts";
+import { modelHistograms } from "./histograms.ts";
 import { lossScale, makeLossScale, updateLossScale } from "./loss_scale.ts";
 import { learningRate } from "./lr.ts";
 import { ALIGNMENT, flattenParameters, freeParameters } from "./parameters.ts";
@@ -92,8 +94,9 @@ export interface Optimizer<P> {
    * Queues an update of the parameters from their gradients, which are then 0 or `outdated`. What is returned gives the report: asked for after the next
    * pass was queued, it does not keep the device waiting. It throws a RangeError at the hundredth step in a row that is skipped for gradients that are
    * not finite. The next step, the next loss scale and {@linkcode Optimizer.state} ask for it where nobody did.
+   * `watch` is given histograms of the parameters before the step and of its gradients, by parts of the model: all processes ask for them together.
    */
-  stepLater(): () => OptimizerReport;
+  stepLater(watch?: (found: Record<string, Histogram>) => void): () => OptimizerReport;
   /** The same, and waits for the report. */
   step(): OptimizerReport;
   /** The parameters averaged at the first EMA rate, in the model's dtypes; all processes ask for them together. They live in the caller's scope, or for good outside of one. */
@@ -154,10 +157,12 @@ export function createOptimizer<S>(
     }
     return { lr, grad_norm: finite ? norm : 0, skipped: finite ? 0 : 1, ...(scaled ? { log_scale } : {}) };
   };
-  const stepLater = (): () => OptimizerReport => {
+  const stepLater: Optimizer<unknown>["stepLater"] = (watch) => {
     settle();
     for (const { outdated, grad } of trained) if (outdated) device().memory.zero(grad!.addr, grad!.bytes);
     sharing.finish();
+    const { parts, others } = updater.own;
+    watch?.(modelHistograms(flat, tensors, { own: parts, ranks: others, unscale: scaled ? 1 / lossScale(scale) : 1 }));
     const lr = learningRate(steps++, { lr: config.lr, warmupSteps: config.warmup });
     updater.step({
       lr,

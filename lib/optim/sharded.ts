@@ -87,6 +87,7 @@ export function shardedUpdater(flat: FlatParameters, options: UpdaterOptions & {
       tensors: namedState(kept(({ master }) => master), moments, means.map(({ rate }, i) => [rate, kept(({ emas }) => emas[i].values)])),
       held: namedState(masters, adamw, means.map(({ rate, values }) => [rate, values])),
       ...{ adamw, buckets },
+      own: { parts: rows.map(({ bucket, grad }) => ({ offset: bucket.offset + rank * grad.size, size: grad.size })), others: ranks },
       send: (view, index) => ranks.reduceScatter(rows[index].grad, view),
       step(step) {
         readStats(adamw);

@@ -29,6 +29,8 @@ export interface Updater {
   /** With the count of applied steps, and the statistics of the last one. */
   adamw: Adamw;
   buckets: Bucket[];
+  /** The parts of the gradient buffer that have the sums after the buckets were sent, and who has the others, if this rank has not all. */
+  own: { parts: Bucket[]; others?: Communicator };
   /** Queues the sum of a bucket of gradients over the ranks. */
   send(view: Tensor, index: number): void;
   /** Queues a step on gradients that are summed over the ranks. */
@@ -63,6 +65,7 @@ export function wholeUpdater(flat: FlatParameters, options: UpdaterOptions): Upd
   return {
     ...{ tensors, held: tensors, adamw },
     buckets: layOutBuckets(flat.grad.size, { bucketBytes, boundary: flat.boundary }),
+    own: { parts: [{ offset: 0, size: flat.grad.size }] },
     send: (view) => ranks.allReduce(view),
     step: (step) => adamwStep(flat, adamw, { ...step, emas }),
     averaged: (params) => parametersFrom(flat, params, emas[0].values),

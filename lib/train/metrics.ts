@@ -2,6 +2,7 @@
 import { writeFileAtomic } from "../io/atomic.ts";
 import { encodePng, type Image, writePng } from "../io/image.ts";
 import { type Communicator, communicator } from "../dist/communicator.ts";
+import type { Histogram } from "../ops/histogram.ts";
 import { device } from "../tensor/device.ts";
 import { countFlops } from "../tensor/flops.ts";
 import { formatBytes } from "../tensor/memory.ts";
@@ -22,6 +23,8 @@ export interface RunLog {
   record(step: number, values: Record<string, number>): void;
   /** A picture in `samples/` and in TensorBoard. */
   image(step: number, name: string, image: Image): void;
+  /** Histograms in histograms.jsonl and in TensorBoard. */
+  histograms(step: number, found: Record<string, Histogram>): void;
   say(text: string): void;
   /** The means that are not written yet, for a checkpoint. */
   state(): LogState;
@@ -45,6 +48,7 @@ export function secondaryLog(ranks: Communicator): RunLog {
     step: (_step, values) => void ranks.exchange(values),
     record: nothing,
     image: nothing,
+    histograms: nothing,
     say: nothing,
     state: () => ({}),
     close: nothing,
@@ -73,7 +77,8 @@ export function openRunLog(folder: string, { steps, first, every, label, profile
   Deno.mkdirSync(`${folder}/tb_logs`, { recursive: true });
   Deno.mkdirSync(`${folder}/samples`, { recursive: true });
   const path = `${folder}/metrics.jsonl`;
-  dropRecords(path, first, first >= steps);
+  dropRecords(path, ({ step, loss }) => step < first || (step === first && (loss !== undefined || first < steps))); // what a finished run found is found again
+  dropRecords(`${folder}/histograms.jsonl`, ({ step }) => step <= first);
   const file = Deno.openSync(path, { write: true, create: true, append: true }), events = openEventWriter(`${folder}/tb_logs`);
   const progress = startProgress(label, steps, { first }), encoder = new TextEncoder();
   let sums: LogState = structuredClone(state ?? {}), samples = 0, since = performance.now(), rate = 0;
@@ -128,6 +133,11 @@ export function openRunLog(folder: string, { steps, first, every, label, profile
       writePng(`${folder}/samples/${name}_step${String(step).padStart(7, "0")}.png`, image);
       events.image(step, name, encodePng(image), image);
     },
+    histograms(step, found) {
+      const lines = Object.entries(found).map(([name, histogram]) => JSON.stringify({ step, name, ...histogram }) + "\n");
+      Deno.writeTextFileSync(`${folder}/histograms.jsonl`, lines.join(""), { append: true });
+      events.histograms(step, found);
+    },
     say: progress.say,
     state: () => structuredClone(sums),
     close() {
@@ -139,8 +149,8 @@ export function openRunLog(folder: string, { steps, first, every, label, profile
   };
 }
 
-/** Keeps the records before and at step `last` of a metrics file, if there is one. */
-function dropRecords(path: string, last: number, finished: boolean): void {
+/** Keeps the records of a file of them, if there is one, that `keep` says. */
+function dropRecords(path: string, keep: (record: Record<string, number>) => boolean): void {
   let text: string;
   try {
     text = Deno.readTextFileSync(path);
@@ -150,8 +160,7 @@ function dropRecords(path: string, last: number, finished: boolean): void {
   }
   const kept = text.split("\n").filter((line) => {
     try {
-      const { step, loss } = JSON.parse(line);
-      return step < last || (step === last && (loss !== undefined || !finished)); // what a finished run found is found again
+      return keep(JSON.parse(line));
     } catch {
       return false; // a line cut off by a kill
     }

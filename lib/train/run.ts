@@ -1,6 +1,7 @@
 /** The folder of a training run: its config and command, its log, its checkpoints, and stopping on a signal. */
 import { writeFileAtomic } from "../io/atomic.ts";
 import { communicator } from "../dist/communicator.ts";
+import type { Histogram } from "../ops/histogram.ts";
 import { MOST_SKIPPED } from "../optim/optimizer.ts";
 import { debugStep } from "../tensor/debug.ts";
 import { firstNonFinite } from "../tensor/tape.ts";
@@ -26,6 +27,8 @@ export interface LogConfig {
   keep: number;
   /** Checkpoints of every so many steps are kept for good; by default none. */
   milestoneEvery?: number;
+  /** Steps between histograms of parameters and gradients; by default none. */
+  histogramEvery?: number;
 }
 
 /** What a run needs from its recipe. */
@@ -61,6 +64,8 @@ export interface Run {
   };
   /** Before the first step: the products of `pass` are done by the algorithms that the run keeps. See {@linkcode openProducts}. */
   tune(pass: () => unknown): void;
+  /** For {@linkcode Optimizer.stepLater}: what writes the histograms of step `done`, where they are due. */
+  histograms(done: number): ((found: Record<string, Histogram>) => void) | undefined;
   /** Whether a sample is due after `done` steps; the first step and the last one count. */
   sampleDue(done: number): boolean;
   /**
@@ -106,7 +111,7 @@ const WRITING_POLL_MS = 50;
 export function openRun(folder: string, options: RunOptions): Run {
   const ranks = communicator(), writes = ranks.rank === 0;
   if (!options.dryRun) Deno.mkdirSync(folder, { recursive: true });
-  const { tensors, config, steps, log: { every, sampleEvery, saveEvery, keep, milestoneEvery = 0 } } = options;
+  const { tensors, config, steps, log: { every, sampleEvery, saveEvery, keep, milestoneEvery = 0, histogramEvery = 0 } } = options;
   const say = (text: string): void => writes ? console.error(text) : undefined;
   const found = resume(folder, { ckpt: options.ckpt, tensors, say });
   const first = found?.step ?? 0, state = found?.state as RunState | undefined;
@@ -193,6 +198,7 @@ export function openRun(folder: string, options: RunOptions): Run {
       },
     },
     tune: (pass) => openProducts(folder, pass, { tune: options.tune, say: log.say }),
+    histograms: (done) => histogramEvery > 0 && done % histogramEvery === 0 ? (found) => log.histograms(done, found) : undefined,
     sampleDue: (done) => sampleEvery > 0 && (done % sampleEvery === 0 || done === steps || done === 1),
     saveOrStop(done) {
       const asked = ranks.exchange(Atomics.load(stop, 0) === 1).some((asked) => asked), wait = asked || done === steps;

@@ -47,6 +47,7 @@ export const LOG_SCHEMA: z.ZodType<LogConfig> = z.strictObject({
   saveEvery: z.int().min(0),
   keep: COUNT,
   milestoneEvery: z.int().min(0).optional(),
+  histogramEvery: z.int().min(0).optional(),
 });
 
 const DEPTH = z.int().min(0), FLAG = z.boolean().optional();

@@ -1,4 +1,5 @@
-/** TensorBoard event files: TFRecords of Event messages (tensorflow/core/util/event.proto), scalars and PNG images. */
+/** TensorBoard event files: TFRecords of Event messages (tensorflow/core/util/event.proto), scalars, PNG images and histograms. */
+import type { Histogram } from "../ops/histogram.ts";
 
 /** Bytes of a protobuf field: a varint, a double, a float, or length-delimited bytes. */
 function varint(value: number): number[] {
@@ -62,7 +63,25 @@ export interface EventWriter {
   scalars(step: number, values: Record<string, number>): void;
   /** A PNG at a step. */
   image(step: number, tag: string, png: Uint8Array, size: { width: number; height: number }): void;
+  /** Histograms by tag, at a step; sums are those of the intervals' middles. */
+  histograms(step: number, found: Record<string, Histogram>): void;
   close(): void;
+}
+
+/** A HistogramProto: its buckets end at their limits, the first one holds nothing. */
+function histogramBytes({ limits, counts }: Histogram): number[] {
+  const middles = counts.map((_, i) => (limits[i] + limits[i + 1]) / 2),
+    sum = (of: (x: number) => number): number => counts.reduce((s, n, i) => s + n * of(middles[i]), 0);
+  const doubles = (values: number[]): Uint8Array => new Uint8Array(new Float64Array(values).buffer);
+  return [
+    ...doubleField(1, limits[0] ?? 0),
+    ...doubleField(2, limits.at(-1) ?? 0),
+    ...doubleField(3, sum(() => 1)),
+    ...doubleField(4, sum((x) => x)),
+    ...doubleField(5, sum((x) => x * x)),
+    ...bytesField(6, doubles(limits.length ? limits : [0])),
+    ...bytesField(7, doubles([0, ...counts])),
+  ];
 }
 
 /** Opens a new event file in `folder`, which exists. */
@@ -84,6 +103,8 @@ export function openEventWriter(folder: string): EventWriter {
         ...textField(1, tag),
         ...bytesField(4, [...varintField(1, height), ...varintField(2, width), ...varintField(3, 3), ...bytesField(4, png)]),
       ]]),
+    histograms: (step, found) =>
+      summary(step, Object.entries(found).map(([tag, h]) => [...textField(1, tag), ...bytesField(5, histogramBytes(h))])),
     close: () => file.close(),
   };
 }

@@ -24,13 +24,13 @@ const SHARED = `
     const specs = specsOf(dtype), config = { ...OPTIMIZER_DEFAULTS, lr: 0.01, weightDecay: 0.1, clip: { maxNorm: null, percentile: null }, emaRates: [0.5, 0.9], shard, ...changes };
     return createOptimizer(specs, initialize(specs, new Generator(1)), config, { bucketBytes: 4096 });
   };
-  const train = (o, i, poison = false) => {
+  const train = (o, i, poison = false, watch = undefined) => {
     step(() => {
       const random = new Generator(1000 * i + rank), scale = 0.005 * o.lossScale();
       const parts = leaves(o.params).filter(([, t]) => t.requiresGrad).map(([, t]) => sum(mul(cast(t, "f32"), mul(random.normal(t.shape), poison ? NaN : scale))));
       backward(parts.reduce((x, y) => add(x, y)));
     });
-    return o.step();
+    return o.stepLater(watch)();
   };
   const hash = (bytes) => { const h = sha256(); for (const chunk of bytes) h.update(chunk); return h.digest("hex"); };
   const bits = (o) => step(() => ({
@@ -86,6 +86,15 @@ for (const [world, device] of [[2], [3], [4], [2, "cuda"]] as [number, "cuda"?][
     },
   });
 }
+
+Deno.test("histograms of a spread optimizer are those of a whole one", async () => {
+  const found = await said(
+    3,
+    `const seen = [true, false].map((shard) => { let found; const o = make(shard, "bf16"); train(o, 0, false, (h) => found = h); return JSON.stringify(found); });
+    console.log(JSON.stringify([seen[0] === seen[1], Object.keys(JSON.parse(seen[0])).length]));`,
+  );
+  for (const said of found) assert.deepEqual(said, [true, 6]);
+});
 
 Deno.test("clipped steps of a spread optimizer are those of a whole one within the rounding of the norm", async () => {
   const found = await said(

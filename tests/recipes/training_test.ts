@@ -11,6 +11,8 @@ import { expectGolden } from "../golden.ts";
 const FOLDER = Deno.makeTempDirSync({ prefix: "espalier_training_" }), DATA = `${FOLDER}/data`;
 const ON_CPU = device().name === "cpu";
 
+const histogramsOf = (output: string): string => Deno.readTextFileSync(`${output}/histograms.jsonl`);
+
 function vaeConfig(changes: Partial<SsVaeConfig> = {}): SsVaeConfig {
   const { tiny } = SS_VAE_SIZES;
   return {
@@ -18,7 +20,7 @@ function vaeConfig(changes: Partial<SsVaeConfig> = {}): SsVaeConfig {
     data: { ...tiny.data, root: DATA, resolution: 16 },
     steps: 8,
     batch: { size: 2, split: 1 },
-    log: { every: 1, sampleEvery: 8, saveEvery: 4, keep: 2 },
+    log: { every: 1, sampleEvery: 8, saveEvery: 4, keep: 2, histogramEvery: 3 },
     ...changes,
   };
 }
@@ -73,6 +75,7 @@ Deno.test("the recipes train, evaluate and export on a dataset of four objects",
     trainSsVae(vaeConfig({ steps: 4 }), { output: `${FOLDER}/vae_cut` });
     trainSsVae(vaeConfig(), { output: `${FOLDER}/vae_cut` });
     assert.deepEqual(losses(`${FOLDER}/vae_cut`), losses(`${FOLDER}/vae`));
+    assert.equal(histogramsOf(`${FOLDER}/vae_cut`), histogramsOf(`${FOLDER}/vae`));
     trainSsFlow(flowConfig({ steps: 4 }), { output: `${FOLDER}/flow_cut` });
     trainSsFlow(flowConfig(), { output: `${FOLDER}/flow_cut` });
     assert.deepEqual(losses(`${FOLDER}/flow_cut`), losses(`${FOLDER}/flow`));

@@ -41,6 +41,22 @@ Deno.test("openRunLog() of a resumed run drops later records and a line that a k
   });
 });
 
+Deno.test("openRunLog() writes histograms, and a resumed run those of later steps again", () => {
+  withFolder((folder) => {
+    const found = { "gradients/out": { limits: [0, 1], counts: [3], notFinite: 0 } },
+      lines = (): string => Deno.readTextFileSync(`${folder}/histograms.jsonl`);
+    const log = openRunLog(folder, { steps: 6, first: 0, every: 1, label: "test" });
+    for (const step of [2, 4, 6]) log.histograms(step, found);
+    log.close();
+    const before = lines();
+    assert.deepEqual(JSON.parse(before.split("\n")[1]), { step: 4, name: "gradients/out", ...found["gradients/out"] });
+    const again = openRunLog(folder, { steps: 6, first: 4, every: 1, label: "test" });
+    again.histograms(6, found);
+    again.close();
+    assert.equal(lines(), before);
+  });
+});
+
 Deno.test("openRunLog() writes pictures to samples/ and events to tb_logs/", () => {
   withFolder((folder) => {
     const log = openRunLog(folder, { steps: 1, first: 0, every: 1, label: "test" });

@@ -72,18 +72,22 @@ Deno.test("tfRecord() frames the data with its length and both checksums", () =>
   }
 });
 
-Deno.test("openEventWriter() writes a version, scalars and images that parse back", () => {
+Deno.test("openEventWriter() writes a version, scalars, images and histograms that parse back", () => {
   withFolder((folder) => {
     const png = Uint8Array.from({ length: 500 }, (_, i) => i), before = Date.now() / 1000, writer = openEventWriter(folder);
     writer.scalars(7, { loss: 0.25, "a long tag/ü": -1e-3 });
     writer.scalars(300_000_000, { loss: NaN });
     writer.image(12, "grid", png, { width: 300, height: 20 });
+    writer.histograms(20, {
+      "gradients/out": { limits: [-1, 0, 0.5, 2], counts: [3, 0, 5], notFinite: 1 },
+      none: { limits: [], counts: [], notFinite: 0 },
+    });
     writer.close();
 
     const [file, ...others] = [...Deno.readDirSync(folder)].map((e) => e.name);
     assert.deepEqual(others, []);
     assert.match(file, /^events\.out\.tfevents\.\d+\./);
-    const [version, scalars, late, image, ...rest] = readRecords(Deno.readFileSync(`${folder}/${file}`)).map(readFields);
+    const [version, scalars, late, image, histograms, ...rest] = readRecords(Deno.readFileSync(`${folder}/${file}`)).map(readFields);
     assert.deepEqual(rest, []);
     assert.equal(text(version[3][0]), "brain.Event:2");
     for (const event of [version, scalars, late, image]) {
@@ -102,5 +106,14 @@ Deno.test("openEventWriter() writes a version, scalars and images that parse bac
     assert.equal(text(value[1][0]), "grid");
     assert.deepEqual([picture[1], picture[2], picture[3]], [[20], [300], [3]]);
     assert.deepEqual(picture[4], [png]);
+
+    assert.deepEqual(histograms[2], [20]);
+    const [out, none] = readFields(histograms[5][0] as Uint8Array)[1].map((v) => readFields(v as Uint8Array)),
+      proto = readFields(out[5][0] as Uint8Array);
+    const doubles = (field: Field): number[] => [...new Float64Array((field as Uint8Array).slice().buffer)];
+    assert.equal(text(out[1][0]), "gradients/out");
+    assert.deepEqual([1, 2, 3, 4, 5].map((k) => proto[k][0]), [-1, 2, 8, -0.5 * 3 + 1.25 * 5, 0.25 * 3 + 1.5625 * 5]);
+    assert.deepEqual([doubles(proto[6][0]), doubles(proto[7][0])], [[-1, 0, 0.5, 2], [0, 3, 0, 5]]);
+    assert.deepEqual(doubles(readFields(none[5][0] as Uint8Array)[6][0]), [0]);
   });
 });
