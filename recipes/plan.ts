@@ -152,7 +152,7 @@ export function planRecipe(
 
 if (import.meta.main) {
   await e.runRecipe(() => {
-    const sizes = { ...SS_FLOW_SIZES, ...SLAT_FLOW_SIZES }, recipe = Deno.args.find((a) => /^(ss|slat)-flow$/.test(a)) ?? "";
+    const sizes = { ...SS_FLOW_SIZES, ...SLAT_FLOW_SIZES };
     const command = e.recipeCommand("plan", "Says what a training will take: memory, time and cost, on any GPU, before it runs.")
       .argument("<recipe>", "ss-flow or slat-flow")
       .option("--size <size>", `the settings to start from: ${Object.keys(SS_FLOW_SIZES).join(", ")}`, "published")
@@ -177,7 +177,7 @@ if (import.meta.main) {
       steps: flags.steps ? Number(flags.steps) : undefined,
     };
     e.openDevice("cpu"); // planning needs no GPU
-    const { predictions, steps, batch } = planRecipe(recipe, { size: flags.size, file: flags.config, overrides }, options);
+    const { predictions, steps, batch } = planRecipe(command.args[0], { size: flags.size, file: flags.config, overrides }, options);
     for (const p of predictions) console.log(describe(p, { batch, steps, gpus }));
     return Promise.resolve();
   });
