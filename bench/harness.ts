@@ -89,6 +89,18 @@ export function fastest(peers: PeerTime[], name: string): { name: string; ms: nu
   return able.sort((a, b) => a.ms - b.ms)[0];
 }
 
+/** Rows that another benchmark wrote, by their case; none where it has not run. */
+export function rowsOf(name: string, cases: RegExp): Row[] {
+  const file = new URL(`results/${name}.json`, import.meta.url);
+  try {
+    const { rows } = JSON.parse(Deno.readTextFileSync(file)) as { rows: Row[] };
+    return rows.filter((r) => cases.test(r.case)).map((r) => ({ ...r, case: `${r.case} (${name}.json)` }));
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return [];
+    throw error;
+  }
+}
+
 /** The rows of a benchmark, and what else it found. */
 export interface Findings {
   rows: Row[];

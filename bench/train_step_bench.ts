@@ -1,6 +1,6 @@
 /**
  * Times whole training steps (forward, backward, clipping, AdamW, mean of parameters) of the half-billion-parameter flow models on CUDA, beside
- * plain PyTorch models of the same shape, and profiles them. Writes bench/results/train_step.json, and a table of every kernel for each model.
+ * plain PyTorch models of the same shape, and profiles them; what memory_bench measured within budgets is put beside it. Writes bench/results/train_step.json, and a table of every kernel for each model.
  *
  *   deno task bench bench/train_step_bench.ts
  */
@@ -9,11 +9,15 @@ import { tuneProducts, useChoices } from "../lib/memory/tune.ts";
 import { device } from "../lib/tensor/device.ts";
 import { profileTable, startProfile } from "../lib/tensor/profile.ts";
 import { slatFlowWork, ssFlowWork, type Work } from "./flow_models.ts";
-import { benchmark, fastest, measured, type PeerTime, type Row, timePeers } from "./harness.ts";
+import { benchmark, fastest, measured, type PeerTime, type Row, rowsOf, timePeers } from "./harness.ts";
 
 const WARM_UP = 3, RUNS = 10, PROFILED = 2;
 /** Dense 16-bit operations a second of an H100 or H200 by its data sheet. */
 const PEAK = 989e12, GIB = 2 ** 30;
+
+/** Rows of memory_bench that belong beside these: steps within budgets. */
+const WITHIN_BUDGETS =
+  /^SS-Flow image-L bf16 batch 8, .*budget of 24 GiB.*: (training step|peak|step over)|^SLat-Flow image-L bf16 varying/;
 
 /** What a work is compared with: PyTorch in bf16, also where ours is in fp8. */
 function peerOf(name: string): string {
@@ -83,5 +87,5 @@ benchmark("train_step", (save) => {
       save(rows);
     }
   }
-  return rows;
+  return [...rows, ...rowsOf("memory", WITHIN_BUDGETS)];
 });
