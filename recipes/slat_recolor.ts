@@ -42,8 +42,8 @@ export function openRecolored(
       e.noGrad(() => {
         const voxels = e.makeVoxels(e.batchCoords(rows.map(({ coords }) => coords)), { B: rows.length });
         const z = e.slatEncode(encoder, { features: e.tensor(features, [voxels.N, in_channels]), voxels }).mean.read();
-        const normal = Float32Array.from(z, (v, i) => (v - mean[i % C]) / std[i % C]);
-        return rows.map(({ coords }, i) => ({ coords, feats: normal.slice(voxels.starts[i] * C, voxels.starts[i + 1] * C) }));
+        for (let at = 0; at < z.length; at += C) for (let c = 0; c < C; c++) z[at + c] = (z[at + c] - mean[c]) / std[c];
+        return rows.map(({ coords }, i) => ({ coords, feats: z.slice(voxels.starts[i] * C, voxels.starts[i + 1] * C) }));
       })
     );
   };
