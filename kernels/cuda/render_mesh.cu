@@ -11,6 +11,7 @@ using Key = unsigned long long;  // the larger 1 / w, then the lower triangle, i
 
 constexpr Key EMPTY = ~Key(0);
 constexpr int DRAW = 128, FEW = 32, PIXELS = 256;
+constexpr int64_t WARPS = 65536;  // so many keep a device busy
 
 __device__ Key key_of(float depth, int t) { return Key(0x7fffffffu - __float_as_uint(fmaxf(depth, 1e-38f))) << 32 | uint32_t(t); }
 __device__ float depth_of(Key key) { return __uint_as_float(0x7fffffffu - uint32_t(key >> 32)); }
@@ -39,16 +40,17 @@ __device__ void draw_sample(const Scene& s, const Clip* clip, Key* sample, float
   atomicMin(sample, key);
 }
 
-// A thread a triangle and view, which draws it where few samples are in its box; the others are drawn by their warp, one after another.
-__global__ void __launch_bounds__(DRAW) draw_triangles(Scene s, const Clip* clip, Key* keys, int64_t items) {
-  const int64_t item = blockIdx.x * int64_t(DRAW) + threadIdx.x;
+// A warp takes `each` items, a triangle in a view. A thread draws one where few samples are in its box; the others are drawn by the whole warp, one
+// after another.
+__global__ void __launch_bounds__(DRAW) draw_triangles(Scene s, const Clip* clip, Key* keys, int64_t items, int each) {
   const int side = s.side(), lane = threadIdx.x % 32;
+  const int64_t item = (blockIdx.x * int64_t(DRAW / 32) + threadIdx.x / 32) * each + lane;
   const auto load = [&](int t, const Clip* corners) {
     const int32_t* corner = s.triangles + int64_t(t) * 3;
     return Triangle{{corners[corner[0]], corners[corner[1]], corners[corner[2]]}};
   };
   bool many = false;
-  if (item < items) {
+  if (lane < each && item < items) {
     const int64_t view = item / s.T;
     const int t = int(item - view * s.T);
     const Clip* corners = clip + view * s.V;
@@ -138,7 +140,9 @@ int32_t k_render_mesh_fwd(uint64_t rgba, uint64_t depth, uint64_t ids, uint64_t 
   if (T > 0 && M < 1) return fail(K_BAD_ARGUMENT, where, "M = %d, it must be >= 1", M);
   const int64_t items = int64_t(views) * T, vertices = int64_t(views) * V;
   const int64_t pixels = int64_t(views) * S * S, samples_all = pixels * samples * samples;
-  if (ceil_div(items, DRAW) > INT32_MAX) return fail(K_BAD_ARGUMENT, where, "views * T = %lld, it must be below 2^38", (long long)items);
+  const int each = items >= 32 * WARPS ? 32 : items >= 8 * WARPS ? 8 : 1;
+  const int64_t blocks = ceil_div(items, int64_t(DRAW / 32) * each);
+  if (blocks > INT32_MAX) return fail(K_BAD_ARGUMENT, where, "views * T = %lld, it must be below 2^38", (long long)items);
   if (views == 0) return K_OK;
   const Scene s = {at<const float>(positions), at<const float>(normals), at<const float>(uvs), at<const float>(colors),
                    at<const float>(materials), at<const uint32_t>(texels), at<const float>(lights), at<const float>(cameras),
@@ -149,7 +153,7 @@ int32_t k_render_mesh_fwd(uint64_t rgba, uint64_t depth, uint64_t ids, uint64_t 
   const int64_t work = vertices > samples_all ? vertices : samples_all;
   project_vertices<<<unsigned(work / 1024 + 1), 256, 0, on>>>(s, clip, keys, vertices, samples_all);
   if (const int32_t status = launched(where)) return status;
-  if (items) draw_triangles<<<unsigned(ceil_div(items, DRAW)), DRAW, 0, on>>>(s, clip, keys, items);
+  if (items) draw_triangles<<<unsigned(blocks), DRAW, 0, on>>>(s, clip, keys, items, each);
   if (const int32_t status = launched(where)) return status;
   shade_pixels<<<unsigned(ceil_div(pixels, PIXELS)), PIXELS, 0, on>>>(s, clip, keys, at<uint8_t>(rgba), at<float>(depth), at<int32_t>(ids),
                                                                       pixels);
