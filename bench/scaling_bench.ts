@@ -1,24 +1,24 @@
 /**
- * Times data parallel training steps of SS-Flow image-L (555.5 M parameters, bf16, batch 8 a GPU) on one GPU and on all of this machine, beside
- * PyTorch's DDP, and says what to expect of more. Writes bench/results/scaling.json.
+ * Times data parallel training steps of SS-Flow image-L (555.5 M parameters, bf16, batch 8 a GPU) on all GPUs of this machine, each alone and joined,
+ * with the optimizer whole and spread over them, beside PyTorch's DDP, and says what to expect of more. Writes bench/results/scaling.json.
  *
  *   NCCL_NVLS_ENABLE=0 deno task bench bench/scaling_bench.ts
  */
 import { openCudart } from "../ffi/cudart.ts";
-import { benchmark, fastest, measured, type PeerTime, type Row, timePeers } from "./harness.ts";
-import type { ScalingTimes } from "./scaling_rank.ts";
+import { benchmark, measured, type PeerTime, type Row, timePeers } from "./harness.ts";
+import type { Mode, ModeTimes, RankTimes } from "./scaling_rank.ts";
 
 const ROOT = new URL("../", import.meta.url).pathname, GIB = 2 ** 30;
-const NAME = "SS-Flow image-L bf16 batch 8";
-/** Bytes of f32 gradients that a step shares. */
-const SHARED = 4 * 555.5e6;
+const NAME = "SS-Flow image-L bf16 batch 8", LARGE = 2 ** 28;
+/** Bytes of 16-bit parameters that a spread optimizer gathers. */
+const GATHERED = 2 * 555.5e6;
 /** Bytes a second of a network card a GPU (400 Gbit/s, nine tenths of it used), for machines of eight GPUs joined by a network. An assumption. */
 const NETWORK = 45e9;
-/** The part of a step in which gradients can be on their way: from the last block's backward pass to the end of the first one's. */
-const HIDDEN = 0.6;
+/** Seconds that a collective takes a doubling of the machines besides, by trees. An assumption. */
+const HOP = 20e-6;
 
 /** Runs `world` ranks of scaling_rank.ts. */
-async function ranksOf(world: number): Promise<ScalingTimes> {
+async function ranksOf(world: number): Promise<RankTimes[]> {
   const folder = Deno.makeTempDirSync(), decoder = new TextDecoder();
   try {
     const outcomes = await Promise.all(Array.from({ length: world }, (_, rank) =>
@@ -37,85 +37,138 @@ async function ranksOf(world: number): Promise<ScalingTimes> {
   }
 }
 
+const slowest = (list: number[]): number => list.reduce((a, b) => Math.max(a, b));
+const total = (list: number[]): number => list.reduce((a, b) => a + b, 0);
+
+/** Milliseconds that collectives of these bytes keep the device after the backward pass: each begins when its gradients are ready and the one before is done. */
+export function exposed({ ready, backwardEnds }: Pick<ModeTimes, "ready" | "backwardEnds">, took: number[]): number {
+  return Math.max(0, ready.reduce((done, at, i) => Math.max(done, at) + took[i], 0) - backwardEnds);
+}
+
+/** Bytes a second that a rank's ring moves on `n` GPUs, eight a machine, where the links within one give `link`; and seconds a collective takes besides. */
+export function ring(n: number, link: number): { rate: number; latency: number } {
+  return n > 8 ? { rate: Math.min(NETWORK, link), latency: HOP * Math.ceil(Math.log2(n / 8)) } : { rate: link, latency: 0 };
+}
+
+/** What a prediction starts from: the step measured on a few GPUs. */
+export interface Measured {
+  world: number;
+  aloneMs: number;
+  joinedMs: number;
+  times: Pick<ModeTimes, "ready" | "bytes" | "backwardEnds">;
+  /** Passes over the bytes of a gradient that its collective sends: 2 for a sum, 1 for a reduce-scatter. */
+  passes: 1 | 2;
+  /** Bytes a second within a machine, sent and received by each. */
+  link: number;
+  /** Bytes gathered after the step. */
+  gathered: number;
+}
+
 /**
- * The time of a step on `world` GPUs, eight a machine, in ms: as slow as measured where sums run beside the computation and take multiprocessors and
- * memory from it, in the measure of how long they run; and what a ring at the slower of both links takes longer than it can be hidden.
+ * The time of a step on `n` GPUs in ms. What collectives of `n` are too long to hide comes from when gradients were ready; what they take from the
+ * computation beside them (multiprocessors, memory) grows as their time; what is gathered after the step waits for the part that exceeds the measured.
  */
-function predicted(alone: number, together: number, world: number, link: number): number {
-  const sharing = (n: number, rate: number): number => 1e3 * 2 * (n - 1) / n * SHARED / rate,
-    rate = world > 8 ? Math.min(NETWORK, link) : link;
-  const beside = (together - alone) * Math.min(sharing(world, link) / sharing(2, link), 2);
-  return alone + beside + Math.max(0, sharing(world, rate) - HIDDEN * alone);
+export function predicted({ world, aloneMs, joinedMs, times, passes, link, gathered }: Measured, n: number): number {
+  const took = (count: number): number[] => {
+    const { rate, latency } = ring(count, link);
+    return times.bytes.map((bytes) => 1e3 * (passes * (count - 1) / count * bytes / rate + latency));
+  };
+  const gather = (count: number): number => 1e3 * ((count - 1) / count * gathered / ring(count, link).rate);
+  const [here, there] = [took(world), took(n)], beside = Math.max(0, joinedMs - aloneMs - exposed(times, here));
+  return aloneMs + beside * total(there) / total(here) + exposed(times, there) + Math.max(0, gather(n) - gather(world));
 }
 
 async function measure(): Promise<Row[]> {
   const count = new Int32Array(1);
   openCudart().cudaGetDeviceCount(count);
-  const [world] = count, peers = world > 1 ? timePeers("scaling") : [], alone = await ranksOf(1);
-  const step = `${NAME} training step on`, peer = (name: string) => fastest(peers, name) as (PeerTime & { ms: number }) | undefined;
+  const [world] = count, ranks = await ranksOf(world), peers = timePeers("scaling"), step = `${NAME} training step`;
+  const peer = (name: string) => peers.find((p): p is PeerTime & { ms: number } => p.case === name && p.ms !== null);
   const beside = (ours: number, name: string) => {
     const p = peer(name);
     return p ? { ours, peer: p.ms, peer_name: p.name, ratio: p.ms / ours } : { ours };
   };
-  const rows = [measured({ case: `${step} 1`, metric: "time", unit: "ms", ...beside(alone.stepMs, `${step} 1`) })];
+  const of = (mode: Mode): ModeTimes[] => ranks.map(({ modes }) => modes[mode]), aloneMs = of("alone").map(({ stepMs }) => stepMs);
+  const rows = aloneMs.map((ms, i) =>
+    measured({ case: `${step}, GPU ${i} alone`, metric: "time", unit: "ms", ...beside(ms, `GPU ${i} alone`) })
+  );
   if (world === 1) return rows;
-  const together = await ranksOf(world),
-    speedup = world * alone.stepMs / together.stepMs,
-    link = 2 * (world - 1) / world * 2 ** 28 / (together.allReduceMs / 1e3);
-  const [peerAlone, peerTogether] = [peer(`${step} 1`), peer(`${step} ${world}`)];
-  const peerSpeedup = peerAlone && peerTogether && world * peerAlone.ms / peerTogether.ms;
+  /** Samples a second of the GPUs together over the mean of each alone. */
+  const speedup = (ms: number, alone: number[]): number => world / ms / (total(alone.map((t) => 1 / t)) / world);
+  const peersAlone = aloneMs.map((_, i) => peer(`GPU ${i} alone`)?.ms), peerMs = peer(`on ${world}`)?.ms;
+  const peerSpeedup = peerMs && peersAlone.every((ms) => ms !== undefined) ? speedup(peerMs, peersAlone) : undefined;
+  for (const [mode, what] of [["joined", `on ${world}`], ["spread", `on ${world}, optimizer spread over them`]] as const) {
+    const ms = slowest(of(mode).map(({ stepMs }) => stepMs)), ours = speedup(ms, aloneMs);
+    rows.push(
+      measured({ case: `${step} ${what}`, metric: "time", unit: "ms", ...beside(ms, `on ${world}`) }),
+      measured({
+        case: `${NAME} samples a second ${what} over the mean of each alone`,
+        metric: "speedup",
+        unit: "",
+        ...{ ours, limit: world, fraction_of_limit: ours / world },
+        ...(peerSpeedup ? { peer: peerSpeedup, peer_name: peer(`on ${world}`)!.name, ratio: ours / peerSpeedup } : {}),
+      }),
+      measured({
+        case: `${NAME} samples a second ${what} over the fastest alone`,
+        metric: "speedup",
+        unit: "",
+        ...{ ours: world * Math.min(...aloneMs) / ms, limit: world, fraction_of_limit: Math.min(...aloneMs) / ms },
+      }),
+      measured({
+        case: `${NAME} sums waited for after the backward pass ${what}`,
+        metric: "time",
+        unit: "ms",
+        ours: slowest(of(mode).map(({ waits }) => waits[0])),
+        limit: 0,
+      }),
+      measured({
+        case: `${NAME} peak memory a GPU ${what}`,
+        metric: "memory",
+        unit: "GiB",
+        ours: slowest(of(mode).map(({ peak }) => peak)) / GIB,
+      }),
+      measured({
+        case: `gradient norm of the first step ${what}: sums of equal halves over those of one`,
+        metric: "ratio",
+        unit: "",
+        ours: of(mode)[0].gradNorm / (world * of("alone")[0].gradNorm),
+        limit: 1,
+      }),
+    );
+  }
+  const { collectives } = ranks[0],
+    [{ bytes: [bucket] }] = of("joined"),
+    link = 2 * (world - 1) / world * bucket / (collectives.allReduce / 1e3);
+  const large = peer("all-reduce of 256 MiB bf16"), busOf = (ms: number): number => 2 * (world - 1) / world * LARGE / ms / 1e6;
   rows.push(
-    measured({ case: `${step} ${world}`, metric: "time", unit: "ms", ...beside(together.stepMs, `${step} ${world}`) }),
-    measured({
-      case: `${NAME} samples a second on ${world} over those on 1`,
-      metric: "speedup",
-      unit: "",
-      ours: speedup,
-      limit: world,
-      fraction_of_limit: speedup / world,
-      ...(peerSpeedup ? { peer: peerSpeedup, peer_name: peerTogether.name, ratio: speedup / peerSpeedup } : {}),
-    }),
-    measured({
-      case: `${NAME} sums waited for after the backward pass on ${world}`,
-      metric: "time",
-      unit: "ms",
-      ours: together.exposedMs,
-      limit: 0,
-    }),
-    measured({ case: `${NAME} peak memory a GPU on ${world}`, metric: "memory", unit: "GiB", ours: together.peak / GIB }),
-    measured({
-      case: "gradient norm of the first step: sums of equal halves over twice those of one",
-      metric: "ratio",
-      unit: "",
-      ours: together.gradNorms[0] / (world * alone.gradNorms[0]),
-      limit: 1,
-    }),
     measured({
       case: "all-reduce of 256 MiB bf16",
       metric: "bus bandwidth",
       unit: "GB/s",
+      ours: busOf(collectives.large),
+      ...(large ? { peer: busOf(large.ms), peer_name: large.name, ratio: large.ms / collectives.large } : {}),
+    }),
+    measured({
+      case: `all-reduce of ${bucket / 2 ** 20} MiB f32, a bucket of gradients`,
+      metric: "bus bandwidth",
+      unit: "GB/s",
       ours: link / 1e9,
-      ...(peer("all-reduce of 256 MiB bf16")
-        ? {
-          peer: 2 * (world - 1) / world * 2 ** 28 / peer("all-reduce of 256 MiB bf16")!.ms / 1e6,
-          peer_name: "PyTorch",
-          ratio: peer("all-reduce of 256 MiB bf16")!.ms / together.allReduceMs,
-        }
-        : {}),
     }),
   );
-  for (const n of [8, 64, 256]) {
-    const ms = predicted(alone.stepMs, together.stepMs, n, link);
-    rows.push(
-      measured({
-        case: `predicted efficiency on ${n} GPUs (ring at ${n > 8 ? "45 GB/s a GPU, assumed" : "the measured rate"}; not run)`,
-        metric: "samples a second a GPU over those of one",
-        unit: "",
-        ours: alone.stepMs / ms,
-        limit: 1,
-        fraction_of_limit: alone.stepMs / ms,
-      }),
-    );
+  for (const [mode, what, passes, gathered] of [["joined", "", 2, 0], ["spread", ", optimizer spread over them", 1, GATHERED]] as const) {
+    const joinedMs = slowest(of(mode).map(({ stepMs }) => stepMs)), alone = slowest(aloneMs), [times] = of(mode);
+    for (const n of [8, 64, 256]) {
+      const ms = predicted({ world, aloneMs: alone, joinedMs, times, passes, link, gathered }, n);
+      rows.push(
+        measured({
+          case: `predicted efficiency on ${n} GPUs${what} (ring at ${
+            n > 8 ? "45 GB/s a GPU between machines, assumed" : "the measured rate"
+          }; not run)`,
+          metric: "samples a second a GPU over those of the slowest alone",
+          unit: "",
+          ...{ ours: alone / ms, limit: 1, fraction_of_limit: alone / ms },
+        }),
+      );
+    }
   }
   return rows;
 }

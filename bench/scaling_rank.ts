@@ -1,87 +1,180 @@
-/** One rank of scaling_bench.ts: steps of SS-Flow image-L and an all-reduce beside all other ranks. Rank 0 prints the medians as JSON. */
+/**
+ * One rank of scaling_bench.ts: steps of SS-Flow image-L alone, joined with all other ranks, and with the optimizer spread over them, a block of steps
+ * of each in turn, so that all see the same clocks; then the collectives alone. Rank 0 prints what all measured as JSON.
+ */
 import { openCudart } from "../ffi/cudart.ts";
-import { openCommunicator } from "../lib/dist/communicator.ts";
+import { type Communicator, openCommunicator } from "../lib/dist/communicator.ts";
 import { findPlace } from "../lib/dist/place.ts";
 import { device, openDevice } from "../lib/tensor/device.ts";
-import { Generator } from "../lib/tensor/random.ts";
 import { persist } from "../lib/tensor/scope.ts";
-import { stream } from "../lib/tensor/tensor.ts";
-import { cast } from "../lib/ops/cast.ts";
-import { ssFlowWork } from "./flow_models.ts";
+import { stream, type Tensor, zeros } from "../lib/tensor/tensor.ts";
+import { ssFlowWork, type Work } from "./flow_models.ts";
 
-const WARM_UP = 3, RUNS = 9, BATCH = 8, ALL_REDUCED = 2 ** 27;
+const ROUNDS = 3,
+  STEPS = 4,
+  WARM_UP = 2,
+  BATCH = 8,
+  BUCKET = 64 * 2 ** 20,
+  ALL_REDUCED = 2 ** 27,
+  MODES = ["alone", "joined", "spread"] as const;
 
-/** What a set of ranks measured. */
-export interface ScalingTimes {
-  world: number;
+/** How ranks work: each by itself, joined, or joined with a spread optimizer. */
+export type Mode = typeof MODES[number];
+
+/** What a rank measured in a mode. */
+export interface ModeTimes {
+  /** Medians over blocks of a step's milliseconds. */
   stepMs: number;
+  /** Bytes of the device's memory at most, and for state and gradients. */
   peak: number;
-  /** What the device waited for sums after the backward pass, on the slowest rank. */
-  exposedMs: number;
-  allReduceMs: number;
-  gradNorms: number[];
+  held: number;
+  gradNorm: number;
+  /** Of a step, in ms after its beginning: when gradients of each bucket were ready, and when the backward pass ended; and the buckets' bytes. */
+  ready: number[];
+  bytes: number[];
+  backwardEnds: number;
+  /** Milliseconds that the device waited for each collective or group of them since. */
+  waits: number[];
+}
+
+/** What one rank measured. */
+export interface RankTimes {
+  modes: Record<Mode, ModeTimes>;
+  /** Milliseconds: of a bucket's sum, of its reduce-scatter, of gathering as many bytes, and of the sum of 256 MiB of bf16. */
+  collectives: { allReduce: number; reduceScatter: number; allGather: number; large: number };
+}
+
+const median = (all: number[]): number => all.toSorted((a, b) => a - b)[all.length >> 1];
+
+/** Marks on the device's stream, read when all is done; the events are used again. */
+function stopwatch(): { mark: () => bigint; between: (a: bigint, b: bigint) => number; restart: () => void } {
+  const cuda = openCudart(), events: bigint[] = [], elapsed = new Float32Array(1);
+  let used = 0;
+  return {
+    mark() {
+      if (used === events.length) {
+        const out = new BigUint64Array(1);
+        cuda.cudaEventCreate(out);
+        events.push(out[0]);
+      }
+      cuda.cudaEventRecord(events[used], stream());
+      return events[used++];
+    },
+    between(a, b) {
+      cuda.cudaEventElapsedTime(elapsed, a, b);
+      return elapsed[0];
+    },
+    restart: () => used = 0,
+  };
+}
+
+/** A mode's model, and what one block of its steps took. */
+class Runner {
+  readonly blocks: number[] = [];
+  readonly work: Work;
+  readonly held: number;
+  #marks: { kind: "begin" | "ready" | "backward" | "join" | "joined"; at: bigint; bytes: number }[] = [];
+  gradNorm = 0;
+  peak = 0;
+
+  constructor(readonly mode: Mode, ranks: Communicator, readonly watch: ReturnType<typeof stopwatch>) {
+    const note = (kind: "ready" | "join" | "joined", bytes = 0): void => void this.#marks.push({ kind, at: watch.mark(), bytes });
+    const watched: Communicator = {
+      ...ranks,
+      ...(mode === "alone" && { rank: 0, world: 1 }),
+      allReduce(t) {
+        note("ready", t.bytes);
+        ranks.allReduce(t);
+      },
+      reduceScatter(y, x) {
+        note("ready", x.bytes);
+        ranks.reduceScatter(y, x);
+      },
+      join() {
+        note("join");
+        ranks.join();
+        note("joined");
+      },
+    };
+    const { memory } = device(), before = memory.use().used;
+    this.work = ssFlowWork({ batch: BATCH, optimizer: { ranks: watched, shard: mode === "spread", bucketBytes: BUCKET } });
+    memory.synchronize();
+    this.held = memory.use().used - before;
+  }
+
+  run(steps: number, ranks: Communicator): void {
+    const { memory } = device(), before = memory.use().used - this.held;
+    memory.synchronize();
+    memory.resetPeak();
+    ranks.exchange(0);
+    const began = performance.now();
+    for (let i = 0; i < steps; i++) {
+      this.watch.restart();
+      this.#marks = [{ kind: "begin", at: this.watch.mark(), bytes: 0 }];
+      this.work.pass().free();
+      this.#marks.push({ kind: "backward", at: this.watch.mark(), bytes: 0 });
+      const report = this.work.optimizer.stepLater();
+      if (!this.gradNorm) this.gradNorm = report().grad_norm;
+    }
+    memory.synchronize();
+    this.blocks.push((performance.now() - began) / steps);
+    this.peak = Math.max(this.peak, memory.use().peak - before);
+  }
+
+  times(): ModeTimes {
+    const { between } = this.watch, [begin] = this.#marks, of = (wanted: string) => this.#marks.filter(({ kind }) => kind === wanted);
+    const joined = of("joined");
+    return {
+      stepMs: median(this.blocks),
+      ...{ peak: this.peak, held: this.held, gradNorm: this.gradNorm },
+      ready: of("ready").map(({ at }) => between(begin.at, at)),
+      bytes: of("ready").map(({ bytes }) => bytes),
+      backwardEnds: between(begin.at, of("backward")[0].at),
+      waits: of("join").map(({ at }, i) => between(at, joined[i].at)),
+    };
+  }
 }
 
 if (import.meta.main) {
   openDevice("cuda", { ordinal: findPlace().localRank });
-  const ranks = openCommunicator(), { memory } = device(), cuda = openCudart();
-  const median = (all: number[]): number => all.toSorted((a, b) => a - b)[all.length >> 1];
-  /** Median over runs of the slowest rank's milliseconds. */
-  const time = (run: () => void): number => {
-    const all: number[] = [];
-    for (let i = 0; i < WARM_UP + RUNS; i++) {
-      memory.synchronize();
-      ranks.exchange(i);
-      const began = performance.now();
-      run();
-      memory.synchronize();
-      const slowest = ranks.exchange(performance.now() - began).reduce((a, b) => Math.max(a, b));
-      if (i >= WARM_UP) all.push(slowest);
-    }
-    return median(all);
-  };
-  const events = [new BigUint64Array(1), new BigUint64Array(1)], [before, after] = events, elapsed = new Float32Array(1), { join } = ranks;
-  for (const e of events) cuda.cudaEventCreate(e);
-  const between = (): number => {
-    cuda.cudaEventSynchronize(after[0]);
-    cuda.cudaEventElapsedTime(elapsed, before[0], after[0]);
-    return elapsed[0];
-  };
-  const waited = {
-    ...ranks,
-    join() {
-      cuda.cudaEventRecord(before[0], stream());
-      join();
-      cuda.cudaEventRecord(after[0], stream());
-    },
-  };
-  const work = ssFlowWork({ batch: BATCH, optimizer: { ranks: waited } }), gradNorms: number[] = [], exposed: number[] = [];
-  memory.resetPeak();
-  const stepMs = time(() => {
-    work.pass().free();
-    gradNorms.push(work.optimizer.step().grad_norm);
-    if (ranks.world > 1) exposed.push(between());
-  });
-  const { peak } = memory.use(), slowest = ranks.exchange(exposed).reduce((a, b) => a.map((ms, i) => Math.max(ms, b[i])));
-  work.free();
-  const buffer = persist(() => cast(new Generator(1).normal([ALL_REDUCED]), "bf16")), reduced: number[] = [];
-  for (let i = 0; i < WARM_UP + RUNS; i++) {
-    ranks.exchange(i);
-    cuda.cudaEventRecord(before[0], stream());
-    ranks.allReduce(buffer);
-    join();
-    cuda.cudaEventRecord(after[0], stream());
-    const ms = between();
-    if (i >= WARM_UP) reduced.push(ms);
+  const ranks = openCommunicator(), { memory } = device(), watch = stopwatch();
+  const modes = ranks.world > 1 ? MODES : MODES.slice(0, 1), runners = modes.map((mode) => new Runner(mode, ranks, watch));
+  const measured: Partial<Record<Mode, ModeTimes>> = {};
+  for (const runner of runners) {
+    runner.run(WARM_UP, ranks);
+    runner.blocks.length = runner.peak = 0;
   }
-  const times: ScalingTimes = {
-    world: ranks.world,
-    stepMs,
-    peak,
-    exposedMs: ranks.world > 1 ? median(slowest.slice(WARM_UP)) : 0,
-    allReduceMs: median(reduced),
-    gradNorms: gradNorms.slice(0, 3),
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const runner of runners) {
+      runner.run(STEPS, ranks);
+      measured[runner.mode] = runner.times();
+    }
+  }
+  for (const { work } of runners) work.free();
+  const row = BUCKET / 4 / ranks.world,
+    x = persist(() => zeros([BUCKET / 4])),
+    y = persist(() => x.view([row], { offset: ranks.rank * row }));
+  const large = persist(() => zeros([ALL_REDUCED], "bf16"));
+  const timed = (call: () => void, count: number): number =>
+    median(Array.from({ length: 9 }, () => {
+      memory.synchronize();
+      ranks.exchange(0);
+      watch.restart();
+      const begin = watch.mark();
+      for (let k = 0; k < count; k++) call();
+      ranks.join();
+      const end = watch.mark();
+      memory.synchronize();
+      return watch.between(begin, end) / count;
+    }));
+  const collectives = {
+    allReduce: timed(() => ranks.allReduce(x), 4),
+    reduceScatter: timed(() => ranks.reduceScatter(y, x), 4),
+    allGather: timed(() => ranks.allGather(x, y), 4),
+    large: timed(() => ranks.allReduce(large), 1),
   };
-  if (ranks.rank === 0) console.log(JSON.stringify(times));
+  const all = ranks.exchange<RankTimes>({ modes: measured as Record<Mode, ModeTimes>, collectives });
+  if (ranks.rank === 0) console.log(JSON.stringify(all));
+  for (const t of [x, y, large] as Tensor[]) t.free();
   ranks.close();
 }
