@@ -80,6 +80,17 @@ Deno.test("the recipes train, evaluate and export on a dataset of four objects",
     trainSsFlow(flowConfig(), { output: `${FOLDER}/flow_cut` });
     assert.deepEqual(losses(`${FOLDER}/flow_cut`), losses(`${FOLDER}/flow`));
   });
+  await t.step("so it has in fp8, whose losses are near those without, and the same where a step's parts are computed again", () => {
+    const precision = "fp8", folder = (name: string): string => `${FOLDER}/flow_fp8${name}`;
+    trainSsFlow(flowConfig({ precision }), { output: folder("") });
+    trainSsFlow(flowConfig({ precision, steps: 4 }), { output: folder("_cut") });
+    trainSsFlow(flowConfig({ precision }), { output: folder("_cut") });
+    const { model } = flowConfig();
+    trainSsFlow(flowConfig({ precision, model: { ...model, use_checkpoint: true } }), { output: folder("_again") });
+    for (const name of ["_cut", "_again"]) assert.deepEqual(losses(folder(name)), losses(folder("")));
+    losses(folder("")).forEach((v, i) => assert.ok(Math.abs(v / losses(`${FOLDER}/flow`)[i] - 1) < 0.1));
+    assert.notDeepEqual(losses(folder("")), losses(`${FOLDER}/flow`));
+  });
   await t.step("a killed run goes on with the losses of an uncut one, to the bit", async () => {
     const output = `${FOLDER}/vae_killed`, config = `${FOLDER}/killed.json`, metrics = `${output}/metrics.jsonl`;
     Deno.writeTextFileSync(config, JSON.stringify(vaeConfig({ log: { every: 1, sampleEvery: 0, saveEvery: 2, keep: 2 } })));
