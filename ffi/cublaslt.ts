@@ -85,9 +85,9 @@ export interface MatmulProblem {
   adds?: boolean;
   /**
    * Where a and b are e4m3 (a not transposed, b transposed): the addresses of what the rows of op(a) and the columns of op(b) are multiplied by, [M]
-   * and [N] f32. fast: sums may be kept to fewer bits than f32's.
+   * and [N] f32; whole: one number each. fast: sums may be kept to fewer bits than f32's.
    */
-  scales?: { a: bigint; b: bigint; fast: boolean };
+  scales?: { a: bigint; b: bigint; fast: boolean; whole?: boolean };
 }
 
 interface Described {
@@ -164,7 +164,7 @@ function describe(p: MatmulProblem): Described {
   if (p.scales) {
     set(DESC.scaleA, new BigInt64Array([BigInt.asIntN(64, p.scales.b)]));
     set(DESC.scaleB, new BigInt64Array([BigInt.asIntN(64, p.scales.a)]));
-    for (const mode of [DESC.scaleModeA, DESC.scaleModeB]) set(mode, i32(SCALE_OUTER_VECTOR));
+    for (const mode of [DESC.scaleModeA, DESC.scaleModeB]) if (!p.scales.whole) set(mode, i32(SCALE_OUTER_VECTOR));
     set(DESC.fastSums, new Int8Array([p.scales.fast ? 1 : 0]));
   }
   const layout = (type: MatmulType, rows: number, columns: number, stride: number): bigint => {
@@ -212,7 +212,8 @@ function rank({ description, layouts: [a, b, d] }: Described, align: number, mos
 /** What tells one problem from another: all but the addresses, of which their alignment counts. */
 export function problemKey(p: MatmulProblem): string {
   const { batch, M, N, K, transposeA, transposeB, strideA, strideB, type, outType, epilogue, adds = false, scales } = p;
-  const flags = [transposeA, transposeB, adds, !!scales?.fast].map(Number), align = alignment(p.y, p.a, p.b, p.bias, p.aux);
+  const flags = [transposeA, transposeB, adds, !!scales?.fast, !!scales?.whole].map(Number),
+    align = alignment(p.y, p.a, p.b, p.bias, p.aux);
   return [batch, M, N, K, ...flags, strideA, strideB, type, outType, epilogue, align].join(" ");
 }
 

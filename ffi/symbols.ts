@@ -25,11 +25,15 @@ export const OPS = {
   k_affine_fwd: { parameters: ["u64", "u64", "i64", "f32", "f32", "i32", "u64"], result: "i32" },
   k_fp8_quantize_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
   k_fp8_quantize_workspace: { parameters: ["buffer", "i32", "i32"], result: "i32" },
+  k_fp8_quantize_both_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_fp8_quantize_both_workspace: { parameters: ["buffer", "i32", "i32"], result: "i32" },
   k_fp8_dequantize_fwd: { parameters: ["u64", "u64", "u64", "i32", "i32", "i32", "u64"], result: "i32" },
   k_fp8_gelu_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "u64"], result: "i32" },
   k_fp8_gelu_bwd_workspace: { parameters: ["buffer", "i32", "i32"], result: "i32" },
   k_fp8_transpose_fwd: { parameters: ["u64", "u64", "i32", "i32", "i32", "u64"], result: "i32" },
-  k_fp8_transpose_scaled_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_fp8_exponents_fwd: { parameters: ["u64", "u64", "u64", "u64", "i32", "i32", "u64"], result: "i32" },
+  k_fp8_transpose_rows_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_fp8_transpose_columns_fwd: { parameters: ["u64", "u64", "u64", "u64", "i32", "i32", "i32", "u64"], result: "i32" },
   k_gate_add_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i64", "i32", "u64"], result: "i32" },
   k_gate_add_bwd_workspace: { parameters: ["buffer", "i32", "i32", "i32"], result: "i32" },
   k_gate_add_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i64", "i32", "i32", "u64"], result: "i32" },
@@ -95,11 +99,15 @@ export interface OpsKernels {
   k_affine_fwd(y: bigint, x: bigint, n: bigint, scale: number, shift: number, dtype: number, stream: bigint): void;
   k_fp8_quantize_fwd(y: bigint, scale: bigint, sums: bigint, x: bigint, columns: bigint, scratch: bigint, N: number, C: number, act: number, dtype: number, stream: bigint): void;
   k_fp8_quantize_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, C: number): void;
+  k_fp8_quantize_both_fwd(y: bigint, transposed: bigint, scale: bigint, sums: bigint, x: bigint, columns: bigint, scratch: bigint, N: number, C: number, P: number, dtype: number, stream: bigint): void;
+  k_fp8_quantize_both_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, C: number): void;
   k_fp8_dequantize_fwd(y: bigint, x: bigint, scale: bigint, N: number, C: number, dtype: number, stream: bigint): void;
   k_fp8_gelu_bwd(dz: bigint, dz_scale: bigint, g: bigint, g_scale: bigint, db: bigint, dg: bigint, z: bigint, columns: bigint, scratch: bigint, N: number, C: number, dtype: number, stream: bigint): void;
   k_fp8_gelu_bwd_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, C: number): void;
   k_fp8_transpose_fwd(y: bigint, x: bigint, N: number, C: number, P: number, stream: bigint): void;
-  k_fp8_transpose_scaled_fwd(y: bigint, scale: bigint, x: bigint, a: bigint, b: bigint, columns: bigint, scratch: bigint, N: number, C: number, P: number, M: number, stream: bigint): void;
+  k_fp8_exponents_fwd(cells: bigint, a: bigint, b: bigint, columns: bigint, N: number, M: number, stream: bigint): void;
+  k_fp8_transpose_rows_fwd(y: bigint, scale: bigint, x: bigint, a: bigint, b: bigint, cells: bigint, N: number, C: number, P: number, stream: bigint): void;
+  k_fp8_transpose_columns_fwd(y: bigint, x: bigint, columns: bigint, cells: bigint, N: number, C: number, P: number, stream: bigint): void;
   k_gate_add_fwd(y: bigint, x: bigint, h: bigint, gate: bigint, offsets: bigint, N: number, B: number, C: number, gate_stride: bigint, dtype: number, stream: bigint): void;
   k_gate_add_bwd_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, B: number, C: number): void;
   k_gate_add_bwd(dh: bigint, dgate: bigint, dy: bigint, h: bigint, gate: bigint, offsets: bigint, scratch: bigint, N: number, B: number, C: number, gate_stride: bigint, adds: number, dtype: number, stream: bigint): void;

@@ -48,7 +48,7 @@ int32_t k_fp8_gelu_bwd(uint64_t dz, uint64_t dz_scale, uint64_t g, uint64_t g_sc
 }
 
 namespace {
-// by(n) multiplies row n.
+// by(bits, n, c) is what an element becomes.
 template <class F>
 int32_t transpose(const char* where, uint64_t y, uint64_t x, int32_t N, int32_t C, int32_t P, F by) {
   if (N < 0 || C < 1 || P < N || P % 16) {
@@ -57,7 +57,7 @@ int32_t transpose(const char* where, uint64_t y, uint64_t x, int32_t N, int32_t 
 #pragma omp parallel for
   for (int64_t c = 0; c < C; c++) {
     uint8_t* to = at<uint8_t>(y) + c * P;
-    for (int64_t n = 0; n < N; n++) to[n] = by(at<uint8_t>(x)[n * C + c], n);
+    for (int64_t n = 0; n < N; n++) to[n] = by(at<uint8_t>(x)[n * C + c], n, c);
     std::fill(to + N, to + P, uint8_t(0));
   }
   return K_OK;
@@ -65,21 +65,44 @@ int32_t transpose(const char* where, uint64_t y, uint64_t x, int32_t N, int32_t 
 }  // namespace
 
 int32_t k_fp8_transpose_fwd(uint64_t y, uint64_t x, int32_t N, int32_t C, int32_t P, uint64_t) {
-  return transpose("k_fp8_transpose_fwd", y, x, N, C, P, [](uint8_t bits, int64_t) { return bits; });
+  return transpose("k_fp8_transpose_fwd", y, x, N, C, P, [](uint8_t bits, int64_t, int64_t) { return bits; });
 }
 
-int32_t k_fp8_transpose_scaled_fwd(uint64_t y, uint64_t scale, uint64_t x, uint64_t a, uint64_t b, uint64_t columns, uint64_t, int32_t N, int32_t C,
-                                   int32_t P, int32_t M, uint64_t) {
-  const char* where = "k_fp8_transpose_scaled_fwd";
-  if (N < 1 || M < 0) return fail(K_BAD_ARGUMENT, where, "N = %d and M = %d, N must be > 0 and M >= 0", N, M);
-  const auto exponent = [&](int64_t n) { return fp8_exponent(at<float>(a)[n]) + fp8_exponent(at<float>(b)[n]); };
-  int most = exponent(0);
-  for (int64_t n = 1; n < N; n++) most = std::max(most, exponent(n));
+int32_t k_fp8_exponents_fwd(uint64_t cells, uint64_t a, uint64_t b, uint64_t columns, int32_t N, int32_t M, uint64_t) {
+  if (N < 1 || M < 1) return fail(K_BAD_ARGUMENT, "k_fp8_exponents_fwd", "N = %d and M = %d, they must be > 0", N, M);
+  int most = -FP8_NAN, least = FP8_NAN;
+  for (int64_t n = 0; n < N; n++) most = std::max(most, fp8_exponent(at<float>(a)[n]) + fp8_exponent(at<float>(b)[n]));
+  for (int64_t m = 0; m < M; m++) least = std::min(least, fp8_exponent(at<float>(columns)[m]));
+  for (int i = 0; i < 32; i++) at<int32_t>(cells)[i] = most, at<int32_t>(cells)[32 + i] = least;
+  return K_OK;
+}
+
+int32_t k_fp8_transpose_rows_fwd(uint64_t y, uint64_t scale, uint64_t x, uint64_t a, uint64_t b, uint64_t cells, int32_t N, int32_t C, int32_t P,
+                                 uint64_t) {
+  const int most = *at<int32_t>(cells), least = at<int32_t>(cells)[32];
   const bool bad = most >= FP8_NAN / 2;
-  for (int64_t m = 0; m < M; m++) {
-    const int e = fp8_exponent(at<float>(columns)[m]);
-    at<float>(scale)[m] = fp8_power(bad || e == FP8_NAN ? FP8_NAN : most - e);
-  }
-  return transpose(where, y, x, N, C, P,
-                   [&](uint8_t bits, int64_t n) { return to_e4m3(from_e4m3(bits) * fp8_power(bad ? FP8_NAN : exponent(n) - most)); });
+  *at<float>(scale) = fp8_power(bad || least >= FP8_NAN / 2 ? FP8_NAN : most - least);
+  return transpose("k_fp8_transpose_rows_fwd", y, x, N, C, P, [&](uint8_t bits, int64_t n, int64_t) {
+    return to_e4m3(from_e4m3(bits) * fp8_power(bad ? FP8_NAN : fp8_exponent(at<float>(a)[n]) + fp8_exponent(at<float>(b)[n]) - most));
+  });
+}
+
+int32_t k_fp8_transpose_columns_fwd(uint64_t y, uint64_t x, uint64_t columns, uint64_t cells, int32_t N, int32_t C, int32_t P, uint64_t) {
+  const int least = at<int32_t>(cells)[32];
+  return transpose("k_fp8_transpose_columns_fwd", y, x, N, C, P, [&](uint8_t bits, int64_t, int64_t c) {
+    return to_e4m3(from_e4m3(bits) * fp8_power(least - fp8_exponent(at<float>(columns)[c])));
+  });
+}
+
+int32_t k_fp8_quantize_both_workspace(uint64_t* bytes, int32_t, int32_t) {
+  *bytes = 256;
+  return K_OK;
+}
+
+int32_t k_fp8_quantize_both_fwd(uint64_t y, uint64_t transposed, uint64_t scale, uint64_t sums, uint64_t x, uint64_t columns, uint64_t scratch,
+                                int32_t N, int32_t C, int32_t P, int32_t dtype, uint64_t stream) {
+  const int32_t status = k_fp8_quantize_fwd(y, scale, sums, x, columns, scratch, N, C, K_FP8_NONE, dtype, stream);
+  if (status || !columns || N == 0) return status ? status : k_fp8_transpose_fwd(transposed, y, N, C, P, stream);
+  const int32_t found = k_fp8_exponents_fwd(scratch, scale, scale, columns, N, C, stream);
+  return found ? found : k_fp8_transpose_columns_fwd(transposed, y, columns, scratch, N, C, P, stream);
 }

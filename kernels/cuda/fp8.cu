@@ -2,7 +2,6 @@
 // its rounding. 2 bytes read and 1 written an element.
 #include "../include/fp8.h"
 
-#include "../include/elementwise_ops.hpp"
 #include "fp8.cuh"
 
 namespace {
@@ -66,7 +65,7 @@ __global__ void __launch_bounds__(row_block(GROUP), SUMS ? resident(GROUP) : 102
       }
       if constexpr (GELU) {
 #pragma unroll
-        for (int i = 0; i < V; i++) v[p][i] = Gelu::fwd(v[p][i]);
+        for (int i = 0; i < V; i++) v[p][i] = FastGelu(v[p][i]).value();
       }
       if (COLUMNS && c < C) {
         float by[V];

@@ -17,6 +17,15 @@ K_API int32_t k_fp8_quantize_fwd(uint64_t y, uint64_t scale, uint64_t sums, uint
 // Bytes of scratch of k_fp8_quantize_fwd with sums.
 K_API int32_t k_fp8_quantize_workspace(uint64_t* bytes, int32_t N, int32_t C);
 
+// k_fp8_quantize_fwd without an activation, and the transpose of its y: in one pass.
+//   transposed = (v / scale * (least / columns))ᵀ with the least of columns, rounded to nearest even, and 0 past its N-th column
+//   transposed: [C, P] u8 with P >= N, a multiple of 16    columns: powers of two    the others as above
+K_API int32_t k_fp8_quantize_both_fwd(uint64_t y, uint64_t transposed, uint64_t scale, uint64_t sums, uint64_t x, uint64_t columns, uint64_t scratch,
+                                      int32_t N, int32_t C, int32_t P, int32_t dtype, uint64_t stream);
+
+// Bytes of scratch of k_fp8_quantize_both_fwd.
+K_API int32_t k_fp8_quantize_both_workspace(uint64_t* bytes, int32_t N, int32_t C);
+
 // y = x * scale[n]
 //   y: [N, C] dtype    x: [N, C] u8, the bits of E4M3    scale: [N] f32, or 0 for 1
 K_API int32_t k_fp8_dequantize_fwd(uint64_t y, uint64_t x, uint64_t scale, int32_t N, int32_t C, int32_t dtype, uint64_t stream);
@@ -34,9 +43,15 @@ K_API int32_t k_fp8_gelu_bwd_workspace(uint64_t* bytes, int32_t N, int32_t C);
 //   y: [C, P] u8 with P >= N, a multiple of 16    x: [N, C] u8
 K_API int32_t k_fp8_transpose_fwd(uint64_t y, uint64_t x, int32_t N, int32_t C, int32_t P, uint64_t stream);
 
-// An operand of a product that sums over N rows of two matrices with scales a and b for each, and what the product's rows are multiplied by:
-//   S = max_N(a * b)    y = (x * (a * b / S))ᵀ, rounded to nearest even, and 0 past its N-th column    scale[m] = S / columns[m]
-//   y, x as above    a, b: [N] f32    scale, columns: [M] f32; a, b and columns are powers of two, or NaN: then all of y and scale are
-//   scratch: 128 bytes. N > 0.
-K_API int32_t k_fp8_transpose_scaled_fwd(uint64_t y, uint64_t scale, uint64_t x, uint64_t a, uint64_t b, uint64_t columns, uint64_t scratch, int32_t N,
-                                         int32_t C, int32_t P, int32_t M, uint64_t stream);
+// Exponents of two for the next two functions: parts of the largest of a * b, and of the least of columns.
+//   cells: [64] i32    a, b: [N] f32    columns: [M] f32; all are powers of two, or NaN. N > 0.
+K_API int32_t k_fp8_exponents_fwd(uint64_t cells, uint64_t a, uint64_t b, uint64_t columns, int32_t N, int32_t M, uint64_t stream);
+
+// An operand of a product that sums over N rows of two matrices with scales a and b for each; S is the largest of a * b, `least` that of columns:
+//   y = (x * (a * b / S))ᵀ, rounded to nearest even, and 0 past its N-th column    scale = S / least, or NaN where any of a and b is
+//   y, x as above    scale: [1] f32
+K_API int32_t k_fp8_transpose_rows_fwd(uint64_t y, uint64_t scale, uint64_t x, uint64_t a, uint64_t b, uint64_t cells, int32_t N, int32_t C,
+                                       int32_t P, uint64_t stream);
+
+// The other operand, whose elements have `columns` in them:  y = (x * (least / columns))ᵀ, as above    columns: [C] f32
+K_API int32_t k_fp8_transpose_columns_fwd(uint64_t y, uint64_t x, uint64_t columns, uint64_t cells, int32_t N, int32_t C, int32_t P, uint64_t stream);

@@ -12,8 +12,8 @@ import { withWorkspace } from "./workspace.ts";
 /** Codes of `kernels/include/fp8.h`. */
 const ACT = { none: 0, gelu: 1 } as const;
 
-/** Bytes of scratch of `k_fp8_transpose_scaled_fwd`. */
-const SCALED_SCRATCH = 128;
+/** Exponents that `k_fp8_exponents_fwd` writes. */
+const CELLS = 64;
 
 /** The most channels of a row that is quantized. */
 const MOST = 8192;
@@ -62,6 +62,35 @@ export function quantize(x: Tensor, [N, C]: [N: number, C: number], options: Qua
   return to;
 }
 
+/** The gradient dy of a layer's result in 8 bits, multiplied by the scales of w's rows, and where it is there its transpose without them. */
+export type Gradient = Quantized & { transposed?: Tensor };
+
+/**
+ * {@linkcode quantize} without an activation, and the transpose [C, P] of the values divided by `columns` (powers of two) and multiplied by their least,
+ * in one pass; P is N, rounded up to a multiple of 16, and what that adds is 0.
+ */
+export function quantizeBoth(
+  x: Tensor,
+  [N, C]: [N: number, C: number],
+  { columns, sums }: Pick<QuantizeOptions, "columns" | "sums"> = {},
+): Quantized & { transposed: Tensor } {
+  const k = kernels(), y = emptyQuantized(N, C), P = paddedRows(N), transposed = empty([C, P], "u8");
+  withWorkspace(
+    (bytes) => k.k_fp8_quantize_both_workspace(bytes, N, C),
+    (scratch) =>
+      k.k_fp8_quantize_both_fwd(
+        ...[y.values.addr, transposed.addr, y.scale.addr, sums?.addr ?? 0n, x.addr, columns?.addr ?? 0n, scratch] as const,
+        ...[N, C, P, DTYPE[x.dtype], stream()] as const,
+      ),
+  );
+  return { ...y, transposed };
+}
+
+/** Columns of the transpose of N rows. */
+function paddedRows(N: number): number {
+  return Math.ceil(N / 16) * 16;
+}
+
 /** The values [N, C] in `dtype`; without a scale those of E4M3 as they are. */
 export function dequantize(values: Tensor, scale: Tensor | null, dtype: FloatDType = "f32"): Tensor {
   const [N, C] = values.shape, y = empty([N, C], dtype);
@@ -71,24 +100,23 @@ export function dequantize(values: Tensor, scale: Tensor | null, dtype: FloatDTy
 
 /** The transpose [C, P] of values [N, C]; P is N, rounded up to a multiple of 16, and what that adds is 0. */
 export function transposeQuantized(values: Tensor): Tensor {
-  const [N, C] = values.shape, P = Math.ceil(N / 16) * 16, y = empty([C, P], "u8");
+  const [N, C] = values.shape, P = paddedRows(N), y = empty([C, P], "u8");
   kernels().k_fp8_transpose_fwd(y.addr, values.addr, N, C, P, stream());
   return y;
 }
 
 /**
- * x as an operand of a product that sums over its rows and those of another matrix with the scales `other` [N]: its transpose [C, P], with the scales of
- * both in its elements. `scale` [M], with 1 / columns [M] in it, is what the product's rows are then multiplied by.
+ * The operands of dyᵀ x, which sums over rows that have scales: their transposes [., P], with the scales of both in the elements of x, and those of w's
+ * rows, `columns`, out of dy's. The product is to be multiplied by `scale` [1]. Consumes what dy has of it already.
  */
-export function summedOverRows({ values, scale }: Quantized, other: Tensor, columns: Tensor): Quantized {
-  const [N, C] = values.shape, [M] = columns.shape, P = Math.ceil(N / 16) * 16, y = { values: empty([C, P], "u8"), scale: empty([M]) };
-  const scratch = empty([SCALED_SCRATCH], "u8");
-  kernels().k_fp8_transpose_scaled_fwd(
-    ...[y.values.addr, y.scale.addr, values.addr, scale.addr, other.addr, columns.addr, scratch.addr] as const,
-    ...[N, C, P, M, stream()] as const,
-  );
-  scratch.free();
-  return y;
+export function summedOverRows(dy: Gradient, x: Quantized, columns: Tensor): { a: Tensor; b: Tensor; scale: Tensor } {
+  const [M, N] = dy.values.shape, K = x.values.shape[1], P = paddedRows(M), k = kernels();
+  const cells = empty([CELLS], "i32"), scale = empty([1]), b = empty([K, P], "u8"), a = dy.transposed ?? empty([N, P], "u8");
+  k.k_fp8_exponents_fwd(cells.addr, x.scale.addr, dy.scale.addr, columns.addr, M, N, stream());
+  k.k_fp8_transpose_rows_fwd(b.addr, scale.addr, x.values.addr, x.scale.addr, dy.scale.addr, cells.addr, M, K, P, stream());
+  if (!dy.transposed) k.k_fp8_transpose_columns_fwd(a.addr, dy.values.addr, columns.addr, cells.addr, M, N, P, stream());
+  cells.free();
+  return { a, b, scale };
 }
 
 /** Whether rows of C channels can be in 8 bits: on the CPU, which emulates it in f32, or in 16 bits on CUDA. */
@@ -106,18 +134,34 @@ const ones = onceADevice(() => full([MOST], 1));
 /** A product's operand: its rows are scaled by 1 where `scale` is null. */
 type Operand = Pick<Quantized, "values"> & { scale: Tensor | null };
 
-/** p.y = a bᵀ (+ bias) of a [M, K] and b [N, K], added to what it holds where p.adds. fast: sums may be kept to fewer bits than f32's. */
-export function fp8Product(p: Omit<Product, "a" | "b" | "transposeB">, a: Operand, b: Operand, fast: boolean): void {
+/** A product of a [M, K] and b [N, K]. */
+type Rows = Omit<Product, "a" | "b" | "transposeB" | "scales">;
+
+/** p.y = a bᵀ (+ bias), added to what it holds where p.adds. fast: sums may be kept to fewer bits than f32's. */
+export function fp8Product(p: Rows, a: Operand, b: Operand, fast: boolean): void {
+  if (device().name === "cpu") return emulated(p, dequantize(a.values, a.scale), dequantize(b.values, b.scale));
+  onTensorCores({ ...p, a: a.values, b: b.values, transposeB: true, scales: { a: a.scale ?? ones(), b: b.scale ?? ones(), fast } });
+}
+
+/** p.y = scale [1] a bᵀ, added to what it holds where p.adds. */
+export function fp8Sum(p: Rows, [a, b]: [a: Tensor, b: Tensor], scale: Tensor): void {
   if (device().name === "cpu") {
-    const [left, right] = [a, b].map(({ values, scale }) => dequantize(values, scale));
-    product({ ...p, a: left, b: right, transposeB: true });
-    for (const t of [left, right]) t.free();
-    return;
+    const rows = full([p.M], scale.item());
+    emulated(p, dequantize(a, rows), dequantize(b, null));
+    return rows.free();
   }
-  const scales = { a: a.scale ?? ones(), b: b.scale ?? ones(), fast };
-  if (!runCublasLt({ ...p, a: a.values, b: b.values, transposeB: true, scales }, p.bias ? "bias" : "none")) {
+  onTensorCores({ ...p, a, b, transposeB: true, scales: { a: scale, b: ones(), fast: false, whole: true } });
+}
+
+function emulated(p: Rows, a: Tensor, b: Tensor): void {
+  product({ ...p, a, b, transposeB: true });
+  a.free(), b.free();
+}
+
+function onTensorCores(p: Product): void {
+  if (!runCublasLt(p, p.bias ? "bias" : "none")) {
     throw new Error(
-      `Cannot run linear in fp8: cuBLASLt has no algorithm for [${p.M}, ${p.K}] x [${p.K}, ${p.N}] with a scale for each row, ` +
+      `Cannot run linear in fp8: cuBLASLt has no algorithm for [${p.M}, ${p.K}] x [${p.K}, ${p.N}], ` +
         "it must be version 12.9 or later on a Hopper GPU; train in bf16",
     );
   }

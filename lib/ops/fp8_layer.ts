@@ -1,13 +1,24 @@
 /**
  * Linear layers whose three products are in 8-bit floats. Scales are powers of two, one a row. Those of the weights' rows, which the sum of the input's
- * gradient runs over, go into the rows of dy; those of the rows of x and dy, which the sum of the weights' gradient runs over, go into the elements of
- * x: neither rounds again but for values too small to count. Nothing depends on earlier steps, so a pass that is run again gives the same bits.
+ * gradient runs over, go into the rows of dy; those of the rows of x and dy, which the sum of the weights' gradient runs over, into the elements of x,
+ * and those of w's rows out of dy again: none of it rounds again but for values too small to count. Nothing depends on earlier steps, so a pass that is run again gives the same bits.
  */
 import { DTYPE } from "../tensor/dtype.ts";
 import { rebuildable, unmade } from "../tensor/storage.ts";
 import { isRecording, record, type SoFar } from "../tensor/tape.ts";
 import { empty, kernels, stream, type Tensor } from "../tensor/tensor.ts";
-import { emptyQuantized, fp8Product, freeQuantized, quantize, type Quantized, summedOverRows, transposeQuantized } from "./fp8.ts";
+import {
+  emptyQuantized,
+  fp8Product,
+  fp8Sum,
+  freeQuantized,
+  type Gradient,
+  quantize,
+  quantizeBoth,
+  type Quantized,
+  summedOverRows,
+  transposeQuantized,
+} from "./fp8.ts";
 import { PLAIN } from "./product.ts";
 import { withWorkspace } from "./workspace.ts";
 
@@ -55,6 +66,11 @@ function rounded(x: Tensor, [N, C]: [N: number, C: number]): Quantized {
   return eight;
 }
 
+/** dy [M, N], multiplied by `columns`, the scales of w's rows, and the sums of dy's rows into `sums`. */
+function roundedGradient(dy: Tensor, w: Tensor, { M, N }: Extents, columns: Tensor, sums: Tensor | null): Gradient {
+  return (w.requiresGrad ? quantizeBoth : quantize)(dy, [M, N], { columns, sums });
+}
+
 /** dx = dy w: `dy` was multiplied by the scales of w's rows before it was rounded. */
 function inputGradient(dx: Tensor, dy: Quantized, w: Quantized, { M, N, K }: Extents): void {
   const b = transposeQuantized(w.values);
@@ -63,17 +79,13 @@ function inputGradient(dx: Tensor, dy: Quantized, w: Quantized, { M, N, K }: Ext
 }
 
 /**
- * dw = dyᵀ x [N, K] in f32, added to the parameter's gradient where there is one (written over one that is outdated). `dy` as for {@linkcode inputGradient}, `scales` being those of w's rows.
+ * dw = dyᵀ x [N, K] in f32, added to the parameter's gradient where there is one (written over one that is outdated). `dy` as for
+ * {@linkcode inputGradient}, `scales` being those of w's rows.
  */
-function weightGradient(w: Tensor, scales: Tensor, dy: Quantized, x: Quantized, { N, K }: Extents, soFar: SoFar): Tensor {
-  const a = transposeQuantized(dy.values),
-    b = summedOverRows(x, dy.scale, scales),
-    there = soFar.write(w),
-    dw = there?.grad ?? empty([N, K]);
-  const p = { ...PLAIN, y: dw, M: N, N: K, K: a.shape[1], adds: there?.outdated === false };
-  fp8Product(p, { values: a, scale: b.scale }, { values: b.values, scale: null }, false);
-  a.free();
-  freeQuantized(b);
+function weightGradient(w: Tensor, scales: Tensor, dy: Gradient, x: Quantized, { N, K }: Extents, soFar: SoFar): Tensor {
+  const { a, b, scale } = summedOverRows(dy, x, scales), there = soFar.write(w), dw = there?.grad ?? empty([N, K]);
+  fp8Sum({ ...PLAIN, y: dw, M: N, N: K, K: a.shape[1], adds: there?.outdated === false }, [a, b], scale);
+  for (const t of [a, b, scale]) t.free();
   return dw;
 }
 
@@ -81,7 +93,7 @@ function weightGradient(w: Tensor, scales: Tensor, dy: Quantized, x: Quantized, 
 function gradients(
   x: Tensor,
   w: Tensor,
-  [dy, x8, w8]: [dy: Quantized, x: Quantized, w: Quantized],
+  [dy, x8, w8]: [dy: Gradient, x: Quantized, w: Quantized],
   extents: Extents,
   soFar: SoFar,
 ): [dx: Tensor | null, dw: Tensor | null] {
@@ -101,7 +113,7 @@ export function fp8Linear(x: Tensor, w: Tensor, b: Tensor | null | undefined, ex
   const fill = (y: Tensor): void => fp8Product({ ...PLAIN, y, M, N, K, bias: b ?? undefined }, x8, w8, true);
   fill(y);
   return record("linear", y, [x, w, b], [w, ...parts(x8, w8)], (dy, soFar) => {
-    const db = biasGradient(b), dy8 = quantize(dy, [M, N], { columns: w8.scale, sums: db });
+    const db = biasGradient(b), dy8 = roundedGradient(dy, w, extents, w8.scale, db);
     return [...gradients(x, w, [dy8, x8, w8], extents, soFar), db];
   }, { kind: "linear", from: [...parts(x8, w8), b], fill });
 }
@@ -129,7 +141,7 @@ export function fp8FeedForward(
   }
   rebuildable(z, { kind: "linear", from: [...parts(x8, u8), b1], fill: fillZ });
   return record("feedForward", y, inputs, [w1, w2, z, ...parts(x8, u8, d8)], (dy, soFar) => {
-    const db1 = biasGradient(b1), db2 = biasGradient(b2), dy8 = quantize(dy, [M, P], { columns: d8.scale, sums: db2 });
+    const db1 = biasGradient(b1), db2 = biasGradient(b2), dy8 = roundedGradient(dy, w2, down, d8.scale, db2);
     const dg = empty(z.shape, z.dtype), dz8 = emptyQuantized(M, N), g8 = emptyQuantized(M, N);
     inputGradient(dg, dy8, d8, down);
     geluBackward([dz8, g8, db1], dg, z, u8.scale, up);

@@ -29,15 +29,15 @@ export interface Product extends Pick<MatmulProblem, "batch" | "M" | "N" | "K" |
   aux?: Tensor;
   /** Whether it is added to what y holds. */
   adds?: boolean;
-  /** Where a and b are bits of E4M3: what the rows of op(a) and the columns of op(b) are multiplied by, [M] and [N] f32. */
-  scales?: { a: Tensor; b: Tensor; fast: boolean };
+  /** Where a and b are bits of E4M3: what the rows of op(a) and the columns of op(b) are multiplied by, [M] and [N] f32; whole: one number each. */
+  scales?: { a: Tensor; b: Tensor; fast: boolean; whole?: boolean };
 }
 
 /** Runs a product with an epilogue on cuBLASLt; false where there is none for it. */
 export function runCublasLt(p: Product, epilogue: MatmulProblem["epilogue"]): boolean {
   const { y, a, b, bias, aux, adds = false, scales, ...rest } = p;
   const addresses = { y: y.addr, a: a.addr, b: b.addr, bias: bias?.addr ?? 0n, aux: aux?.addr ?? 0n };
-  const eight = scales && { scales: { a: scales.a.addr, b: scales.b.addr, fast: scales.fast } };
+  const eight = scales && { scales: { ...scales, a: scales.a.addr, b: scales.b.addr } };
   const types = { type: scales ? "e4m3" as const : a.dtype as FloatDType, outType: y.dtype as FloatDType };
   const problem = { ...rest, ...addresses, ...types, epilogue, adds, ...eight };
   const scratch = productWorkspace().addr; // a simulated device counts it too

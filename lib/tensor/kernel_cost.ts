@@ -98,6 +98,10 @@ const COSTS: Record<string, (args: Args) => KernelCost> = {
     const { what, bytes } = rows(a[6], a[7], a[9], 1);
     return { what: `${what}${a[2] ? " sums" : ""}${a[8] ? " gelu" : ""}`, bytes: bytes! + Number(a[6]) * Number(a[7]) };
   },
+  k_fp8_quantize_both_fwd: (a) => {
+    const { what, bytes } = rows(a[7], a[8], a[10], 1);
+    return { what: `${what}${a[3] ? " sums" : ""}`, bytes: bytes! + 2 * Number(a[7]) * Number(a[8]) };
+  },
   k_fp8_norm_fwd: ([, , p]) => {
     const { what, bytes } = norm(p as BigUint64Array, 1, ["h", "sum", "y"]), field = reader(K_NORM, p as BigUint64Array);
     return { what, bytes: bytes! + field("N") * field("C") };
@@ -107,7 +111,9 @@ const COSTS: Record<string, (args: Args) => KernelCost> = {
     return { what, bytes: bytes! + 2 * Number(a[9]) * Number(a[10]) };
   },
   k_fp8_transpose_fwd: (a) => rows(a[2], a[3], 5, 2),
-  k_fp8_transpose_scaled_fwd: (a) => rows(a[7], a[8], 5, 2),
+  k_fp8_transpose_rows_fwd: (a) => rows(a[6], a[7], 5, 2),
+  k_fp8_transpose_columns_fwd: (a) => rows(a[4], a[5], 5, 2),
+  k_fp8_exponents_fwd: (a) => ({ what: `${a[4]}`, bytes: 8 * Number(a[4]) }),
   k_gelu_layer_bwd: (a) => rows(a[6], a[7], a[8], a[1] ? 4 : 3),
   k_unary_fwd: (a) => passes(Number(a[2]), a[4], 2),
   k_unary_bwd: (a) => passes(Number(a[3]), a[5], 3),

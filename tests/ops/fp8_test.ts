@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { full } from "../../lib/ops/cast.ts";
-import { dequantize, quantize, summedOverRows, transposeQuantized } from "../../lib/ops/fp8.ts";
+import { dequantize, quantize, quantizeBoth, summedOverRows, transposeQuantized } from "../../lib/ops/fp8.ts";
 import { step } from "../../lib/tensor/scope.ts";
-import { empty, tensor, tensorFromBytes } from "../../lib/tensor/tensor.ts";
+import { empty, type Tensor, tensor, tensorFromBytes } from "../../lib/tensor/tensor.ts";
 import { assertClose, random } from "../check.ts";
 import { decode, round, rounded, VALUES } from "../e4m3.ts";
 
@@ -87,24 +87,53 @@ Deno.test("transposeQuantized() fills up with zeros", () => {
   });
 });
 
-Deno.test("summedOverRows() puts the scales of both rows into the elements, all but the largest", () => {
+const powers = (count: number, of: (i: number) => number): Float32Array<ArrayBuffer> =>
+  Float32Array.from({ length: count }, (_, i) => 2 ** of(i));
+
+/** The transpose [C, P] of values [N, C], each multiplied by `by` and rounded again. */
+function transposedBy(values: ArrayLike<number>, [N, C, P]: number[], by: (n: number, c: number) => number): number[] {
+  return Array.from({ length: C * P }, (_, i) => {
+    const n = i % P, c = Math.floor(i / P);
+    return n < N ? round(values[n * C + c] * by(n, c)) + 0 : 0;
+  });
+}
+
+Deno.test("quantizeBoth() is quantize(), to the bit, and the transpose without the columns", () => {
   step(() => {
-    for (const [N, C, M] of [[16, 16, 16], [5, 48, 3], [130, 272, 300], [300, 144, 16]]) {
-      const x = quantize(tensor(random(1, N * C).map((v, i) => v * 4 ** (Math.floor(i / C) % 5)), [N, C]), [N, C]);
-      const powers = (count: number, of: (i: number) => number): Float32Array => Float32Array.from({ length: count }, (_, i) => 2 ** of(i));
-      const other = powers(N, (n) => -40 - n * 7 % 19), columns = powers(M, (m) => -10 - m % 5), scales = x.scale.read();
-      const y = summedOverRows(x, tensor(other, [N]), tensor(columns, [M])),
-        [, P] = y.values.shape,
-        values = dequantize(x.values, null).read();
-      const both = other.map((v, n) => v * scales[n]), most = Math.max(...both);
-      assert.deepEqual(y.scale.read(), columns.map((v) => most / v));
-      const want = Array.from({ length: C * P }, (_, i) => {
-        const n = i % P, c = Math.floor(i / P);
-        return n < N ? round(values[n * C + c] * both[n] / most) + 0 : 0;
-      });
-      assert.deepEqual([...dequantize(y.values, null).read()].map((v) => v + 0), want);
-      const bad = summedOverRows(x, tensor(other.map((v, n) => n === 2 ? NaN : v), [N]), tensor(columns, [M]));
-      assert.ok(bad.scale.read().every(Number.isNaN));
+    for (const [N, C] of [[1, 16], [37, 272], [900, 48], [70, 1040], [33, 3072], [9, 4096], [20, 4112]]) {
+      const x = tensor(random(1, N * C), [N, C]),
+        by = powers(C, (c) => -10 - c * 7 % 13),
+        columns = tensor(by, [C]),
+        least = Math.min(...by);
+      const [sums, want] = [empty([C]), empty([C])];
+      const both = quantizeBoth(x, [N, C], { columns, sums }), apart = quantize(x, [N, C], { columns, sums: want });
+      assert.deepEqual(both.values.readRaw(), apart.values.readRaw());
+      assert.deepEqual(both.scale.read(), apart.scale.read());
+      assertClose("sums", sums.read(), want.read(), { rtol: 1e-5, atol: 1e-4 });
+      const values = x.read().map((v, i) => v * by[i % C] / apart.scale.read()[Math.floor(i / C)]), P = both.transposed.shape[1];
+      const got = [...dequantize(both.transposed, null).read()].map((v) => v + 0);
+      assertClose("transposed", got, transposedBy(values, [N, C, P], (_, c) => least / by[c]), { rtol: 1 / 8, atol: 2 ** -9 }); // may be rounded twice
+      const plain = quantizeBoth(x, [N, C]);
+      assert.deepEqual(plain.values.readRaw(), quantize(x, [N, C]).values.readRaw());
+      assert.deepEqual(plain.transposed.readRaw(), transposeQuantized(plain.values).readRaw());
+    }
+  });
+});
+
+Deno.test("summedOverRows() puts the scales of rows into one operand and those of columns out of the other", () => {
+  step(() => {
+    for (const [M, N, K] of [[16, 16, 16], [5, 48, 32], [130, 272, 304], [300, 144, 16]]) {
+      const x = quantize(tensor(random(1, M * K).map((v, i) => v * 4 ** (Math.floor(i / K) % 5)), [M, K]), [M, K]);
+      const dy = quantize(tensor(random(2, M * N), [M, N]), [M, N]), columns = powers(N, (n) => -10 - n % 5);
+      dy.scale.write(powers(M, (m) => -40 - m * 7 % 19));
+      const both = dy.scale.read().map((v, m) => v * x.scale.read()[m]), most = Math.max(...both), least = Math.min(...columns);
+      const { a, b, scale } = summedOverRows(dy, x, tensor(columns, [N])), P = a.shape[1];
+      assert.equal(scale.item(), most / least);
+      const plain = (t: Tensor): Float32Array => dequantize(t, null).read(), got = (t: Tensor): number[] => [...plain(t)].map((v) => v + 0);
+      assert.deepEqual(got(a), transposedBy(plain(dy.values), [M, N, P], (_, n) => least / columns[n]));
+      assert.deepEqual(got(b), transposedBy(plain(x.values), [M, K, P], (m) => both[m] / most));
+      dy.scale.write(dy.scale.read().map((v, m) => m === 2 ? NaN : v));
+      assert.ok(Number.isNaN(summedOverRows(dy, x, tensor(columns, [N])).scale.item()));
     }
   });
 });
