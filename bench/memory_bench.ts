@@ -1,7 +1,7 @@
 /**
  * Memory of the half-billion-parameter flow models in training on CUDA: predicted and measured peaks, steps within budgets with and without tensors
- * that wait on the host, small cards, allocations that fail, and 500 steps on sparse samples of any size within 40 GiB. Writes
- * bench/results/memory.json. MEMORY_PARTS names the parts to run: small, dense, failures, sparse; MEMORY_STEPS how many steps the last takes.
+ * that wait on the host, small cards, gradients to the bit, also where allocations fail. Writes bench/results/memory.json. MEMORY_PARTS names the
+ * parts to run: small, dense, equal. Samples of any size within a budget are varying_bench's.
  *
  *   deno task bench bench/memory_bench.ts
  */
@@ -16,22 +16,13 @@ import { empty, type Tensor } from "../lib/tensor/tensor.ts";
 import { withCard } from "./capped_memory.ts";
 import { ssFlowWork, type Work } from "./flow_models.ts";
 import { benchmark, measured, type Row } from "./harness.ts";
-import { equal, failures, gradients } from "./memory_failures.ts";
-import { sparse } from "./memory_sparse.ts";
+import { equality } from "./memory_equality.ts";
+import { driverMib } from "./memory_sparse.ts";
 
-const GIB = 2 ** 30, MIB = 2 ** 20, RUNS = 5;
-const PARTS = (Deno.env.get("MEMORY_PARTS") ?? "small,dense,failures,sparse").split(",");
-const SPARSE = { count: Number(Deno.env.get("MEMORY_STEPS") ?? 500), gib: 40, seconds: Number(Deno.env.get("MEMORY_SECONDS") ?? 1000) };
+const GIB = 2 ** 30, MIB = 2 ** 20, RUNS = 4;
+const PARTS = (Deno.env.get("MEMORY_PARTS") ?? "small,dense,equal").split(",");
 /** GiB, and whether tensors may wait on the host. */
 const BUDGETS: [number, boolean][] = [32, 24, 18].flatMap((gib): [number, boolean][] => [[gib, false], [gib, true]]);
-
-/** MiB that the driver says this process holds, its context and what the pool keeps included. */
-function driverMib(): number {
-  const args = ["--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"];
-  const { stdout } = new Deno.Command("nvidia-smi", { args }).outputSync(), lines = new TextDecoder().decode(stdout).trim().split("\n");
-  const mine = lines.map((line) => line.split(",").map(Number)).filter(([pid]) => pid === Deno.pid);
-  return mine.length ? mine[0][1] : Math.max(0, ...lines.map((line) => Number(line.split(",")[1]) || 0)); // a container's pids are its own
-}
 
 interface Expected {
   peak: number;
@@ -103,17 +94,7 @@ function dense(card: Card): Row[] {
   }));
   const within = ({ gib, elastic }: typeof planned[0]) => (): Tensor =>
     withCard(gib * GIB, () => elastic.run((options) => work.pass(options), [8]));
-  const blocks = (): Tensor => work.pass({ recompute: 24 }), want = gradients(work, () => work.pass());
-  for (
-    const [name, pass] of [
-      ["the same pass again", () => work.pass()] as const,
-      ["whole blocks made again", blocks] as const,
-      ...planned.map((p) => [p.name, within(p)] as const),
-    ]
-  ) {
-    const ours = Number(equal(gradients(work, pass), want));
-    rows.push(measured({ case: `${work.name}, ${name}: gradients equal to the bit`, metric: "equal", unit: "", ours }));
-  }
+  const blocks = (): Tensor => work.pass({ recompute: 24 });
   const first = known({}), plain = steps(work, "nothing but norms and activations made again", () => work.pass(), () => whole(first));
   const kept = (): Tensor => withChoice(() => "keep", () => work.pass());
   rows.push(
@@ -173,12 +154,7 @@ function small(card: Card): Row[] {
 
 benchmark("memory", (save) => {
   const card = cardFor(readDriver().gpus[0]?.name), rows: Row[] = [];
-  const parts: Record<string, () => Row[]> = {
-    small: () => small(card),
-    dense: () => dense(card),
-    failures,
-    sparse: () => sparse(card, SPARSE, driverMib),
-  };
+  const parts: Record<string, () => Row[]> = { small: () => small(card), dense: () => dense(card), equal: () => equality(card, BUDGETS) };
   for (const part of PARTS) {
     rows.push(...parts[part]());
     save(rows);

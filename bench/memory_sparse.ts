@@ -1,5 +1,5 @@
-/** Training steps of SLat-Flow image-L on samples of any size, within a budget that most of the voxels need recomputation for. */
-import { type Card } from "../lib/memory/cards.ts";
+/** Training steps of SLat-Flow image-L on samples of any size, within a budget. */
+import type { Card } from "../lib/memory/cards.ts";
 import { plannedMemory } from "../lib/memory/elastic.ts";
 import { PUBLISHED_SLAT_FLOW } from "../lib/models/published.ts";
 import { slatFlow, slatFlowSpec } from "../lib/models/slat_flow.ts";
@@ -17,8 +17,16 @@ import { startAtRandom } from "./flow_models.ts";
 import { measured, type Row } from "./harness.ts";
 
 const GIB = 2 ** 30;
-/** Voxels of a sample; of two micro-batches of five, and of the other three. */
-const SAMPLE = { least: 4000, most: 32000, step: 2000 }, LIGHT = [8000, 60000], HEAVY = [168000, 196000];
+/** Voxels of a sample; of three micro-batches of four, and of the fourth. */
+const SAMPLE = { least: 4000, most: 32000, step: 2000 }, LIGHT = [8000, 80000], HEAVY = [168000, 196000], EVERY = 4;
+
+/** MiB that the driver says this process holds, its context and what the pool keeps included. */
+export function driverMib(): number {
+  const args = ["--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"];
+  const { stdout } = new Deno.Command("nvidia-smi", { args }).outputSync(), lines = new TextDecoder().decode(stdout).trim().split("\n");
+  const mine = lines.map((line) => line.split(",").map(Number)).filter(([pid]) => pid === Deno.pid);
+  return mine.length ? mine[0][1] : Math.max(0, ...lines.map((line) => Number(line.split(",")[1]) || 0)); // a container's pids are its own
+}
 
 /** Places of `count` voxels on a shell in a grid of 64. */
 export function shellOfVoxels(count: number): number[] {
@@ -34,8 +42,8 @@ export function shellOfVoxels(count: number): number[] {
 
 /**
  * Samples of `count` micro-batches. Their sizes are drawn so that as many are as large as half of them (log-uniform), and a micro-batch takes samples
- * up to a number of voxels of its own. Three of five go beyond 40 GiB unless something is made again; the rest are light, which halves what 500 cost:
- * filling 27 GiB with SLat-Flow's activations takes an H200 280 ms, whatever the samples.
+ * up to a number of voxels of its own. One of four goes beyond 40 GiB unless something is made again; the rest are light, so that 500 take less than
+ * two minutes: filling 27 GiB with SLat-Flow's activations takes an H200 280 ms, whatever the samples.
  */
 export function drawSamples(count: number): number[][][] {
   const { least, most, step: by } = SAMPLE,
@@ -43,7 +51,7 @@ export function drawSamples(count: number): number[][][] {
   const draws = step(() => new Generator(7).uniform([64 * count]).read());
   let at = 0;
   return Array.from({ length: count }, (_, i) => {
-    const [low, high] = i % 5 < 2 ? LIGHT : HEAVY, upTo = low + (high - low) * draws[at++], chosen: number[][] = [];
+    const [low, high] = i % EVERY ? LIGHT : HEAVY, upTo = low + (high - low) * draws[at++], chosen: number[][] = [];
     for (let voxels = 0;;) {
       const places = shells[Math.round((least * (most / least) ** draws[at++] - least) / by)];
       voxels += places.length / 3;
@@ -54,11 +62,7 @@ export function drawSamples(count: number): number[][][] {
 }
 
 /** Trains for `count` steps of one micro-batch each, on a card of `gib` GiB. */
-export function sparse(
-  card: Card,
-  { count, gib, seconds }: { count: number; gib: number; seconds: number },
-  driverMib: () => number,
-): Row[] {
+export function sparse(card: Card, { count, gib, seconds }: { count: number; gib: number; seconds: number }): Row[] {
   const args = { ...PUBLISHED_SLAT_FLOW.slat_flow_img_dit_L_64l8p2_fp16, use_fp16: false }, specs = slatFlowSpec(args, "bf16");
   startAtRandom(specs);
   const optimizer = createOptimizer(specs, initialize(specs, new Generator(1)), OPTIMIZER_DEFAULTS), budget = gib * GIB;

@@ -1,6 +1,6 @@
 /**
- * What `deno task plan` predicts, beside what is measured on CUDA: memory and time of training steps of half-billion-parameter models. Writes
- * bench/results/plan.json, where the cases that the card's sheet was set by are marked as such.
+ * What `deno task plan` predicts, beside what is measured on CUDA: memory and time of training steps of half-billion-parameter models. None of
+ * these steps set the card's sheet. Writes bench/results/plan.json. PLAN_SECONDS bounds it.
  *
  *   deno task bench bench/plan_bench.ts
  */
@@ -14,7 +14,7 @@ import { freeSamples, sparseSamples } from "./flow_models.ts";
 import { benchmark, measured, type Row } from "./harness.ts";
 import { type PlanCase, planCases, trainingOf } from "./plan_cases.ts";
 
-const GIB = 2 ** 30, RUNS = 4, SECONDS = Number(Deno.env.get("PLAN_SECONDS") ?? 1000);
+const GIB = 2 ** 30, RUNS = 3, SECONDS = Number(Deno.env.get("PLAN_SECONDS") ?? 1000);
 
 /** Median milliseconds and peak of a case's steps. */
 function measure(c: PlanCase, samples?: ReturnType<typeof sparseSamples>): { ms: number; peak: number } {
@@ -42,7 +42,7 @@ benchmark("plan", (save) => {
     if (performance.now() > end) break;
     const samples = c.places && sparseSamples(c.places);
     const expected = predictTraining(card, () => trainingOf(c, samples), c.budget && c.budget * GIB, { offload: c.offload });
-    const { ms, peak } = measure(c, samples), what = `${c.name}${c.calibration ? " (the sheet was set by it)" : ""}`;
+    const { ms, peak } = measure(c, samples), what = c.name;
     if (samples) freeSamples(samples);
     const predicted = { peer_name: "predicted" };
     rows.push(

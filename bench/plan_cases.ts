@@ -1,7 +1,4 @@
-/**
- * Trainings that `plan` is held against: those that the sheet of the H200 was set by, and others (batches, models, precisions, samples and budgets)
- * that it was not.
- */
+/** Trainings that `plan` is held against. */
 import type { Training } from "../lib/train/predict.ts";
 import { type ModelChoice, slatFlowWork, type SparseSamples, ssFlowWork, type Work, type WorkOptions } from "./flow_models.ts";
 import { shellOfVoxels } from "./memory_sparse.ts";
@@ -9,8 +6,6 @@ import { shellOfVoxels } from "./memory_sparse.ts";
 /** One of them. */
 export interface PlanCase {
   name: string;
-  /** Whether the card's sheet was set by cases like it. */
-  calibration: boolean;
   /** GiB, and whether tensors may wait on the host. */
   budget?: number;
   offload?: boolean;
@@ -24,7 +19,7 @@ export interface PlanCase {
   make(samples?: SparseSamples): Work;
 }
 
-type Limits = Pick<PlanCase, "budget" | "offload" | "recompute"> & { parts?: number; calibration?: boolean };
+type Limits = Pick<PlanCase, "budget" | "offload" | "recompute"> & { parts?: number };
 
 function named(work: string, { budget, offload, recompute, parts = 1 }: Limits): string {
   return [
@@ -35,48 +30,51 @@ function named(work: string, { budget, offload, recompute, parts = 1 }: Limits):
   ].join(", ");
 }
 
-function ss(options: WorkOptions, { calibration = false, parts = 1, ...limits }: Limits = {}, model?: ModelChoice): PlanCase {
+function ss(options: WorkOptions, { parts = 1, ...limits }: Limits = {}, model?: ModelChoice): PlanCase {
   const { batch, dtype = "bf16", fp8, optimizer } = options, label = model?.label ?? "SS-Flow image-L";
   const state = optimizer ? `, 8-bit moments, ${optimizer.onHost} in the host's memory` : "";
   const name = named(`${label} ${fp8 ? "fp8" : dtype} batch ${batch}${state}`, { ...limits, parts });
-  return { name, calibration, parts, ...limits, sizes: new Array(batch).fill(4096), make: () => ssFlowWork(options, model) };
+  return { name, parts, ...limits, sizes: new Array(batch).fill(4096), make: () => ssFlowWork(options, model) };
 }
 
-function slat(sizes: number[], { calibration = false, parts = 1, ...limits }: Limits = {}): PlanCase {
+function slat(sizes: number[], { parts = 1, ...limits }: Limits = {}): PlanCase {
   const places = sizes.map(shellOfVoxels), batch = sizes.length;
   const name = named(`SLat-Flow image-L bf16, samples of ${sizes.join(", ")} voxels`, { ...limits, parts });
-  return { name, calibration, parts, ...limits, sizes, places, make: (samples) => slatFlowWork({ batch }, samples) };
+  return { name, parts, ...limits, sizes, places, make: (samples) => slatFlowWork({ batch }, samples) };
 }
 
 const XL = { config: "ss_flow_txt_dit_XL_16l8_fp16", label: "SS-Flow text-XL" };
 const B = { config: "ss_flow_txt_dit_B_16l8_fp16", label: "SS-Flow text-B" };
 
-/** All cases. Places of samples are made when this is called. */
+/**
+ * Cases that no card's sheet was set by: other batches, models, precisions, samples, budgets. Places of samples are made when this is called.
+ */
 export function planCases(): PlanCase[] {
-  const calibration = true;
   return [
-    ss({ batch: 8 }, { calibration }),
-    ss({ batch: 8 }, { calibration, recompute: 24 }),
-    ...[32, 24, 18].map((budget) => ss({ batch: 8 }, { calibration, budget })),
-    ...([["nothing", 11], ["means", 9], ["state", 8]] as const).map(([onHost, budget]) =>
-      ss({ batch: 1, optimizer: { momentBits: 8, onHost } }, { calibration, budget })
-    ),
     ss({ batch: 3 }),
-    ss({ batch: 3 }, { parts: 4 }),
     ss({ batch: 6 }, { budget: 20 }),
-    ss({ batch: 12 }, { budget: 36 }),
-    ss({ batch: 20 }, { budget: 50 }),
-    ss({ batch: 5 }, { recompute: 12 }),
-    ss({ batch: 5, dtype: "f16" }),
-    ss({ batch: 6, fp8: true }),
-    ss({ batch: 2, optimizer: { momentBits: 8, onHost: "means" } }),
-    ss({ batch: 8 }, {}, B),
-    ss({ batch: 4 }, { budget: 30 }, XL),
     slat([15000]),
     slat([4000, 6000, 8000, 10000]),
+    slat([4000, 8000, 12000, 16000, 20000, 24000, 28000], { budget: 24 }),
+    ss({ batch: 4 }, { budget: 30 }, XL),
+    ss({ batch: 5, dtype: "f16" }),
     slat([30000, 32000]),
-    slat([20000, 20000, 20000, 20000, 20000], { budget: 24 }),
-    slat([4000, 8000, 12000, 16000, 20000, 24000, 28000], { budget: 28 }),
+    ss({ batch: 5 }, { recompute: 12 }),
+    ss({ batch: 2, optimizer: { momentBits: 8, onHost: "means" } }),
+    ss({ batch: 8 }, {}, B),
+    ss({ batch: 2 }, { parts: 3 }),
+    ss({ batch: 12 }, { budget: 36 }),
+  ];
+}
+
+/** Cases that the sheet of the H200 was set by, as memory_bench measured them. */
+export function calibrationCases(): PlanCase[] {
+  return [
+    ...[undefined, 24].map((recompute) => ss({ batch: 8 }, { recompute })),
+    ...[32, 24, 18].map((budget) => ss({ batch: 8 }, { budget })),
+    ...([["nothing", 11], ["means", 9], ["state", 8]] as const).map(([onHost, budget]) =>
+      ss({ batch: 1, optimizer: { momentBits: 8, onHost } }, { budget })
+    ),
   ];
 }
 

@@ -1,6 +1,7 @@
 /**
  * Times whole training steps (forward, backward, clipping, AdamW, mean of parameters) of the half-billion-parameter flow models on CUDA, beside
- * plain PyTorch models of the same shape, and profiles them; what memory_bench measured within budgets is put beside it. Writes bench/results/train_step.json, and a table of every kernel for each model.
+ * plain PyTorch models of the same shape, and profiles them; steps within budgets are put
+ * beside them, as memory_bench and varying_bench found them. Writes bench/results/train_step.json, and a table of every kernel for each model.
  *
  *   deno task bench bench/train_step_bench.ts
  */
@@ -15,9 +16,8 @@ const WARM_UP = 3, RUNS = 10, PROFILED = 2;
 /** Dense 16-bit operations a second of an H100 or H200 by its data sheet. */
 const PEAK = 989e12, GIB = 2 ** 30;
 
-/** Rows of memory_bench that belong beside these: steps within budgets. */
-const WITHIN_BUDGETS =
-  /^SS-Flow image-L bf16 batch 8, .*budget of 24 GiB.*: (training step|peak|step over)|^SLat-Flow image-L bf16 varying/;
+/** Rows of memory_bench that belong beside these: steps within a budget. */
+const WITHIN_BUDGET = /^SS-Flow image-L bf16 batch 8, .*budget of 24 GiB.*: (training step|peak|step over)/;
 
 /** What a work is compared with: PyTorch in bf16, also where ours is in fp8. */
 function peerOf(name: string): string {
@@ -87,5 +87,5 @@ benchmark("train_step", (save) => {
       save(rows);
     }
   }
-  return [...rows, ...rowsOf("memory", WITHIN_BUDGETS)];
+  return [...rows, ...rowsOf("memory", WITHIN_BUDGET), ...rowsOf("varying", /./)];
 });

@@ -1,17 +1,18 @@
-/** Passes of the large flow models in which allocations fail: whether each is run again to the same gradients. */
+/** Whether gradients of the large flow models are the same to the bit, whatever is made again, waits on the host, or does not fit at first. */
+import type { Card } from "../lib/memory/cards.ts";
 import { plannedMemory } from "../lib/memory/elastic.ts";
 import { leaves } from "../lib/nn/parameters.ts";
 import { device } from "../lib/tensor/device.ts";
 import type { Tensor } from "../lib/tensor/tensor.ts";
-import { withFailure } from "./capped_memory.ts";
+import { withCard, withFailure } from "./capped_memory.ts";
 import { freeSamples, slatFlowWork, sparseSamples, ssFlowWork, type Work } from "./flow_models.ts";
 import { measured, type Row } from "./harness.ts";
 import { shellOfVoxels } from "./memory_sparse.ts";
 
-const FAILURES = 12;
+const FAILURES = 8, GIB = 2 ** 30;
 
 /** Gradients of parameters in some of the blocks after one pass. */
-export function gradients(work: Work, pass: () => Tensor): Float32Array[] {
+function gradients(work: Work, pass: () => Tensor): Float32Array[] {
   const params = leaves<Tensor>(work.optimizer.params);
   for (const [, p] of params) if (p.grad) device().memory.zero(p.grad.addr, p.grad.bytes);
   pass().free();
@@ -19,7 +20,7 @@ export function gradients(work: Work, pass: () => Tensor): Float32Array[] {
 }
 
 /** Whether two lists of gradients are equal to the bit. */
-export function equal(a: Float32Array[], b: Float32Array[]): boolean {
+function equal(a: Float32Array[], b: Float32Array[]): boolean {
   return a.every((x, i) => x.every((v, j) => Object.is(v, b[i][j])));
 }
 
@@ -47,24 +48,36 @@ function survived(work: Work, sizes: number[]): Row[] {
   ];
 }
 
-/** Rows of both models; for SLat-Flow also whether plans, whole blocks and no recomputation give the same gradients. */
-export function failures(): Row[] {
-  const dense = survived(ssFlowWork({ batch: 1 }), [1]), places = [shellOfVoxels(8000), shellOfVoxels(16000)], set = sparseSamples(places);
-  const work = slatFlowWork({ batch: 2 }, set), sizes = places.map((p) => p.length / 3);
-  const want = gradients(work, () => work.pass()), rows: Row[] = [];
-  const tight = plannedMemory({ budget: 15 * 2 ** 30 });
-  for (
-    const [what, pass] of [
-      ["whole blocks made again", () => work.pass({ recompute: 24 })],
-      ["a budget of 15 GiB", () => tight.run((o) => work.pass(o), sizes)],
-    ] as const
-  ) {
-    const ours = Number(equal(gradients(work, pass), want));
-    rows.push(measured({ case: `${work.name}, ${what}: gradients equal to the bit`, metric: "equal", unit: "", ours }));
-  }
-  console.error(`${work.name}: ${tight.describe()}`);
-  rows.push(...survived(work, sizes));
+/** Whether a work has the same gradients under whole-block checkpoints and within each of these budgets (GiB, some on the host or not). */
+function alike(work: Work, sizes: number[], card: Card, budgets: [gib: number, offload: boolean][]): Row[] {
+  const want = gradients(work, () => work.pass());
+  const planned = budgets.map(([gib, offload]) => {
+    const elastic = plannedMemory({ budget: gib * GIB, card, offload, say: console.error });
+    const pass = (): Tensor => withCard(gib * GIB, () => elastic.run((options) => work.pass(options), sizes));
+    return [`a budget of ${gib} GiB${offload ? ", some on the host" : ""}`, pass] as const;
+  });
+  const others = [
+    ["the same pass again", () => work.pass()] as const,
+    ["whole blocks made again", () => work.pass({ recompute: 24 })] as const,
+    ...planned,
+  ];
+  return others.map(([what, pass]) =>
+    measured({
+      case: `${work.name}, ${what}: gradients equal to the bit`,
+      ...{ metric: "equal", unit: "", ours: Number(equal(gradients(work, pass), want)) },
+    })
+  );
+}
+
+/** Rows of both models. */
+export function equality(card: Card, budgets: [gib: number, offload: boolean][]): Row[] {
+  const dense = ssFlowWork({ batch: 8 }), rows = alike(dense, [8], card, budgets);
+  dense.free();
+  rows.push(...survived(ssFlowWork({ batch: 1 }), [1]));
+  const places = [shellOfVoxels(8000), shellOfVoxels(16000)], set = sparseSamples(places), sizes = places.map((p) => p.length / 3);
+  const sparse = slatFlowWork({ batch: 2 }, set);
+  rows.push(...alike(sparse, sizes, card, [[15, false], [15, true]]), ...survived(sparse, sizes));
   freeSamples(set);
   device().memory.trim();
-  return [...dense, ...rows];
+  return rows;
 }
