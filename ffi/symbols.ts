@@ -36,7 +36,7 @@ export const OPS = {
   k_fp8_transpose_columns_fwd: { parameters: ["u64", "u64", "u64", "u64", "i32", "i32", "i32", "u64"], result: "i32" },
   k_gate_add_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i64", "i32", "u64"], result: "i32" },
   k_gate_add_bwd_workspace: { parameters: ["buffer", "i32", "i32", "i32"], result: "i32" },
-  k_gate_add_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i64", "i32", "i32", "u64"], result: "i32" },
+  k_gate_add_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i64", "i32", "i32", "u64"], result: "i32" },
   k_gelu_layer_bwd_workspace: { parameters: ["buffer", "i32", "i32"], result: "i32" },
   k_gelu_layer_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "u64"], result: "i32" },
   k_group_norm_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "f32", "i32", "u64"], result: "i32" },
@@ -110,7 +110,7 @@ export interface OpsKernels {
   k_fp8_transpose_columns_fwd(y: bigint, x: bigint, columns: bigint, cells: bigint, N: number, C: number, P: number, stream: bigint): void;
   k_gate_add_fwd(y: bigint, x: bigint, h: bigint, gate: bigint, offsets: bigint, N: number, B: number, C: number, gate_stride: bigint, dtype: number, stream: bigint): void;
   k_gate_add_bwd_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, B: number, C: number): void;
-  k_gate_add_bwd(dh: bigint, dgate: bigint, dy: bigint, h: bigint, gate: bigint, offsets: bigint, scratch: bigint, N: number, B: number, C: number, gate_stride: bigint, adds: number, dtype: number, stream: bigint): void;
+  k_gate_add_bwd(dh: bigint, dgate: bigint, dbias: bigint, dy: bigint, h: bigint, gate: bigint, offsets: bigint, scratch: bigint, N: number, B: number, C: number, gate_stride: bigint, adds: number, dtype: number, stream: bigint): void;
   k_gelu_layer_bwd_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, C: number): void;
   k_gelu_layer_bwd(dz: bigint, g: bigint, db: bigint, dg: bigint, z: bigint, scratch: bigint, N: number, C: number, dtype: number, stream: bigint): void;
   k_group_norm_fwd(y: bigint, mean: bigint, rstd: bigint, x: bigint, w: bigint, b: bigint, offsets: bigint, scratch: bigint, N: number, B: number, C: number, G: number, eps: number, dtype: number, stream: bigint): void;
@@ -186,6 +186,7 @@ export const K_NORM = [
   ["adds", "i64"],
   ["workspace", "u64"],
   ["workspace_bytes", "i64"],
+  ["dbias", "u64"],
 ] as const;
 
 export interface KNorm {
@@ -220,6 +221,7 @@ export interface KNorm {
   adds: number;
   workspace: bigint;
   workspace_bytes: number;
+  dbias: bigint;
 }
 
 export const K_ADAMW8_BLOCK = 128;

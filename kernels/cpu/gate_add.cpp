@@ -28,10 +28,11 @@ int32_t k_gate_add_bwd_workspace(uint64_t* bytes, int32_t, int32_t, int32_t) {
   return K_OK;
 }
 
-int32_t k_gate_add_bwd(uint64_t dh, uint64_t dgate, uint64_t dy, uint64_t h, uint64_t gate, uint64_t offsets, uint64_t, int32_t N,
+int32_t k_gate_add_bwd(uint64_t dh, uint64_t dgate, uint64_t dbias, uint64_t dy, uint64_t h, uint64_t gate, uint64_t offsets, uint64_t, int32_t N,
                        int32_t B, int32_t C, int64_t gate_stride, int32_t adds, int32_t dtype, uint64_t) {
   Samples samples;
   if (const int32_t status = check(samples, "k_gate_add_bwd", offsets, N, B, C, dtype)) return status;
+  if (N > 0 && dbias && !dh) return fail(K_BAD_ARGUMENT, "k_gate_add_bwd", "dbias is wanted, dh must be given");
 #pragma omp parallel for
   for (int64_t n = 0; n < (dh ? N : 0); n++) {
     const float *dyn = at<float>(dy) + n * C, *g = at<float>(gate) + samples.of(n) * gate_stride;
@@ -44,6 +45,12 @@ int32_t k_gate_add_bwd(uint64_t dh, uint64_t dgate, uint64_t dy, uint64_t h, uin
     for (int64_t n = samples.first(b); n < samples.first(b + 1); n++) sum += double(at<float>(dy)[n * C + c]) * at<float>(h)[n * C + c];
     float& out = at<float>(dgate)[b * gate_stride + c];
     out = adds ? out + float(sum) : float(sum);
+  }
+#pragma omp parallel for
+  for (int64_t c = 0; c < (dbias ? C : 0); c++) {
+    double sum = 0;
+    for (int64_t n = 0; n < N; n++) sum += at<float>(dh)[n * C + c];
+    at<float>(dbias)[c] = float(sum);
   }
   return K_OK;
 }

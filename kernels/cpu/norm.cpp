@@ -90,11 +90,11 @@ int32_t k_norm_bwd(const k_norm* problem, uint64_t) {
     }
   }
   const bool whole = p.dw || p.db;  // sums over all rows, beside those of samples
-  const int64_t groups = whole || p.dgate || p.dscale || p.dshift ? (C + COLUMNS - 1) / COLUMNS : 0;
+  const int64_t groups = whole || p.dbias || p.dgate || p.dscale || p.dshift ? (C + COLUMNS - 1) / COLUMNS : 0;
 #pragma omp parallel for
   for (int64_t i = 0; i < groups; i++) {
     const int64_t first = i * COLUMNS, count = std::min<int64_t>(COLUMNS, C - first);
-    double all_w[COLUMNS] = {}, all_b[COLUMNS] = {};
+    double all_w[COLUMNS] = {}, all_b[COLUMNS] = {}, all_h[COLUMNS] = {};
     for (int64_t s = 0; s < samples.B; s++) {
       double sum_w[COLUMNS] = {}, sum_b[COLUMNS] = {}, sum_g[COLUMNS] = {};
       for (int64_t n = samples.first(s); n < samples.first(s + 1); n++) {
@@ -105,6 +105,7 @@ int32_t k_norm_bwd(const k_norm* problem, uint64_t) {
           sum_b[c] += dyn[c];
         }
         for (int64_t c = 0; p.dgate && c < count; c++) sum_g[c] += double(dx[n * C + first + c]) * h[n * C + first + c];
+        for (int64_t c = 0; p.dbias && c < count; c++) all_h[c] += (gate ? dh : dx)[n * C + first + c];
       }
       for (int64_t c = 0; c < count; c++) {
         all_w[c] += sum_w[c];
@@ -117,6 +118,7 @@ int32_t k_norm_bwd(const k_norm* problem, uint64_t) {
     for (int64_t c = 0; c < count; c++) {
       if (p.dw) at<float>(p.dw)[first + c] = float(all_w[c]);
       if (p.db) at<float>(p.db)[first + c] = float(all_b[c]);
+      if (p.dbias) at<float>(p.dbias)[first + c] = float(all_h[c]);
     }
   }
   return K_OK;

@@ -24,7 +24,7 @@ int32_t with_norm(const char* where, const k_norm& p, const Samples& samples, F 
 
 bool is_gated(const k_norm& p) { return p.dh || p.dgate; }
 
-bool wants_sums(const k_norm& p) { return p.dw || p.db || p.dscale || p.dshift || p.dgate; }
+bool wants_sums(const k_norm& p) { return p.dw || p.db || p.dscale || p.dshift || p.dgate || p.dbias; }
 }  // namespace
 
 int32_t k_norm_fwd(const k_norm* problem, uint64_t stream) {
@@ -38,7 +38,7 @@ int32_t k_norm_bwd_workspace(uint64_t* bytes, const k_norm* problem) {
   Samples samples;
   if (const int32_t status = check_norm(samples, "k_norm_bwd_workspace", problem)) return status;
   const int64_t S = backward_blocks(samples.B, samples.mean(), int(problem->C), samples.offsets, is_gated(*problem));
-  *bytes = wants_sums(*problem) ? samples.B * S * (is_gated(*problem) ? 3 : 2) * problem->C * sizeof(float) : 0;
+  *bytes = wants_sums(*problem) ? samples.B * S * backward_sums(is_gated(*problem)) * problem->C * sizeof(float) : 0;
   return K_OK;
 }
 
@@ -59,13 +59,15 @@ int32_t k_norm_bwd(const k_norm* problem, uint64_t stream) {
     if (!none) {
       if (const int32_t status = backward(where, norm, gated, packed, stream)) return status;
     }
-    const int count = gated ? 3 : 2;
+    const int count = backward_sums(gated);
     if (p.dscale || p.dshift || p.dgate) {
-      const Sums<T> sums{{at<T>(p.dscale), at<T>(p.dshift), at<T>(p.dgate)}, {p.stride, p.stride, p.gate_stride}, p.adds != 0};
+      const Sums<T> sums{
+          {at<T>(p.dscale), at<T>(p.dshift), gated ? at<T>(p.dgate) : nullptr}, {p.stride, p.stride, p.gate_stride}, p.adds != 0};
       if (const int32_t status = launch_sum_partials(where, sums, p.workspace, samples.B, none ? 0 : S, p.C, count, stream)) return status;
     }
-    if (!p.dw && !p.db) return int32_t(K_OK);
-    return launch_sum_partials(where, Sums<float>{{at<float>(p.dw), at<float>(p.db)}}, p.workspace, 1, none ? 0 : blocks, p.C, count,
-                               stream);
+    if (!p.dw && !p.db && !p.dbias) return int32_t(K_OK);
+    float* const dbias = at<float>(p.dbias);
+    const Sums<float> sums{{at<float>(p.dw), at<float>(p.db), gated ? nullptr : dbias, gated ? dbias : nullptr}};
+    return launch_sum_partials(where, sums, p.workspace, 1, none ? 0 : blocks, p.C, count, stream);
   });
 }

@@ -6,6 +6,9 @@ namespace {
 // Blocks of 128 threads that a multiprocessor holds, by their registers.
 constexpr int resident(bool gated) { return gated ? 4 : 5; }
 
+// Sums that a block writes for each column.
+__host__ __device__ constexpr int backward_sums(bool gated) { return gated ? 4 : 3; }
+
 constexpr int COLUMNS = 8;  // of a thread in the backward pass: its packs lie side by side
 
 // Sums each value over the X threads of a group: X <= 32, a power of two, or the whole block where WIDE. Calls take turns with two buffers.
@@ -34,11 +37,10 @@ __device__ inline void group_sums(float (&values)[COUNT], float (*buffer)[COUNT]
 }
 
 // Block b * S + s takes the rows of sample b that come to it when S blocks take turns, R rows a group of X threads at a time. It writes dx,
-// dh and, where there is partial, partial[b, s, 0, :] = sum(dy * xhat), partial[b, s, 1, :] = sum(dy) and, GATED, partial[b, s, 2, :] =
-// sum(dx * h).
+// dh and, where there is partial, partial[b, s, :, :] = sum(dy * xhat), sum(dy), GATED: sum(dx * h), sum(dh), or sum(dx) without a gate.
 template <class T, class W, int V, int R, int THREADS, bool WIDE, bool GATED>
 __global__ void __launch_bounds__(THREADS, THREADS > 128 ? 1 : resident(GATED)) norm_bwd(Norm<T, W> at, int X, int S) {
-  constexpr int P = COLUMNS / V, K = GATED ? 3 : 2;
+  constexpr int P = COLUMNS / V, K = backward_sums(GATED);
   using Packs = Pack<T, V>[P];
   alignas(16) __shared__ float shared[WIDE ? 2 * 32 * 2 * R : 128 * K * COLUMNS];
   const Samples& samples = at.samples;
@@ -102,6 +104,8 @@ __global__ void __launch_bounds__(THREADS, THREADS > 128 ? 1 : resident(GATED)) 
           out[i] = r[j] * (to_f32(dys[j][p].v[i]) * gain[p * V + i] - mean_g - xhat * mean_gx) + to_f32(others[j][p].v[i]);
         }
         if (c + p * V < C) store_lanes(at.dx + n * C + c + p * V, out);
+#pragma unroll
+        for (int i = 0; i < V; i++) sums[K - 1][p * V + i] += out[i];
         if constexpr (GATED) {
 #pragma unroll
           for (int i = 0; i < V; i++) {
@@ -114,6 +118,10 @@ __global__ void __launch_bounds__(THREADS, THREADS > 128 ? 1 : resident(GATED)) 
     }
   }
   if (!at.partial) return;
+  if constexpr (GATED) {
+#pragma unroll
+    for (int i = 0; i < COLUMNS; i++) sums[K - 1][i] *= gate[i];
+  }
   float* const to = at.partial + int64_t(blockIdx.x) * K * C;
   if constexpr (!WIDE)
     store_column_sums(to, sums, shared, C, 0, X, groups, lane, group);

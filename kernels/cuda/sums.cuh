@@ -10,8 +10,8 @@
 // lie stride[k] elements, by default `width`. adds: rounded, to what is there.
 template <class T>
 struct Sums {
-  T* to[3];
-  int64_t stride[3] = {};
+  T* to[4];
+  int64_t stride[4] = {};
   bool adds = false;
 };
 
@@ -22,8 +22,8 @@ template <class T>
 __global__ void sum_partials(Sums<T> sums, const float* partial, int S, int width, int M) {
   __shared__ float shared[SUM_ROWS][SUM_COLUMNS];
   const int tiles = (M + SUM_COLUMNS - 1) / SUM_COLUMNS, b = blockIdx.x / tiles, m = blockIdx.x % tiles * SUM_COLUMNS + threadIdx.x;
-  const int k = m < width ? 0 : m < 2 * width ? 1 : 2;
-  T* const to = m >= M ? nullptr : k == 0 ? sums.to[0] : k == 1 ? sums.to[1] : sums.to[2];
+  const int k = m < width ? 0 : m < 2 * width ? 1 : m < 3 * width ? 2 : 3;
+  T* const to = m >= M ? nullptr : k == 0 ? sums.to[0] : k == 1 ? sums.to[1] : k == 2 ? sums.to[2] : sums.to[3];
   float sum = 0;
   if (to) {
 #pragma unroll 8
@@ -33,7 +33,7 @@ __global__ void sum_partials(Sums<T> sums, const float* partial, int S, int widt
   __syncthreads();
   if (threadIdx.y || !to) return;
   for (int i = 1; i < SUM_ROWS; i++) sum += shared[i][threadIdx.x];
-  const int64_t stride = k == 0 ? sums.stride[0] : k == 1 ? sums.stride[1] : sums.stride[2];
+  const int64_t stride = k == 0 ? sums.stride[0] : k == 1 ? sums.stride[1] : k == 2 ? sums.stride[2] : sums.stride[3];
   T& out = to[int64_t(b) * (stride ? stride : width) + m - k * width];
   const T rounded = from_f32<T>(sum);
   out = sums.adds ? from_f32<T>(to_f32(out) + to_f32(rounded)) : rounded;

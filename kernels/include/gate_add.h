@@ -12,8 +12,9 @@ K_API int32_t k_gate_add_fwd(uint64_t y, uint64_t x, uint64_t h, uint64_t gate, 
 // Bytes of scratch that k_gate_add_bwd needs.
 K_API int32_t k_gate_add_bwd_workspace(uint64_t* bytes, int32_t N, int32_t B, int32_t C);
 
-// dh = dy * gate    dgate = the sum of dy * h over the rows of a sample    (dx is dy itself)
-//   dh, dy, h: [N, C] dtype    dgate, gate: as gate    dh and dgate are 0 where they are not wanted
+// dh = dy * gate    dgate = the sum of dy * h over the rows of a sample    dbias = the sum of dh over all rows
+// (dx is dy itself)
+//   dh, dy, h: [N, C] dtype    dgate, gate: as gate    dbias: [C] f32, needs dh    what is not wanted is 0
 //   adds: 1 where dgate is rounded and added to what is there
-K_API int32_t k_gate_add_bwd(uint64_t dh, uint64_t dgate, uint64_t dy, uint64_t h, uint64_t gate, uint64_t offsets, uint64_t scratch,
+K_API int32_t k_gate_add_bwd(uint64_t dh, uint64_t dgate, uint64_t dbias, uint64_t dy, uint64_t h, uint64_t gate, uint64_t offsets, uint64_t scratch,
                              int32_t N, int32_t B, int32_t C, int64_t gate_stride, int32_t adds, int32_t dtype, uint64_t stream);

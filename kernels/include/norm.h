@@ -25,18 +25,19 @@ typedef struct k_norm {
   int64_t adds;                   // 1: dgate, dscale and dshift are rounded and added to what is there
   uint64_t workspace;
   int64_t workspace_bytes;
+  uint64_t dbias;                 // [C] f32: of a bias that h was made with; needs dh, or dx without a gate
 } k_norm;
 
 // Reads x, or x, h and gate; w, b, scale, shift. Writes y, mean, rstd, and sum where there is h.
 K_API int32_t k_norm_fwd(const k_norm* problem, uint64_t stream);
 
-// bytes [1]: the workspace of the backward pass where any of dgate, dw, db, dscale, dshift is wanted. Reads N, B, C and offsets.
+// bytes [1]: the workspace of the backward pass where any of dgate, dw, db, dscale, dshift, dbias is wanted. Reads N, B, C and offsets.
 K_API int32_t k_norm_bwd_workspace(uint64_t* bytes, const k_norm* problem);
 
 // With g = dy * (1 + scale), or dy * w:
 //   dx = rstd * (g - mean_C(g) - xhat * mean_C(g * xhat)) + dsum    dh = dx * gate
 // and, summed over the rows of a sample:  dgate = sum(dx * h)    dscale = sum(dy * xhat)    dshift = sum(dy)
-// and over all rows:  dw = sum(dy * xhat)    db = sum(dy)
+// and over all rows:  dw = sum(dy * xhat)    db = sum(dy)    dbias = sum(dh), or sum(dx) without a gate
 // Reads sum, or x where h is 0; what is not wanted is 0. Without a gate the gradient of h is dx.
 K_API int32_t k_norm_bwd(const k_norm* problem, uint64_t stream);
 

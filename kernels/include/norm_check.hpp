@@ -21,5 +21,8 @@ inline int32_t check_norm(Samples& samples, const char* where, const k_norm* p) 
 // For the backward pass.
 inline int32_t check_norm_gradients(const char* where, const k_norm* p) {
   if (p->N > 0 && (p->dh || p->dgate) && (!p->dx || !p->gate)) return fail(K_BAD_ARGUMENT, where, "dh or dgate is wanted, dx and gate must be given");
+  if (p->N > 0 && p->dbias && !(p->gate ? p->dh : p->dx)) {
+    return fail(K_BAD_ARGUMENT, where, "dbias is wanted, %s must be given", p->gate ? "dh" : "dx");
+  }
   return K_OK;
 }

@@ -4,6 +4,7 @@ import { rebuildable } from "../tensor/storage.ts";
 import { isRecording, record } from "../tensor/tape.ts";
 import { empty, kernels, stream, type Tensor } from "../tensor/tensor.ts";
 import { unaryForward } from "./elementwise.ts";
+import { takeColumnSums, wantColumnSums } from "./column_sums.ts";
 import { canQuantize } from "./fp8.ts";
 import { fp8FeedForward } from "./fp8_layer.ts";
 import { layerOf, linearGelu, type LinearOptions } from "./matmul.ts";
@@ -45,11 +46,11 @@ export function feedForward(
     return y;
   }
   rebuildable(z, { kind: "linear", from: [x, w1, b1], fill: forward });
-  return record("feedForward", y, inputs, [x, w1, w2, z], (dy, soFar) => {
+  record("feedForward", y, inputs, [x, w1, w2, z], (dy, soFar) => {
     const dz = empty(z.shape, z.dtype), g = w2.requiresGrad ? empty(z.shape, z.dtype) : null, db1 = b1.requiresGrad ? empty([N]) : null;
     product({ ...PLAIN, y: dz, a: dy, b: w2, M, N, K: P });
     geluLayerBackward({ dz, g, db: db1, z }, [M, N]);
-    const [dw2, db2] = weightGradients(dy, g ?? z, w2, b2, soFar);
+    const [dw2, db2] = weightGradients(dy, g ?? z, w2, b2, soFar, takeColumnSums(dy));
     g?.free();
     const [dw1] = weightGradients(dz, x, w1, b1, soFar, db1), dx = x.requiresGrad ? empty(x.shape, x.dtype) : null;
     if (dx) product({ ...PLAIN, y: dx, a: dz, b: w1, M, N: K, K: N });
@@ -64,6 +65,8 @@ export function feedForward(
       g.free();
     },
   });
+  if (b2.requiresGrad) wantColumnSums(y);
+  return y;
 }
 
 /** In the place of the gradient of gelu(z), dz: that of z [M, N], with g = gelu(z) and db, the sum of its rows, where they are given. */

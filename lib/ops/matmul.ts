@@ -5,6 +5,7 @@ import { rebuildable, type Recipe } from "../tensor/storage.ts";
 import { isRecording, record } from "../tensor/tape.ts";
 import { dim, empty, expectDtype, expectShape, sizeOf, type Tensor } from "../tensor/tensor.ts";
 import { gelu, geluBackward, unaryForward } from "./elementwise.ts";
+import { takeColumnSums, wantColumnSums } from "./column_sums.ts";
 import { canQuantize } from "./fp8.ts";
 import { fp8Linear } from "./fp8_layer.ts";
 import { PLAIN, type Product, product, runCublasLt, weightGradients } from "./product.ts";
@@ -78,11 +79,15 @@ export function linear(x: Tensor, w: Tensor, b?: Tensor | null, { activation = "
   const recipe: Recipe = before
     ? { kind: "activation", from: [before], fill: (y) => unaryForward("gelu", y, before) }
     : { ...again, fill: multiply };
-  return record("linear", y, [x, w, b], [x, w, before], (dy, soFar) => {
-    const dz = before ? geluBackward(dy, before) : dy, dx = x.requiresGrad ? empty(x.shape, x.dtype) : null;
+  record("linear", y, [x, w, b], [x, w, before], (dy, soFar) => {
+    const dz = before ? geluBackward(dy, before) : dy,
+      db = before ? null : takeColumnSums(dy),
+      dx = x.requiresGrad ? empty(x.shape, x.dtype) : null;
     if (dx) product({ ...PLAIN, y: dx, a: dz, b: w, M, N: K, K: N });
-    return [dx, ...weightGradients(dz, x, w, b, soFar)];
+    return [dx, ...weightGradients(dz, x, w, b, soFar, db)];
   }, recipe);
+  if (b?.requiresGrad && !before) wantColumnSums(y);
+  return y;
 }
 
 /** Options of {@linkcode matmul}. */

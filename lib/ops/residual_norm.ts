@@ -5,6 +5,7 @@ import { record, type SoFar } from "../tensor/tape.ts";
 import { empty, expectDtype, expectShape, kernels, stream, type Tensor } from "../tensor/tensor.ts";
 import { canQuantizeRows } from "./fp8.ts";
 import { inEightBits } from "./fp8_layer.ts";
+import { columnSumsFor, passColumnSums, takeColumnSums } from "./column_sums.ts";
 import {
   addressIn,
   type Modulation,
@@ -79,14 +80,27 @@ function makeNorm(
     const dw = w?.requiresGrad ? empty(w.shape) : null, db = b?.requiresGrad ? empty(b.shape) : null;
     const gated = dx && gate ? residual : undefined, dh = gated?.h.requiresGrad ? empty(sum.shape, sum.dtype) : null;
     const gradients = new ModulationGradients(gated ? places : [scale, shift], soFar);
+    const dbias = dx && residual && (!gate || dh) ? columnSumsFor(residual.h) : null;
     const [dscale, dshift, dgate] = [scale, shift, gated && gate].map((p) => addressIn(p, gradients.of(p)));
     const addr = (t: Tensor | null) => t?.addr ?? 0n, used = dh !== null || dgate !== 0n;
     normBackward(normProblem({
       ...common(),
       ...(used && gated ? { h: gated.h.addr, gate: addressIn(gate), gate_stride: gate!.stride, sum: sum.addr } : { x: sum.addr }),
-      ...{ dy: dy.addr, dsum: addr(dsum), dx: addr(dx), dh: addr(dh), dw: addr(dw), db: addr(db), dscale, dshift, dgate },
+      ...{
+        dy: dy.addr,
+        dsum: addr(dsum),
+        dx: addr(dx),
+        dh: addr(dh),
+        dw: addr(dw),
+        db: addr(db),
+        dscale,
+        dshift,
+        dgate,
+        dbias: addr(dbias),
+      },
       adds: gradients.adds ? 1 : 0,
     }));
+    if (dbias) passColumnSums(gate ? dh! : dx!, dbias);
     if (gated && used) {
       dh?.hold(); // until the residual's own backward pass, which is next
       gated.made = { dsum: dx!, dh };
@@ -134,7 +148,11 @@ export function residualNorm(x: Tensor, h: Tensor, gate: Modulation | null, opti
 function recordSum(sum: Tensor, x: Tensor, residual: Residual, [N, B, C]: [N: number, B: number, C: number], offsets?: Tensor): void {
   const { h, gate } = residual, dtype = DTYPE[x.dtype];
   const backward = (dy: Tensor, soFar: SoFar): (Tensor | null)[] => {
-    if (!gate) return [x.requiresGrad ? dy : null, h.requiresGrad ? dy : null, null];
+    if (!gate) {
+      const dh = h.requiresGrad ? dy.view(dy.shape) : null;
+      if (dh) passColumnSums(dh, takeColumnSums(dy));
+      return [x.requiresGrad ? dy : null, dh, null];
+    }
     const { made } = residual;
     if (made) {
       if (made.dsum !== dy) {
@@ -162,6 +180,7 @@ export function gateBackward(
   offsets?: Tensor,
 ): (Tensor | null)[] {
   const dh = h.requiresGrad ? empty(h.shape, h.dtype) : null,
+    dbias = dh && columnSumsFor(h),
     gradients = new ModulationGradients([gate], soFar),
     dgate = gradients.of(gate);
   if (dh || dgate) {
@@ -171,10 +190,11 @@ export function gateBackward(
       (bytes) => k.k_gate_add_bwd_workspace(bytes, N, B, C),
       (scratch) =>
         k.k_gate_add_bwd(
-          ...[dhAddr, dgateAddr, dy.addr, h.addr, gateAddr, at, scratch] as const,
+          ...[dhAddr, dgateAddr, dbias?.addr ?? 0n, dy.addr, h.addr, gateAddr, at, scratch] as const,
           ...[N, B, C, stride, gradients.adds ? 1 : 0, dtype, stream()] as const,
         ),
     );
   }
+  if (dh) passColumnSums(dh, dbias);
   return [dy, dh, dgate];
 }

@@ -91,7 +91,7 @@ const COSTS: Record<string, (args: Args) => KernelCost> = {
   k_norm_fwd: ([p]) => norm(p as BigUint64Array, 2, ["h", "sum"]),
   k_norm_bwd: ([p]) => norm(p as BigUint64Array, 3, ["dsum", "h", "dh"]),
   k_gate_add_fwd: (a) => rows(a[5], a[7], a[9], 3),
-  k_gate_add_bwd: (a) => rows(a[7], a[9], a[12], 3),
+  k_gate_add_bwd: (a) => rows(a[8], a[10], a[13], 3),
   k_head_rms_norm_fwd: (a) => passes(Number(a[5]) * Number(a[6]) * Number(a[7]) * Number(a[8]), a[11], 2),
   k_head_rms_norm_bwd: (a) => passes(Number(a[10]) * Number(a[11]) * Number(a[12]) * Number(a[13]), a[16], 3),
   k_fp8_quantize_fwd: (a) => {

@@ -1,0 +1,86 @@
+import assert from "node:assert/strict";
+import { columnSumsFor, passColumnSums, takeColumnSums } from "../../lib/ops/column_sums.ts";
+import { add, mul } from "../../lib/ops/elementwise.ts";
+import { feedForward } from "../../lib/ops/feed_forward.ts";
+import { linear } from "../../lib/ops/matmul.ts";
+import { gateAdd } from "../../lib/ops/modulate.ts";
+import { concat } from "../../lib/ops/movement.ts";
+import { modulationParts } from "../../lib/ops/norm.ts";
+import { residualNorm } from "../../lib/ops/residual_norm.ts";
+import { step } from "../../lib/tensor/scope.ts";
+import { backward } from "../../lib/tensor/tape.ts";
+import { type Tensor, tensor } from "../../lib/tensor/tensor.ts";
+import { checkDevices, type Input, random } from "../check.ts";
+
+const EPS = 1e-3;
+
+function inputsOf(B: number, L: number, C: number, offsets?: number[]): Record<string, Input> {
+  const N = offsets ? offsets.at(-1)! : B * L, rows = offsets ? [N, C] : [B, L, C], scale = 1 / Math.sqrt(C);
+  const small = (seed: number, n: number) => random(seed, n).map((v) => scale * v);
+  return {
+    x: { shape: rows, data: random(1, N * C) },
+    m: { shape: [B, 3 * C], data: random(2, 3 * B * C) },
+    w: { shape: [C, C], data: small(3, C * C) },
+    b: { shape: [C], data: random(4, C) },
+    ...(offsets && { offsets: { shape: [B + 1], data: Float32Array.from(offsets), dtype: "i32" } }),
+  };
+}
+
+/** Each has a layer whose result is added to the residual; `between` may stand between the two. */
+const ops = {
+  "a gated residual and its norm": ({ x, m, w, b, offsets }: Record<string, Tensor>, between: (h: Tensor) => Tensor) => {
+    const [gate, scale, shift] = modulationParts(m, 3);
+    return concat(residualNorm(x, between(linear(x, w, b)), gate, { scale, shift, eps: EPS, offsets }), x.shape.length - 1);
+  },
+  "a residual and its norm": ({ x, w, b, offsets }: Record<string, Tensor>, between: (h: Tensor) => Tensor) =>
+    concat(residualNorm(x, between(linear(x, w, b)), null, { eps: EPS, offsets }), x.shape.length - 1),
+  "a residual whose norm alone is used": ({ x, m, w, b, offsets }: Record<string, Tensor>, between: (h: Tensor) => Tensor) => {
+    const [, scale, shift] = modulationParts(m, 3);
+    return residualNorm(x, between(linear(x, w, b)), null, { scale, shift, eps: EPS, offsets })[1];
+  },
+  "a gated residual": ({ x, m, w, b, offsets }: Record<string, Tensor>, between: (h: Tensor) => Tensor) =>
+    gateAdd(x, between(feedForward(x, [w, b], [w, b])), modulationParts(m, 3)[1], { offsets }),
+  "a gated residual that is used twice": ({ x, m, w, b, offsets }: Record<string, Tensor>, between: (h: Tensor) => Tensor) => {
+    const h = between(linear(x, w, b));
+    return add(gateAdd(x, h, modulationParts(m, 3)[1], { offsets }), h);
+  },
+};
+
+for (const [name, run] of Object.entries(ops)) {
+  Deno.test(`a bias before ${name} has the gradient that it has where nothing sums on the way, to the bit on the CPU`, () => {
+    for (const offsets of [undefined, [0, 3, 3, 10]]) {
+      const inputs = inputsOf(3, 4, 6, offsets);
+      const gradients = (between: (h: Tensor) => Tensor): Record<string, Float32Array> =>
+        step(() => {
+          const leaves = Object.entries(inputs).map(([name, { shape, data, dtype = "f32" }]) =>
+            [name, tensor(data, shape, { dtype, requiresGrad: dtype !== "i32" })] as const
+          );
+          const y = run(Object.fromEntries(leaves), between);
+          backward(y, tensor(random(9, y.size), y.shape));
+          return Object.fromEntries(leaves.filter(([, t]) => t.grad).map(([name, t]) => [name, t.grad!.read()]));
+        });
+      let asked = 0;
+      const fused = gradients((h) => {
+        if (columnSumsFor(h)) asked++;
+        return h;
+      });
+      assert.deepEqual([asked, fused], [1, gradients((h) => mul(h, 1))]);
+    }
+  });
+  for (const [B, L, C, offsets] of [[3, 5, 16], [2, 77, 64], [8, 300, 256], [3, 0, 96, [0, 130, 130, 311]]] as const) {
+    checkDevices(`a bias before ${name}, for ${offsets ?? `${B} x ${L}`} rows of ${C}`, import.meta.url, {
+      inputs: inputsOf(B, L, C, offsets as unknown as number[] | undefined),
+      run: (t) => run(t, (h) => h),
+    });
+  }
+}
+
+Deno.test("column sums go with one gradient, once, and nobody asks for those that no layer wants", () =>
+  step(() => {
+    const dy = tensor([1, 2, 3, 4], [2, 2]), sums = tensor([4, 6], [2]);
+    passColumnSums(dy, sums);
+    assert.equal(takeColumnSums(dy.view([2, 2])), null);
+    assert.deepEqual([takeColumnSums(dy), takeColumnSums(dy)], [sums, null]);
+    passColumnSums(dy, null);
+    assert.deepEqual([takeColumnSums(dy), columnSumsFor(dy)], [null, null]);
+  }));
