@@ -37,7 +37,7 @@ int32_t k_norm_fwd(const k_norm* problem, uint64_t stream) {
 int32_t k_norm_bwd_workspace(uint64_t* bytes, const k_norm* problem) {
   Samples samples;
   if (const int32_t status = check_norm(samples, "k_norm_bwd_workspace", problem)) return status;
-  const int64_t S = backward_blocks(samples.B, samples.mean(), int(problem->C), samples.offsets, is_gated(*problem));
+  const int64_t S = backward_blocks(samples.B, samples.mean(), int(problem->C), samples.offsets);
   *bytes = wants_sums(*problem) ? samples.B * S * backward_sums(is_gated(*problem)) * problem->C * sizeof(float) : 0;
   return K_OK;
 }
@@ -49,7 +49,7 @@ int32_t k_norm_bwd(const k_norm* problem, uint64_t stream) {
   if (const int32_t status = check_norm(samples, where, problem)) return status;
   if (const int32_t status = check_norm_gradients(where, problem)) return status;
   if (p.C > 8192) return fail(K_UNSUPPORTED, where, "C = %d, it must be at most 8192", int(p.C));
-  const int64_t S = backward_blocks(samples.B, samples.mean(), int(p.C), samples.offsets, is_gated(p)), blocks = samples.B * S;
+  const int64_t S = backward_blocks(samples.B, samples.mean(), int(p.C), samples.offsets), blocks = samples.B * S;
   if (blocks > INT32_MAX) return fail(K_BAD_ARGUMENT, where, "B = %d, it must be smaller", samples.B);
   const bool none = samples.N == 0, gated = is_gated(p);
   return with_norm(where, p, samples, [&](auto norm, bool packed) {

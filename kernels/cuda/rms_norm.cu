@@ -1,10 +1,11 @@
 // The multi-head RMS norm on CUDA: a vector of D elements is held by a group of threads, a part of a warp, 8 elements a thread.
 #include "../include/rms_norm.h"
 
+#include "ring.cuh"
 #include "sums.cuh"
 
 namespace {
-constexpr int THREADS = 128, COLUMNS = 8, ROWS = 4, BACKWARD_ROWS = 2;  // so many vectors of the same head are in flight
+constexpr int THREADS = 128, COLUMNS = 8, BACKWARD_ROWS = 2, RING_ROWS = 4;
 constexpr float SMALLEST = 1e-12f;
 
 struct Gammas {
@@ -52,33 +53,33 @@ struct Elements {
 };
 
 template <class T, int V>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, sizeof(T) == 2 && V > 1 ? 16 : 1)
     head_rms_norm_fwd(T* __restrict__ y, const T* __restrict__ x, Gammas gammas, int N, int slots, int H, int D, int y_slots, int x_slots,
                       int lanes, int tiles) {
   const Place at(gammas, slots, H, D, lanes, blockIdx.x % tiles);
-  const int64_t first = int64_t(blockIdx.x / tiles) * ROWS;
+  const int64_t n = blockIdx.x / tiles;
   const int count = at.live ? D - at.c : 0;
-  Elements<T, V> v[ROWS];
+  Elements<T, V> v;
+  v.load(x + (n * x_slots + at.slot) * D + at.c, count);
+  float squares = 0;
 #pragma unroll
-  for (int j = 0; j < ROWS; j++) v[j].load(x + ((first + j) * x_slots + at.slot) * D + at.c, first + j < N ? count : 0);
-  float gamma[COLUMNS];
+  for (int i = 0; i < COLUMNS; i++) squares += v.get(i) * v.get(i);
+  const float scale = sqrtf(float(D)) / fmaxf(sqrtf(lanes_sum(squares, lanes)), SMALLEST);
+  if (at.gamma && count > 0) {
+    float gamma[COLUMNS];
+    if constexpr (V == COLUMNS) {
+      load_lanes(gamma, at.gamma);
+    } else {
 #pragma unroll
-  for (int i = 0; i < COLUMNS; i++) gamma[i] = at.gamma && i < count ? at.gamma[i] : 0;
-#pragma unroll
-  for (int j = 0; j < ROWS; j++) {
-    float squares = 0;
-#pragma unroll
-    for (int i = 0; i < COLUMNS; i++) squares += v[j].get(i) * v[j].get(i);
-    const float scale = sqrtf(float(D)) / fmaxf(sqrtf(lanes_sum(squares, lanes)), SMALLEST);
-    if (at.gamma) {
-#pragma unroll
-      for (int i = 0; i < COLUMNS; i++) v[j].set(i, v[j].get(i) * scale * gamma[i]);
+      for (int i = 0; i < COLUMNS; i++) gamma[i] = i < count ? at.gamma[i] : 0;
     }
-    if (first + j < N) v[j].store(y + ((first + j) * y_slots + at.slot) * D + at.c, count);
+#pragma unroll
+    for (int i = 0; i < COLUMNS; i++) v.set(i, v.get(i) * scale * gamma[i]);
   }
+  v.store(y + (n * y_slots + at.slot) * D + at.c, count);
 }
 
-// Block s * tiles + t takes every S-th run of BACKWARD_ROWS rows. It writes dx and, where partial is not null,
+// Block s * tiles + t takes every S-th run of BACKWARD_ROWS rows, or, packed and in 16 bits, the s-th of S runs from a ring. It writes dx and, where partial is not null,
 // partial[s, slot, :] = sum(dy * vhat) * sqrt(D).
 template <class T, int V>
 __global__ void __launch_bounds__(THREADS)
@@ -89,30 +90,54 @@ __global__ void __launch_bounds__(THREADS)
   float gamma[COLUMNS], sums[COLUMNS] = {};
 #pragma unroll
   for (int i = 0; i < COLUMNS; i++) gamma[i] = at.gamma && i < count ? at.gamma[i] : 0;
-  for (int64_t first = int64_t(s) * BACKWARD_ROWS; first < N; first += int64_t(S) * BACKWARD_ROWS) {
-    Elements<T, V> v[BACKWARD_ROWS], d[BACKWARD_ROWS];
+  const auto row = [&](int64_t n, const Elements<T, V>& v, Elements<T, V>& d) {
+    float squares = 0, dot = 0;
 #pragma unroll
-    for (int j = 0; j < BACKWARD_ROWS; j++) {
-      v[j].load(x + ((first + j) * x_slots + at.slot) * D + at.c, first + j < N && at.gamma ? count : 0);
-      d[j].load(dy + ((first + j) * dy_slots + at.slot) * D + at.c, first + j < N ? count : 0);
+    for (int i = 0; i < COLUMNS; i++) {
+      squares += v.get(i) * v.get(i);
+      dot += v.get(i) * d.get(i) * gamma[i];
     }
+    const float size = sqrtf(lanes_sum(squares, lanes)), inverse = 1 / fmaxf(size, SMALLEST), scale = sqrtf(float(D)) * inverse;
+    dot = lanes_sum(dot, lanes) * (size > SMALLEST ? inverse : 0);
 #pragma unroll
-    for (int j = 0; j < BACKWARD_ROWS; j++) {
-      float squares = 0, dot = 0;
-#pragma unroll
-      for (int i = 0; i < COLUMNS; i++) {
-        squares += v[j].get(i) * v[j].get(i);
-        dot += v[j].get(i) * d[j].get(i) * gamma[i];
+    for (int i = 0; i < COLUMNS; i++) {
+      const float vhat = v.get(i) * inverse, g = d.get(i);
+      sums[i] += g * vhat;
+      if (at.gamma) d.set(i, scale * (g * gamma[i] - vhat * dot));
+    }
+    if (dx && n < N) d.store(dx + (n * dy_slots + at.slot) * D + at.c, count);
+  };
+  if constexpr (sizeof(T) == 2 && V == COLUMNS) {
+    alignas(16) __shared__ Elements<T, V> ring[RING_ROWS][2][THREADS];
+    const int64_t first = int64_t(N) * s / S, end = int64_t(N) * (s + 1) / S;
+    const auto load = [&](int64_t n) {
+      if (n < end) {
+        auto& to = ring[(n - first) % RING_ROWS];
+        ring_copy(&to[0][threadIdx.x], at.live ? x + (n * x_slots + at.slot) * D + at.c : x, at.gamma && count > 0);
+        ring_copy(&to[1][threadIdx.x], at.live ? dy + (n * dy_slots + at.slot) * D + at.c : dy, count > 0);
       }
-      const float size = sqrtf(lanes_sum(squares, lanes)), inverse = 1 / fmaxf(size, SMALLEST), scale = sqrtf(float(D)) * inverse;
-      dot = lanes_sum(dot, lanes) * (size > SMALLEST ? inverse : 0);
+      ring_commit();
+    };
 #pragma unroll
-      for (int i = 0; i < COLUMNS; i++) {
-        const float vhat = v[j].get(i) * inverse, g = d[j].get(i);
-        sums[i] += g * vhat;
-        if (at.gamma) d[j].set(i, scale * (g * gamma[i] - vhat * dot));
+    for (int k = 0; k < RING_ROWS - 1; k++) load(first + k);
+    for (int64_t n = first; n < end; n++) {
+      load(n + RING_ROWS - 1);
+      ring_wait<RING_ROWS - 1>();
+      const auto& from = ring[(n - first) % RING_ROWS];
+      const Elements<T, V> v = from[0][threadIdx.x];
+      Elements<T, V> d = from[1][threadIdx.x];
+      row(n, v, d);
+    }
+  } else {
+    for (int64_t first = int64_t(s) * BACKWARD_ROWS; first < N; first += int64_t(S) * BACKWARD_ROWS) {
+      Elements<T, V> v[BACKWARD_ROWS], d[BACKWARD_ROWS];
+#pragma unroll
+      for (int j = 0; j < BACKWARD_ROWS; j++) {
+        v[j].load(x + ((first + j) * x_slots + at.slot) * D + at.c, first + j < N && at.gamma ? count : 0);
+        d[j].load(dy + ((first + j) * dy_slots + at.slot) * D + at.c, first + j < N ? count : 0);
       }
-      if (dx && first + j < N) d[j].store(dx + ((first + j) * dy_slots + at.slot) * D + at.c, count);
+#pragma unroll
+      for (int j = 0; j < BACKWARD_ROWS; j++) row(first + j, v[j], d[j]);
     }
   }
   if (!partial || !at.gamma) return;
@@ -136,7 +161,7 @@ int32_t check(const char* where, int32_t N, int32_t G, int32_t H, int32_t D, int
   if (N < 0 || H < 1) return fail(K_BAD_ARGUMENT, where, "N = %d and H = %d, N must be >= 0 and H > 0", N, H);
   if (G < 1 || G > 3) return fail(K_BAD_ARGUMENT, where, "G = %d, it must be 1 to 3", G);
   if (D < 1 || D > 256) return fail(K_BAD_ARGUMENT, where, "D = %d, it must be 1 to 256", D);
-  const int64_t blocks = ceil_div(N, ROWS) * tiles_of(int64_t(G) * H, D);
+  const int64_t blocks = N * tiles_of(int64_t(G) * H, D);
   if (blocks > INT32_MAX) return fail(K_BAD_ARGUMENT, where, "N = %d and H = %d, their product must be smaller", N, H);
   return K_OK;
 }
@@ -152,8 +177,8 @@ int32_t k_head_rms_norm_fwd(uint64_t y, uint64_t x, uint64_t gamma_0, uint64_t g
   return with_float_type(where, dtype, [&](auto t) {
     using T = decltype(t);
     constexpr int V = 16 / sizeof(T);
-    const auto kernel = D % V == 0 && aligned16(y, x) ? head_rms_norm_fwd<T, V> : head_rms_norm_fwd<T, 1>;
-    kernel<<<unsigned(ceil_div(N, ROWS) * tiles), THREADS, 0, stream_of(stream)>>>(
+    const auto kernel = D % V == 0 && aligned16(y, x, gamma_0, gamma_1, gamma_2) ? head_rms_norm_fwd<T, V> : head_rms_norm_fwd<T, 1>;
+    kernel<<<unsigned(int64_t(N) * tiles), THREADS, 0, stream_of(stream)>>>(
         at<T>(y), at<const T>(x), gammas, N, slots, H, D, y_groups * H, x_groups * H, lanes_of(D), tiles);
     return launched(where);
   });

@@ -44,7 +44,7 @@ Deno.test({
     assert.ok(Object.keys(choices.products).length >= 4, Object.keys(choices.products).join("; "));
     assert.deepEqual(gradients(), before, "tuning changes nothing");
     useChoices(JSON.parse(JSON.stringify(choices)));
-    const after = gradients(), scale = Math.max(...before.map(Math.abs));
+    const after = gradients(), scale = before.reduce((most, v) => Math.max(most, Math.abs(v)), 0);
     assertClose("gradients", after, before, { atol: 0.01 * scale, rtol: 0.01 });
     assert.deepEqual(gradients(), after);
     assert.deepEqual(tuneProducts(pass, choices), choices, "what is known stays");
