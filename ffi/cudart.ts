@@ -22,7 +22,6 @@ const SYMBOLS = {
   cudaFreeHost: { parameters: ["u64"], result: "i32" },
   cudaMemsetAsync: { parameters: ["u64", "i32", "u64", "u64"], result: "i32" },
   cudaStreamCreateWithFlags: { parameters: ["buffer", "u32"], result: "i32" },
-  cudaStreamCreateWithPriority: { parameters: ["buffer", "u32", "i32"], result: "i32" },
   cudaStreamWaitEvent: { parameters: ["u64", "u64", "u32"], result: "i32" },
   cudaStreamSynchronize: { parameters: ["u64"], result: "i32" },
   cudaEventCreate: { parameters: ["buffer"], result: "i32" },
