@@ -87,7 +87,7 @@ const TABLE = [[32, 1024], [64, 128], [64, 1024], [128, 512], [256, 256], [512, 
 /** Grids whose shells have 16,000 to 20,000 voxels. */
 const BATCH = [66, 67, 68, 69, 70, 71, 72, 73];
 /** The side, Cin and Cout of SLat-Flow's convolutions, of which a batch of 4 has 60,768 and 15,360 voxels here. */
-const SLAT_FLOW = [[64, 128, 128], [64, 256, 128], [64, 2048, 128], [32, 128, 1024], [32, 1024, 1024]];
+const SLAT_FLOW = [[64, 128, 128], [64, 2048, 128], [32, 128, 1024], [32, 1024, 1024]];
 
 benchmark("spconv", () => {
   const peers = timePeers("spconv");

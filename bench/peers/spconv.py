@@ -21,7 +21,7 @@ WARM_UP, RUNS, SPACERS = 3, 20, 8
 MAP_RUNS, MAP_SPACERS = 61, 32
 TABLE = ((32, 1024), (64, 128), (64, 1024), (128, 512), (256, 256), (512, 128))
 BATCH, BATCH_CHANNELS = tuple(range(66, 74)), (64, 128, 256, 512, 1024)
-SLAT_FLOW = ((64, 128, 128), (64, 256, 128), (64, 2048, 128), (32, 128, 1024), (32, 1024, 1024))
+SLAT_FLOW = ((64, 128, 128), (64, 2048, 128), (32, 128, 1024), (32, 1024, 1024))
 DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16}
 NAME = f"FlexGEMM (PyTorch {torch.__version__})"
 spacer = torch.empty(2**28, dtype=torch.uint8, device="cuda")

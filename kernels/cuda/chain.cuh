@@ -3,12 +3,22 @@
 #pragma once
 #include "device.cuh"
 
-// The first thing that a kernel started by launch_next does: lets the next one be started, and waits until the one before is complete.
-__device__ inline void after_previous() {
+// Lets the next kernel be started, if by launch_next, once every block has come here.
+__device__ inline void next_may_start() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+// Waits, in a kernel started by launch_next, until the one before is complete.
+__device__ inline void wait_for_previous() {
+#if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
+}
+// What most kernels started by launch_next do first.
+__device__ inline void after_previous() {
+  next_may_start();
+  wait_for_previous();
 }
 
 inline bool device_has_chains() {

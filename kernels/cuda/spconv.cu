@@ -81,8 +81,9 @@ bool is_hopper() {
   return hopper;
 }
 
-using Tile64 = HopperTile<64, 4, 2, 128>;
+using Tile64 = HopperTile<64, 2, 4, 128, 64>;
 using Tile128 = HopperTile<128, 3, 2, 64>;
+using Tile64x128 = HopperTile<128, 3, 2, 64, 64>;  // more blocks where each has little to do
 using Tile256 = HopperTile<256, 4, 1, 128>;
 
 template <class T>
@@ -94,6 +95,7 @@ int32_t product(const char* where, Product& p, const Weights& w, uint64_t stream
   if constexpr (sizeof(T) == 2) {
     if (aligned && p.wide && is_hopper()) {
       if (p.N <= 64) return run_hopper<T, Tile64>(where, p, w, stream);
+      if (p.N <= 128 && (p.C <= 256 || p.rows < PACKED_ROWS)) return run_hopper<T, Tile64x128>(where, p, w, stream);
       if (p.N <= 128) return run_hopper<T, Tile128>(where, p, w, stream);
       return run_hopper<T, Tile256>(where, p, w, stream);
     }

@@ -27,6 +27,7 @@ template <class T, class W, int CHUNKS>
 __global__ void __launch_bounds__(256)
     pack_weights(T* to, const W* from, int N, int C, int K, int N_TILE, bool by_input, bool mirror, bool direct) {
   constexpr int V = 16 / sizeof(T), DEPTH = CHUNKS * V;
+  next_may_start();
   __shared__ T tile[32][DEPTH + 1];
   const int tap = blockIdx.x, step = blockIdx.y, n0 = blockIdx.z * 32, c0 = step * DEPTH, read = mirror ? K - 1 - tap : tap;
   unsigned char* const bytes =
@@ -78,8 +79,9 @@ struct Rows {
 
   static int bytes(int K, int parts) { return FIXED + (K / parts <= 27 ? R * (K / parts | 1) * 4 : 0); }
 
-  // All threads call it; it ends with a barrier.
-  __device__ Rows(unsigned char* shared, const Product& p, const Work<R>& work, int threads)
+  // All THREADS threads call it; it ends with a barrier.
+  template <int THREADS>
+  __device__ Rows(unsigned char* shared, const Product& p, const Work<R>& work, std::integral_constant<int, THREADS>)
       : ids(reinterpret_cast<int32_t*>(shared)),
         taps(reinterpret_cast<uint16_t*>(shared + R * 4)),
         entries(reinterpret_cast<int32_t*>(shared + FIXED)),
@@ -92,7 +94,7 @@ struct Rows {
     const int64_t first = work.first;
     const int32_t* const order = p.order + int64_t(work.part) * p.rows;
     const uint32_t* const masks = p.masks + int64_t(work.part) * ((p.rows + 63) / 64) * words;
-    for (int i = threadIdx.x; i < R; i += threads) ids[i] = first + i < p.rows ? order[first + i] : -1;
+    for (int i = threadIdx.x; i < R; i += THREADS) ids[i] = first + i < p.rows ? order[first + i] : -1;
     for (int w = 0; w < words; w++) {
       uint32_t all = 0, tiles = 0;
 #pragma unroll
@@ -106,10 +108,19 @@ struct Rows {
       count += __popc(all);
     }
     __syncthreads();
-    if (pitch) {
-      for (int i = threadIdx.x; i < R * own; i += threads) {
-        const int m = i / own, t = i - m * own;
-        entries[m * pitch + t] = ids[m] < 0 ? -1 : table[int64_t(ids[m]) * K + start + t];
+    if (pitch) {  // a warp has a row and a lane a tap at a time: all loads are asked for before the first is used
+      constexpr int WARPS = THREADS / 32, MOST = (R + WARPS - 1) / WARPS;
+      const int tap = threadIdx.x % 32, warp = threadIdx.x / 32;
+      int32_t found[MOST];
+#pragma unroll
+      for (int i = 0; i < MOST; i++) {
+        const int m = warp + i * WARPS, id = m < R ? ids[m] : -1;
+        found[i] = id >= 0 && tap < own ? table[int64_t(id) * K + start + tap] : -1;
+      }
+#pragma unroll
+      for (int i = 0; i < MOST; i++) {
+        const int m = warp + i * WARPS;
+        if (m < R && tap < own) entries[m * pitch + tap] = found[i];
       }
     }
     __syncthreads();

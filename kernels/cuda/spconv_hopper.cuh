@@ -1,6 +1,6 @@
-// The product over a table on Hopper. A block has 128 rows and up to 256 columns: a warpgroup of producers gathers rows of x by 16-byte
-// asynchronous copies into swizzled shared memory, one of its threads has the copy engine bring the weights by a tensor map, as they lie in
-// memory, and two warpgroups of consumers multiply 64 rows each by wgmma, leaving out the taps that their rows lack.
+// The product over a table on Hopper. A block has 64 or 128 rows and up to 256 columns: producers gather rows of x by 16-byte asynchronous
+// copies into swizzled shared memory, one of their threads has the copy engine bring the weights, and one or two warpgroups of consumers
+// multiply 64 rows each by wgmma, leaving out the taps that their rows lack.
 #pragma once
 #include "hopper.cuh"
 #include "spconv.cuh"
@@ -20,12 +20,12 @@ __device__ inline void bulk_load(uint32_t to, const void* from, uint32_t bytes, 
 __device__ inline void arrive_after_copies(uint32_t barrier) {
   asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
 }
-// A block's tile: 128 rows x N. PRODUCERS: threads that gather; where a block has an SM for itself they give registers to the consumers, and
+// A block's tile: M rows, 64 a warpgroup of consumers, x N. PRODUCERS: threads that gather; where a block has an SM for itself they give registers to the consumers, and
 // are a whole warpgroup.
-template <int N_, int STAGES_, int BLOCKS_, int PRODUCERS_>
+template <int N_, int STAGES_, int BLOCKS_, int PRODUCERS_, int M_ = 128>
 struct HopperTile {
-  static constexpr int M = 128, N = N_, STAGES = STAGES_, BLOCKS = BLOCKS_, PRODUCERS = PRODUCERS_;
-  static constexpr int THREADS = 256 + PRODUCERS, A = M * 128, STAGE = A + N * 128;
+  static constexpr int M = M_, N = N_, STAGES = STAGES_, BLOCKS = BLOCKS_, PRODUCERS = PRODUCERS_;
+  static constexpr int CONSUMERS = M * 2, THREADS = CONSUMERS + PRODUCERS, A = M * 128, STAGE = A + N * 128;
   static constexpr int RING = STAGES * STAGE, BARRIERS = 16 * STAGES, BIAS = N * 4;
   static int bytes(int K, int parts) { return 1024 + RING + BARRIERS + BIAS + Rows<M>::bytes(K, parts); }
 };
@@ -44,15 +44,15 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS)
   if (threadIdx.x == 0) {
     for (int s = 0; s < STAGES; s++) {
       barrier_init(full + 8 * s, Tile::PRODUCERS + 1);
-      barrier_init(empty + 8 * s, 8);
+      barrier_init(empty + 8 * s, Tile::M / 16);
     }
     barrier_init_fence();
   }
   float* const bias = reinterpret_cast<float*>(shared + Tile::RING + Tile::BARRIERS);
   for (int n = threadIdx.x; n < Tile::N; n += Tile::THREADS) bias[n] = bias_at<T>(p, n0 + n);
-  const Rows<Tile::M> rows(shared + Tile::RING + Tile::BARRIERS + Tile::BIAS, p, work, Tile::THREADS);
+  const Rows<Tile::M> rows(shared + Tile::RING + Tile::BARRIERS + Tile::BIAS, p, work, std::integral_constant<int, Tile::THREADS>{});
 
-  if (threadIdx.x >= 256) {
+  if (threadIdx.x >= Tile::CONSUMERS) {
     constexpr int ROWS = Tile::PRODUCERS / 8, LOADS = Tile::M / ROWS;
     if constexpr (Tile::BLOCKS == 1) registers_shrink<56>();
     const auto load_weights = [&](uint32_t at, int tap, int part, uint32_t barrier) {
@@ -69,9 +69,10 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS)
         map_load(at, w, part * 64, n0, tap, 0, barrier);
       }
     };
-    const int thread = threadIdx.x - 256, chunk = thread % 8, row = thread / 8;
+    const int thread = threadIdx.x - Tile::CONSUMERS, chunk = thread % 8, row = thread / 8;
     const uint32_t to = ring + row * 128 + ((chunk ^ (row & 7)) << 4);
     const T* const x = static_cast<const T*>(p.x) + chunk * 8;
+    if (WEIGHTS == Layout::PACKED && thread == 0) wait_for_previous();  // the kernel that packs
     int stage = 0;
     uint32_t phase = 1;
     for (int at = 0; at < rows.count; at++) {
@@ -95,13 +96,13 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS)
         if (++stage == STAGES) stage = 0, phase ^= 1;
       }
     }
-      return;
+    return;
   }
 
   if constexpr (Tile::BLOCKS == 1) registers_grow<224>();
   float sum[Tile::N / 2] = {};
-  const int half = threadIdx.x / 128, lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-  const uint64_t left = along_rows<64>(ring + half * BOX);
+  const int group = threadIdx.x / 128, lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+  const uint64_t left = along_rows<64>(ring + group * BOX);
   constexpr bool DOWN = WEIGHTS == Layout::BY_INPUT;
   const uint64_t right = DOWN ? down_rows<64>(ring + Tile::A, BOX) : along_rows<64>(ring + Tile::A);
   const auto release = [&](int stage) {
@@ -110,7 +111,7 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS)
   int stage = 0, pending = -1;  // pending: the stage that the last product still reads, if there is one
   uint32_t phase = 0;
   for (int at = 0; at < rows.count; at++) {
-    const bool some = rows.taps[at] >> (8 + half) & 1;
+    const bool some = rows.taps[at] >> (8 + group) & 1;
     for (int part = 0; part < p.chunks; part++) {
       barrier_wait(full + 8 * stage, phase);
       int done = stage;
@@ -141,7 +142,7 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS)
     float* const partial = p.partial + int64_t(work.part) * p.rows * p.N;
 #pragma unroll
     for (int upper = 0; upper < 2; upper++) {
-      const int64_t id = rows.ids[half * 64 + warp * 16 + lane / 4 + 8 * upper];
+      const int64_t id = rows.ids[group * 64 + warp * 16 + lane / 4 + 8 * upper];
       if (id < 0) continue;
 #pragma unroll
       for (int j = 0; j < Tile::N / 8; j++) {
@@ -155,7 +156,7 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS)
   const int quad = lane % 4;
 #pragma unroll
   for (int upper = 0; upper < 2; upper++) {
-    const int64_t id = rows.ids[half * 64 + warp * 16 + lane / 4 + 8 * upper];
+    const int64_t id = rows.ids[group * 64 + warp * 16 + lane / 4 + 8 * upper];
 #pragma unroll
     for (int j = 0; j < Tile::N / 8; j += 4) {
       const int n1 = n0 + j * 8 + quad * 8;
@@ -196,7 +197,11 @@ int32_t launch_hopper(const char* where, const Product& p, uint64_t stream) {
       return fail(K_UNSUPPORTED, where, "the driver makes no tensor map of the weights");
     }
   }
-  kernel<<<unsigned(blocks), Tile::THREADS, Tile::bytes(p.K, p.parts), stream_of(stream)>>>(p, w);
+  if constexpr (WEIGHTS == Layout::PACKED) {
+    launch_next(kernel, unsigned(blocks), Tile::THREADS, Tile::bytes(p.K, p.parts), stream, p, w);
+  } else {
+    kernel<<<unsigned(blocks), Tile::THREADS, Tile::bytes(p.K, p.parts), stream_of(stream)>>>(p, w);
+  }
   return launched(where);
 }
 }  // namespace spconv

@@ -200,7 +200,7 @@ int32_t k_spconv_plan(uint64_t order, uint64_t masks, uint64_t taps, uint64_t sc
   if (rows == 0) return K_OK;
   const bool grouped = group && rows > group;
   static const bool roomy = few::allow(few::make_plan, few::PLAN_BYTES);
-  if (roomy && rows <= few::FEW && !grouped) {
+  if (roomy && rows <= few::FASTER && !grouped) {
     launch_next(few::make_plan, unsigned(parts), few::THREADS, few::PLAN_BYTES, stream, at<int32_t>(order), at<uint32_t>(masks),
                 at<const uint32_t>(taps), rows, K, parts);
     return launched(where);

@@ -15,7 +15,7 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS) table_product(con
   const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32, chunk = thread % 4, row = thread / 4;
   const Work<Tile::M> work(p, Tile::N);
   const int n0 = work.column * Tile::N;
-  const Rows<Tile::M> rows(shared + Tile::STAGES * STAGE, p, work, 256);
+  const Rows<Tile::M> rows(shared + Tile::STAGES * STAGE, p, work, std::integral_constant<int, 256>{});
   const T* const x = static_cast<const T*>(p.x);
   const unsigned char* const w = static_cast<const unsigned char*>(p.w) + int64_t(work.column) * p.K * p.chunks * Tile::N * 64;
   const uint32_t ring = shared_address(shared);

@@ -81,21 +81,39 @@ struct Run {
   }
 };
 
-// Adds the runs of taps that have none or several. A block has row m of a tap.
-static __global__ void __launch_bounds__(128) add_runs(Sum p) {
-  const int m = blockIdx.x / p.K, tap = blockIdx.x % p.K;
+// Adds the runs of taps that have none or several. Blocks (i, tap) go through a tap's sum together, V elements a thread and turn.
+template <int V>
+__global__ void __launch_bounds__(128) add_runs(Sum p) {
+  after_previous();
+  const int tap = blockIdx.y;
   const Runs runs(p);
   const int count = runs.count(p, tap), before = runs.before(p, tap);
   if (count == 1 && p.regions == 1) return;
-  const int64_t size = int64_t(p.M) * p.N;
-  for (int n = threadIdx.x; n < p.N; n += 128) {
-    float sum = 0;
+  const int64_t size = int64_t(p.M) * p.N, step = int64_t(gridDim.x) * 128 * V;
+  for (int64_t at = (int64_t(blockIdx.x) * 128 + threadIdx.x) * V; at < size; at += step) {
+    Pack<float, V> sum{};
     for (int region = 0; region < (count ? p.regions : 0); region++) {
-      const float* const from = p.partial + (int64_t(region * runs.of_region + before) * p.M + m) * p.N + n;
-#pragma unroll 4
-      for (int i = 0; i < count; i++) sum += from[i * size];
+      const float* const from = p.partial + int64_t(region * runs.of_region + before) * size + at;
+#pragma unroll 8
+      for (int i = 0; i < count; i++) {
+        const auto more = *reinterpret_cast<const Pack<float, V>*>(from + i * size);
+#pragma unroll
+        for (int e = 0; e < V; e++) sum.v[e] += more.v[e];
+      }
     }
-    p.dw[(int64_t(m) * p.K + tap) * p.N + n] = sum;
+    const int64_t m = at / p.N;
+    *reinterpret_cast<Pack<float, V>*>(p.dw + (m * p.K + tap) * p.N + (at - m * p.N)) = sum;
   }
+}
+
+inline int32_t add_runs(const char* where, const Sum& p, uint64_t stream) {
+  const bool wide = p.N % 4 == 0 && reinterpret_cast<uint64_t>(p.dw) % 16 == 0 && reinterpret_cast<uint64_t>(p.partial) % 16 == 0;
+  const int64_t turns = ceil_div(int64_t(p.M) * p.N, wide ? 512 : 128);
+  const dim3 blocks(unsigned(turns < 256 ? turns : 256), unsigned(p.K));
+  if (wide)
+    launch_next(add_runs<4>, blocks, 128, 0, stream, p);
+  else
+    launch_next(add_runs<1>, blocks, 128, 0, stream, p);
+  return launched(where);
 }
 }  // namespace spconv

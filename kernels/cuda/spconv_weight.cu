@@ -102,16 +102,19 @@ int32_t launch_sum(const char* where, const Sum& p, uint64_t stream) {
   return launched(where);
 }
 
+using Sum64x64 = HopperTile<64, 4, 3, 64, 64>;
 using Sum64 = HopperTile<64, 4, 2, 128>;
 using Sum128 = HopperTile<128, 3, 2, 64>;
 using Sum256 = HopperTile<256, 4, 1, 128>;
+using Sum192x256 = HopperTile<256, 4, 1, 128, 192>;
 
 constexpr double SPREAD = 4e8;  // bytes
+constexpr int64_t WAVES = 5;
 
 // The width of a block's tile, and the slots that the runs may take: enough blocks for every SM a few times, where the pairs allow it.
 struct Plan {
   bool aligned, hopper;
-  int tile_n;
+  int tile_m, tile_n;
   int64_t regions, slots;
   Plan(int64_t rows, int64_t K, int64_t M, int64_t N, int32_t dtype) {
     static const int sms = conv3d::device_attribute(cudaDevAttrMultiProcessorCount);
@@ -120,15 +123,23 @@ struct Plan {
     aligned = M % V == 0 && N % V == 0;
     hopper = aligned && has_wgmma && dtype != K_F32;
     tile_n = !aligned ? 32 : hopper && N > 128 ? 256 : hopper && N > 64 ? 128 : hopper ? 64 : 64;
-    const int64_t tile_m = !aligned ? 32 : hopper ? 128 : 64, tiles = ceil_div(M, tile_m) * ceil_div(N, tile_n);
+    tile_m = !aligned ? 32 : !hopper ? 64 : tile_n == 256 && tall(M) ? 192 : tile_n == 64 && M <= 64 ? 64 : 128;
+    const int64_t tiles = ceil_div(M, tile_m) * ceil_div(N, tile_n);
     // Blocks of a moment have about places / tiles runs, K of which make a region. Measured: regions pay where what these read is ten times
-    // an L2 cache; then five blocks for each place on the GPU, but runs of about 1000 pairs at least (rows of a surface have about 12).
-    const int64_t places = int64_t(sms) * (tile_n == 256 ? 1 : 2), row = (M + N) * (dtype == K_F32 ? 4 : 2);
+    // an L2 cache.
+    const int64_t places = int64_t(sms) * (tile_n == 256 ? 1 : tile_m == 64 && hopper ? 3 : 2), row = (M + N) * (dtype == K_F32 ? 4 : 2);
     const double at_once = std::max(1.0, double(places) / double(tiles * K)), most = double(rows) * std::min<int64_t>(K, 12);
     regions = std::max<int64_t>(1, int64_t(std::min(at_once * double(rows * row) / SPREAD, most / double(512 * K))));
-    const int64_t wanted = tiles * K * regions >= 5 * places ? 8 : 5 * places / (tiles * regions);
-    slots = regions * (K + std::max<int64_t>(8, std::min(wanted, int64_t(most / double(1024 * regions)))));
+    // Blocks are to fill every place WAVES times, or as often as runs of 1000 pairs allow (rows of a surface have about 12), and hardly more:
+    // a few blocks past that would cost a turn of their own. Taps are cut into whole runs, which makes half a run a tap more.
+    const int64_t waves = std::max<int64_t>(1, std::min<int64_t>(WAVES, int64_t(most / 1024 * double(tiles) / double(places))));
+    slots = regions * (K + std::max<int64_t>(8, waves * places / (tiles * regions) - K * 11 / 20));
     if (slots > 65535) regions = std::max<int64_t>(1, 65535 / (2 * K)), slots = regions * 2 * K;
+  }
+  // Whether tiles of 192 rows gather less than such of 128: a step of 64 R rows takes as long as R + 4 parts.
+  static bool tall(int64_t M) {
+    const auto steps = [M](int64_t R) { return M / (64 * R) * (R + 4) + (M % (64 * R) ? ceil_div(M % (64 * R), 64) + 4 : 0); };
+    return steps(3) < steps(2);
   }
   uint64_t bytes(int64_t M, int64_t N) const { return sizeof(float) * uint64_t(slots * M * N); }
 };
@@ -145,13 +156,13 @@ int32_t weight_gradient(const char* where, const Sum& p, const Plan& plan, uint6
   } else if (!plan.hopper) {
     status = launch_sum<T, Tile<64, 64, 32, 32, 4, 3>, 32, true>(where, p, stream);
   } else {
-    status = plan.tile_n == 64    ? launch_sum_hopper<T, Sum64>(where, p, stream)
+    status = plan.tile_m == 64    ? launch_sum_hopper<T, Sum64x64>(where, p, stream)
+             : plan.tile_n == 64  ? launch_sum_hopper<T, Sum64>(where, p, stream)
              : plan.tile_n == 128 ? launch_sum_hopper<T, Sum128>(where, p, stream)
+             : plan.tile_m == 192 ? launch_sum_hopper<T, Sum192x256>(where, p, stream)
                                   : launch_sum_hopper<T, Sum256>(where, p, stream);
   }
-  if (status) return status;
-  add_runs<<<unsigned(int64_t(p.M) * p.K), 128, 0, stream_of(stream)>>>(p);
-  return launched(where);
+  return status ? status : add_runs(where, p, stream);
 }
 
 int32_t check(const char* where, int32_t rows, int32_t K, int32_t Cin, int32_t Cout) {

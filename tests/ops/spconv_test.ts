@@ -156,7 +156,18 @@ Deno.test("spconv() says what does not fit", () => {
 });
 
 for (
-  const [side, kernel, Cin, Cout] of [[8, 3, 5, 3], [20, 3, 64, 64], [24, 3, 128, 48], [16, 5, 16, 8], [30, 1, 32, 96], [32, 3, 256, 256]]
+  const [side, kernel, Cin, Cout] of [
+    [8, 3, 5, 3],
+    [10, 3, 64, 64],
+    [10, 3, 72, 128],
+    [10, 3, 136, 328],
+    [20, 3, 64, 64],
+    [24, 3, 128, 48],
+    [16, 5, 16, 8],
+    [30, 1, 32, 96],
+    [20, 3, 136, 328],
+    [32, 3, 256, 256],
+  ]
 ) {
   const coords = shell(2, side),
     window = { kernel, padding: (kernel - 1) / 2 },
