@@ -67,14 +67,18 @@ export function planCases(): PlanCase[] {
   ];
 }
 
-/** Cases that the sheet of the H200 was set by, as memory_bench measured them. */
-export function calibrationCases(): PlanCase[] {
+/** Cases that the sheet of the H200 was set by, with what memory_bench calls them. */
+export function calibrationCases(): (PlanCase & { measured: [name: string, peak: string] })[] {
+  const large = "SS-Flow image-L bf16 batch 8", small = "SS-Flow image-L bf16 batch 1, 8-bit moments";
+  const named = (name: string, c: PlanCase, peak = "peak") => ({ ...c, measured: [name, peak] as [string, string] });
   return [
-    ...[undefined, 24].map((recompute) => ss({ batch: 8 }, { recompute })),
-    ...[32, 24, 18].map((budget) => ss({ batch: 8 }, { budget })),
-    ...([["nothing", 11], ["means", 9], ["state", 8]] as const).map(([onHost, budget]) =>
-      ss({ batch: 1, optimizer: { momentBits: 8, onHost } }, { budget })
-    ),
+    named(`${large}, nothing but norms and activations made again`, ss({ batch: 8 })),
+    named(`${large}, whole blocks made again`, ss({ batch: 8 }, { recompute: 24 })),
+    ...[32, 24, 18].map((budget) => named(`${large}, a budget of ${budget} GiB`, ss({ batch: 8 }, { budget }))),
+    ...([["nothing", 11], ["means", 9], ["state", 8]] as const).map(([onHost, budget]) => {
+      const name = `${small}, ${onHost} in the host's memory, ${budget} GiB`;
+      return named(name, ss({ batch: 1, optimizer: { momentBits: 8, onHost } }, { budget }), "peak by the pool");
+    }),
   ];
 }
 

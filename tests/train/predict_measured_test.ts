@@ -1,22 +1,11 @@
 import assert from "node:assert/strict";
-import { ssFlowWork } from "../../bench/flow_models.ts";
+import { predictTechniques } from "../../bench/plan_techniques.ts";
+import { calibrationCases, trainingOf } from "../../bench/plan_cases.ts";
+import { rowsOf } from "../../bench/harness.ts";
 import { CARDS } from "../../lib/memory/cards.ts";
-import { type Prediction, predictTraining, type Training } from "../../lib/train/predict.ts";
+import { type Prediction, predictTraining } from "../../lib/train/predict.ts";
 
 const GIB = 2 ** 30;
-
-interface MeasuredRow {
-  case: string;
-  ours: number;
-}
-
-/** The measured rows of a bench by their case. */
-function measured(bench: string): Map<string, number> {
-  const { rows } = JSON.parse(Deno.readTextFileSync(new URL(`../../bench/results/${bench}.json`, import.meta.url))) as {
-    rows: MeasuredRow[];
-  };
-  return new Map(rows.map((row) => [row.case, row.ours]));
-}
 
 function close(what: string, { peak, step }: Prediction, want: { gib: number; ms: number }): void {
   const memory = peak / GIB / want.gib, time = 1e3 * step / want.ms;
@@ -24,23 +13,20 @@ function close(what: string, { peak, step }: Prediction, want: { gib: number; ms
   assert.ok(Math.abs(time - 1) <= 0.15, `${what}: ${1e3 * step} ms predicted, ${want.ms} measured`);
 }
 
-Deno.test("predictions of SS-Flow image-L on an H200 are within 5 % of the measured memory and 15 % of the measured time", () => {
-  const rows = measured("memory"), at = (name: string) => ({ gib: rows.get(`${name}: peak`)!, ms: rows.get(`${name}: training step`)! });
-  const training = (recompute?: number) => (): Training => {
-    const work = ssFlowWork({ batch: 8 });
-    return { optimizer: work.optimizer, parts: 1, sizes: [8], pass: (options) => work.pass({ recompute, ...options }).free() };
-  };
-  const name = "SS-Flow image-L bf16 batch 8, ";
-  close("kept", predictTraining(CARDS.H200, training()), at(`${name}nothing but norms and activations made again`));
-  close("blocks", predictTraining(CARDS.H200, training(24)), at(`${name}whole blocks made again`));
-  for (const budget of [32, 24, 18]) {
-    close(`${budget} GiB`, predictTraining(CARDS.H200, training(), budget * GIB), at(`${name}a budget of ${budget} GiB`));
+Deno.test("predictions for an H200 are within 5 % of the memory and 15 % of the time of steps that its sheet was not set by", () => {
+  const some = /^SS-Flow.*(batch (1|2|4|16|32), (everything|whole)|batch (16|32), planned)|^SLat-Flow.*batch (1|8), (everything|whole)/;
+  const steps = predictTechniques((name) => some.test(name));
+  assert.ok(steps.length >= 15, `${steps.length} steps`);
+  for (const { name, ms, gib, prediction } of steps) close(name, prediction, { ms, gib });
+});
+
+Deno.test("predictions for an H200 are as close to the steps that its sheet was set by", () => {
+  const rows = new Map(rowsOf("memory", /^SS-Flow image-L bf16/).map((r) => [r.case.replace(/ \(memory\.json\)$/, ""), r.ours]));
+  const cases = calibrationCases();
+  for (const c of cases) {
+    const [name, peak] = c.measured;
+    const want = { ms: rows.get(`${name}: training step`)!, gib: rows.get(`${name}: ${peak}`)! };
+    close(c.name, predictTraining(CARDS.H200, () => trainingOf(c), c.budget && c.budget * GIB), want);
   }
-  const small = (): Training => {
-    const work = ssFlowWork({ batch: 1, optimizer: { momentBits: 8 } });
-    return { optimizer: work.optimizer, parts: 1, sizes: [1], pass: (options) => work.pass(options).free() };
-  };
-  const one = "SS-Flow image-L bf16 batch 1, 8-bit moments, nothing in the host's memory, 11 GiB";
-  const want = { gib: rows.get(`${one}: peak by the pool`)!, ms: rows.get(`${one}: training step`)! };
-  close("batch 1", predictTraining(CARDS.H200, small, 11 * GIB), want);
+  assert.equal(cases.length, 8);
 });
