@@ -133,7 +133,7 @@ function fileFault(error: Error & { code?: string }): string | undefined {
   return `Cannot use a file or folder: the system says "${error.message}", it must be there and usable; ${advice} another path`;
 }
 
-/** Runs a recipe, which several processes leave together; an expected error ends it with one line and status 1, any other with its stack. `DEBUG=1` shows every stack. */
+/** Runs a recipe, which several processes leave together; an expected error ends it with one line and status 1, any other, and one of a process that waited in vain for another, with its stack. `DEBUG=1` shows every stack. */
 export async function runRecipe(main: () => Promise<void>): Promise<void> {
   try {
     await main();
@@ -143,7 +143,8 @@ export async function runRecipe(main: () => Promise<void>): Promise<void> {
       if (error.message) console.log(error.message); // of several processes the first one tells
       Deno.exit(0);
     }
-    const quiet = error instanceof Error && debugLevel() === 0;
+    const amongRanks = error instanceof KernelError && communicator().world > 1; // where each was when one of them went missing
+    const quiet = error instanceof Error && debugLevel() === 0 && !amongRanks;
     const plain = !quiet
       ? undefined
       : EXPECTED.some((type) => error instanceof type) || OURS.test(error.message)

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { runRanks } from "../dist/ranks.ts";
 import { type ProgramOptions, runProgram } from "../program.ts";
 import { parseTraining, splitOverrides, trainingCommand } from "../../lib/train/cli.ts";
 
@@ -84,6 +85,16 @@ Deno.test("runRecipe() ends an expected error with one line, and a fault of ours
   assert.equal(fault.code, 1);
   assert.match(fault.stderr, /^TypeError: Cannot read properties of undefined [^\n]*\n {4}at /);
   assert.deepEqual(run("await cli.runRecipe(async () => {});"), { code: 0, stderr: "" });
+});
+
+Deno.test("runRecipe() says with its stack which process went missing, and where this one waited", async () => {
+  const outcomes = await runRanks(
+    2,
+    `import { runRecipe } from("lib/train/cli.ts");
+    await runRecipe(async () => { if (rank === 1) Deno.exit(3); ranks.exchange(1); });`,
+  );
+  assert.deepEqual(outcomes.map(({ code }) => code), [1, 3]);
+  assert.match(outcomes[0].stderr, /^KernelError: [^\n]*rank 1 closed its connection during all_gather[^\n]*\n {4}at /);
 });
 
 Deno.test("openDeviceFrom() takes the device of the flag before that of DEVICE", () => {
