@@ -103,7 +103,7 @@ interface Plan extends Described {
 export const WORKSPACE_BYTES = 64 * 2 ** 20;
 
 const HEURISTIC_BYTES = 96, ALGORITHM_BYTES = 64;
-const ONE = new Float32Array([1]), ZERO = new Float32Array([0]);
+const word = new BigUint64Array(1), ONE = new Float32Array([1]), ZERO = new Float32Array([0]);
 let library: CublasLt | undefined;
 let handle = 0n;
 const plans = new Map<string, Plan | null>(), chosen = new Map<string, Algorithm>();
@@ -138,7 +138,8 @@ function check(call: string, status: number): void {
 
 /** The largest power of two up to 256 that divides all addresses. */
 function alignment(...addresses: bigint[]): number {
-  const all = Number(addresses.reduce((a, b) => a | b, 256n) & 511n);
+  let all = 256;
+  for (const a of addresses) all |= Number(a & 511n);
   return all & -all;
 }
 
@@ -211,10 +212,10 @@ function rank({ description, layouts: [a, b, d] }: Described, align: number, mos
 
 /** What tells one problem from another: all but the addresses, of which their alignment counts. */
 export function problemKey(p: MatmulProblem): string {
-  const { batch, M, N, K, transposeA, transposeB, strideA, strideB, type, outType, epilogue, adds = false, scales } = p;
-  const flags = [transposeA, transposeB, adds, !!scales?.fast, !!scales?.whole].map(Number),
-    align = alignment(p.y, p.a, p.b, p.bias, p.aux);
-  return [batch, M, N, K, ...flags, strideA, strideB, type, outType, epilogue, align].join(" ");
+  const { batch, M, N, K, strideA, strideB, type, outType, epilogue, scales } = p, align = alignment(p.y, p.a, p.b, p.bias, p.aux);
+  const flags = Number(p.transposeA) + 2 * Number(p.transposeB) + 4 * Number(!!p.adds) + 8 * Number(!!scales?.fast) +
+    16 * Number(!!scales?.whole);
+  return `${batch} ${M} ${N} ${K} ${flags} ${strideA} ${strideB} ${type} ${outType} ${epilogue} ${align}`;
 }
 
 /** cuBLASLt's algorithms for a problem, at most `most`, the one that is taken by default first. */
@@ -242,11 +243,10 @@ export function matmul(p: MatmulProblem, workspace: bigint, stream: bigint, by?:
   let plan = plans.get(key);
   if (plan === undefined) plans.set(key, plan = makePlan(p, key));
   if (!plan) return false;
-  const pointer = (attribute: number, address: bigint) =>
-    check(
-      "cublasLtMatmulDescSetAttribute",
-      lt.cublasLtMatmulDescSetAttribute(plan.description, attribute, new BigUint64Array([address]), 8n),
-    );
+  const pointer = (attribute: number, address: bigint): void => {
+    word[0] = address;
+    check("cublasLtMatmulDescSetAttribute", lt.cublasLtMatmulDescSetAttribute(plan.description, attribute, word, 8n));
+  };
   if (WITH_BIAS.includes(p.epilogue)) pointer(DESC.biasPointer, p.bias);
   if (WITH_AUX.includes(p.epilogue)) pointer(DESC.auxPointer, p.aux);
   if (p.scales) {

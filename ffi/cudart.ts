@@ -68,15 +68,17 @@ export function openCudart(): Cudart {
   const { cudaGetErrorString, cudaGetLastError, ...calls } = library;
   return opened = Object.fromEntries(
     Object.entries(calls).map(([name, call]) => {
-      const run = (...args: unknown[]): void => {
-        const status = (call as (...args: unknown[]) => number)(...args);
-        if (status !== 0) {
-          cudaGetLastError(); // clears it, so that the next launch is not blamed
-          throw new CudaError(status, name, Deno.UnsafePointerView.getCString(cudaGetErrorString(status)!));
-        }
+      const done = (status: number): void => {
+        if (status === 0) return;
+        cudaGetLastError(); // clears it, so that the next launch is not blamed
+        throw new CudaError(status, name, Deno.UnsafePointerView.getCString(cudaGetErrorString(status)!));
       };
-      const event = name.startsWith("cudaEvent"); // an observer's own
-      return [name, event ? run : (...args: unknown[]) => observer ? observer(name, args, () => run(...args)) : run(...args)];
+      const make = call as (...args: unknown[]) => number, event = name.startsWith("cudaEvent"); // events are an observer's own
+      const run = (...args: unknown[]): void => {
+        if (observer && !event) observer(name, args, () => done(make(...args)));
+        else done(make(...args));
+      };
+      return [name, run];
     }),
   ) as Cudart;
 }

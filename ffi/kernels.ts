@@ -89,15 +89,27 @@ function openLibrary(name: keyof typeof LIBRARIES, device: Device): Record<strin
     );
   }
   const message = library.k_last_error!;
+  const failed = (status: number): never => {
+    throw new KernelError(status, Deno.UnsafePointerView.getCString(message() as Deno.PointerObject));
+  };
   return Object.fromEntries(
     Object.entries(library).map(([symbol, call]) => {
+      if (!call) {
+        const missing = (): never => {
+          throw new Error(`Cannot run ${symbol}: ${path.pathname} has no such symbol, build it again with \`deno task build\``);
+        };
+        return [symbol, missing];
+      }
       const run = (...args: unknown[]): void => {
-        if (!call) throw new Error(`Cannot run ${symbol}: ${path.pathname} has no such symbol, build it again with \`deno task build\``);
         const status = call(...args) as number;
-        if (status !== 0) throw new KernelError(status, Deno.UnsafePointerView.getCString(message() as Deno.PointerObject));
+        if (status !== 0) failed(status);
       };
-      const query = symbol.endsWith("_workspace");
-      return [symbol, query ? run : (...args: unknown[]) => observer ? observer(symbol, args, () => run(...args)) : run(...args)];
+      const watched = (...args: unknown[]): void => {
+        if (observer) return observer(symbol, args, () => run(...args));
+        const status = call(...args) as number; // not through run: a call more costs as much as the kernel's own checks
+        if (status !== 0) failed(status);
+      };
+      return [symbol, symbol.endsWith("_workspace") ? run : watched];
     }),
   );
 }

@@ -93,10 +93,11 @@ export class ModulationGradients {
   }
 }
 
+const NO_PROBLEM = Object.fromEntries(K_NORM.map(([name, kind]) => [name, kind === "u64" ? 0n : 0])) as unknown as KNorm;
+
 /** A norm's problem; what is absent is 0. */
 export function normProblem(values: Pick<KNorm, "dtype" | "N" | "B" | "C" | "eps"> & Partial<KNorm>): KNorm {
-  const none = Object.fromEntries(K_NORM.map(([name, kind]) => [name, kind === "u64" ? 0n : 0])) as unknown as KNorm;
-  return { ...none, ...values };
+  return { ...NO_PROBLEM, ...values };
 }
 
 /** Runs a norm forward. */

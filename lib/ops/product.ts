@@ -35,11 +35,14 @@ export interface Product extends Pick<MatmulProblem, "batch" | "M" | "N" | "K" |
 
 /** Runs a product with an epilogue on cuBLASLt; false where there is none for it. */
 export function runCublasLt(p: Product, epilogue: MatmulProblem["epilogue"]): boolean {
-  const { y, a, b, bias, aux, adds = false, scales, ...rest } = p;
-  const addresses = { y: y.addr, a: a.addr, b: b.addr, bias: bias?.addr ?? 0n, aux: aux?.addr ?? 0n };
-  const eight = scales && { scales: { ...scales, a: scales.a.addr, b: scales.b.addr } };
-  const types = { type: scales ? "e4m3" as const : a.dtype as FloatDType, outType: y.dtype as FloatDType };
-  const problem = { ...rest, ...addresses, ...types, epilogue, adds, ...eight };
+  const { y, a, b, bias, aux, adds = false, scales, batch, M, N, K, transposeA, transposeB, strideA, strideB } = p;
+  const problem: MatmulProblem = {
+    ...{ y: y.addr, a: a.addr, b: b.addr, bias: bias ? bias.addr : 0n, aux: aux ? aux.addr : 0n },
+    ...{ batch, M, N, K, transposeA, transposeB, strideA, strideB, epilogue, adds },
+    type: scales ? "e4m3" : a.dtype as FloatDType,
+    outType: y.dtype as FloatDType,
+    scales: scales && { ...scales, a: scales.a.addr, b: scales.b.addr },
+  };
   const scratch = productWorkspace().addr; // a simulated device counts it too
   return device().simulated?.matmul(problem) ?? cublasLtMatmul(problem, scratch, stream());
 }

@@ -26,6 +26,8 @@ export class Tensor {
   accumulates = false;
   /** Of a {@linkcode parameter}: whether `grad` is of a step that is over, so that the first gradient is written over it instead of added. */
   outdated = false;
+  /** Of a gradient: the sums of its rows, where they were made with it. Of a result: whether the op that made it has use for those of its gradient. */
+  columnSums: Tensor | "wanted" | null = null;
   /** Called after a backward pass added to `grad`, for a {@linkcode parameter} whose gradient is shared with other processes. */
   arrived: (() => void) | null = null;
   /** The op that made this tensor, where a gradient can flow through it. */

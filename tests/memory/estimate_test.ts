@@ -8,7 +8,7 @@ const H200 = CARDS.H200;
 
 function attention(values: Partial<KAttention>): BigUint64Array {
   const none = Object.fromEntries(K_ATTENTION.map(([name, kind]) => [name, kind === "u64" ? 0n : 0])) as unknown as KAttention;
-  return pack(K_ATTENTION, { ...none, ...values });
+  return pack(K_ATTENTION, { ...none, ...values }).slice();
 }
 
 Deno.test("cardFor() knows a card by what its driver calls it", () => {
