@@ -189,14 +189,7 @@ export {
   trellisFlow,
 } from "./lib/train/flow_config.ts";
 export type { FlowSampler, FlowSettings } from "./lib/train/flow_config.ts";
-export {
-  LINEAR_MEMORY_SCHEMA,
-  MEMORY_DEFAULTS,
-  MEMORY_SCHEMA,
-  memoryValues,
-  openMemory,
-  trellisMemory,
-} from "./lib/train/memory_config.ts";
+export { MEMORY_DEFAULTS, MEMORY_SCHEMA, memoryValues, openMemory, trellisMemory } from "./lib/train/memory_config.ts";
 export type { MemoryConfig } from "./lib/train/memory_config.ts";
 export { serveDashboard } from "./lib/train/dashboard.ts";
 export { predictTraining } from "./lib/train/predict.ts";

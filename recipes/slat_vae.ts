@@ -10,7 +10,7 @@
  */
 import * as e from "../mod.ts";
 import { z } from "../mod.ts";
-import { compose, contactSheet, inputOf, measureQuality, planes, type SlatVaeQuality } from "./slat_vae_quality.ts";
+import { compose, contactSheet, inputOf, measureQuality, planes, type SlatVaeQuality, voxelsOf } from "./slat_vae_quality.ts";
 
 /** Everything that decides a run. */
 export interface SlatVaeConfig {
@@ -43,8 +43,8 @@ export interface SlatVaeConfig {
   inputGain: number;
   /** How many blocks of each network are computed again in the backward pass instead of kept. */
   recompute: number;
-  /** TRELLIS's LinearMemoryController, which then decides that for each micro-batch; null for none. */
-  memory: Extract<e.MemoryConfig, { policy: "linear" }> | null;
+  /** What decides that for each micro-batch instead: plans within the memory limit, or TRELLIS's LinearMemoryController; null for none. */
+  memory: e.MemoryConfig | null;
   steps: number;
   seed: number;
   /** auto: f16 where the models say use_fp16 and the device is a GPU, else f32. */
@@ -154,7 +154,7 @@ const SCHEMA: z.ZodType<SlatVaeConfig> = z.strictObject({
   recolor: e.RECOLOR_SCHEMA,
   inputGain: z.number().positive(),
   recompute: z.int().min(0),
-  memory: e.LINEAR_MEMORY_SCHEMA.nullable(),
+  memory: e.MEMORY_SCHEMA.nullable(),
   steps: e.COUNT,
   seed: z.int().min(0),
   precision: e.PRECISION_SCHEMA,
@@ -299,9 +299,9 @@ export function trainSlatVae(c: SlatVaeConfig, { output, ckpt = "latest", profil
         shown[k].map((view) => colors ? e.exchangePlanes(o.picture(view), colors[k], S * S) : o.picture(view))
       );
       const gains = colors && colors.flatMap(({ gains }, k) => shown[k].flatMap(() => gains));
-      const pass = ({ recompute }: e.PassOptions) =>
+      const pass = ({ recompute }: e.PassOptions, voxels: e.Voxels) =>
         e.step(() => {
-          const x = inputOf(objects, colors), posterior = e.slatEncode(encoder, x, { recompute });
+          const x = inputOf(objects, colors, voxels), posterior = e.slatEncode(encoder, x, { recompute });
           const latents = e.samplePosterior(posterior, e.stepGenerator(c.seed, stream));
           const splats = e.splatsOfLatents(decoder, { features: latents, voxels: x.voxels }, recompute);
           const cameras = objects.map((o, k) => shown[k].map((view) => o.cameras()[view]));
@@ -317,7 +317,11 @@ export function trainSlatVae(c: SlatVaeConfig, { output, ckpt = "latest", profil
           return e.readScalars({ loss, rec, ...terms, kl, reg_vol, reg_opacity, voxels: e.tensor([x.voxels.N], []) });
         });
       const sizes = objects.map((o) => o.rows().coords.length / 3);
-      const within = () => controller ? controller.run(pass, sizes) : pass(c);
+      const within = () =>
+        e.step(() => {
+          const voxels = voxelsOf(objects);
+          return controller ? controller.run((options) => pass(options, voxels), sizes) : pass(c, voxels);
+        });
       terms.push(within());
       run.expectFinite(i, terms.at(-1)!, within);
     }

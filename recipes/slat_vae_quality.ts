@@ -2,12 +2,17 @@
 import * as e from "../mod.ts";
 
 /** The features of objects as one sparse tensor, in the colours given for each. */
-export function inputOf(objects: e.LoadedObject[], colors?: e.Recolor[]): e.SparseTensor {
-  const rows = objects.map((o) => o.rows()), voxels = e.makeVoxels(e.batchCoords(rows.map((r) => r.coords)), { B: rows.length });
+export function inputOf(objects: e.LoadedObject[], colors?: e.Recolor[], voxels: e.Voxels = voxelsOf(objects)): e.SparseTensor {
+  const rows = objects.map((o) => o.rows());
   const recolored = (r: e.VoxelRows, k: number) =>
     colors ? e.recolorFeatures(r.feats, 3 * r.feats.length / r.coords.length, colors[k]) : r.feats;
   const feats = e.joinFloats(rows.map(recolored));
   return { features: e.tensor(feats, [voxels.N, feats.length / Math.max(1, voxels.N)]), voxels };
+}
+
+/** The voxels of objects, for as long as the enclosing step. */
+export function voxelsOf(objects: e.LoadedObject[]): e.Voxels {
+  return e.makeVoxels(e.batchCoords(objects.map((o) => o.rows().coords)), { B: objects.length });
 }
 
 /** The two networks. */

@@ -41,7 +41,7 @@ export interface SimulatedDevice extends OpenDevice {
 }
 
 /** Functions that the host answers: sizes of scratch memory and of results. */
-const isQuestion = (symbol: string): boolean => symbol.endsWith("_workspace") || symbol === "k_sparse_strided_rows";
+const isQuestion = (symbol: string): boolean => /_workspace$|^k_sparse_strided_rows$|^k_splat_sizes$/.test(symbol);
 
 const SYMBOLS = Object.keys({ ...OPS, ...FLASH_ATTN, ...SPCONV, ...RENDER });
 

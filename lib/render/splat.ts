@@ -3,6 +3,7 @@ import { pack } from "../../ffi/struct.ts";
 import { K_SPLAT, type KSplat } from "../../ffi/symbols.ts";
 import { withWorkspace } from "../ops/workspace.ts";
 import { reshape, split } from "../ops/movement.ts";
+import { device } from "../tensor/device.ts";
 import { tidy } from "../tensor/scope.ts";
 import { record } from "../tensor/tape.ts";
 import { dim, empty, expectDtype, expectShape, kernels, stream, type Tensor, tensor } from "../tensor/tensor.ts";
@@ -80,7 +81,7 @@ export function rasterize(splats: Splats, views: readonly (readonly Camera[])[],
     const projected = bytes(sizesOf(problem)[0]);
     problem.projected = projected.addr;
     k.k_splat_project(pack(K_SPLAT, problem), stream());
-    problem.capacity = options.pairs === undefined ? countPairs(status, scenes, N) : dim("rasterize", "pairs", options.pairs);
+    problem.capacity = options.pairs === undefined ? askPairs(status, scenes, N) : dim("rasterize", "pairs", options.pairs);
     const lists = bytes(sizesOf(problem)[1]);
     problem.lists = lists.addr;
     launch("fwd", problem);
@@ -131,6 +132,18 @@ function launch(pass: "fwd" | "bwd", problem: KSplat): void {
     (size) => size[0] = BigInt(sizesOf(problem)[pass === "fwd" ? 2 : 3]),
     (scratch) => kernels()[`k_splat_${pass}`](pack(K_SPLAT, { ...problem, scratch }), stream()),
   );
+}
+
+/** Pairs of a splat in the pictures that were drawn last. */
+let pairsOfSplat = 3;
+
+/** The pairs of the pictures; on a simulated device as many of each splat as the last pictures had. */
+function askPairs(status: Tensor, scenes: number[], N: number): number {
+  const splats = scenes.at(-1)!;
+  if (device().simulated) return Math.ceil(pairsOfSplat * splats);
+  const pairs = countPairs(status, scenes, N);
+  if (splats) pairsOfSplat = pairs / splats;
+  return pairs;
 }
 
 /** Waits for the device. Throws where Gaussians are faulty, or make more pairs than a call may have. */

@@ -19,7 +19,7 @@ export const MEMORY_DEFAULTS: MemoryConfig = { policy: "planned" };
 const LINEAR = LINEAR_MEMORY_DEFAULTS;
 
 /** Of the linear policy, TRELLIS's defaults for what is not said. */
-export const LINEAR_MEMORY_SCHEMA = z.strictObject({
+const LINEAR_MEMORY_SCHEMA = z.strictObject({
   policy: z.literal("linear"),
   bufferSize: z.int().min(2).default(LINEAR.bufferSize),
   updateEvery: z.int().min(1).default(LINEAR.updateEvery),

@@ -92,6 +92,14 @@ Deno.test("trainSlatVae() trains, evaluates and exports on a dataset of four obj
     assert.deepEqual(losses(`${FOLDER}/linear`), losses(`${FOLDER}/run`));
     assert.ok(losses(`${FOLDER}/linear`, "remade_share").some((share) => share > 0));
   });
+  await t.step("plans that keep to a budget lead to the same losses, and their peaks are nearly as predicted", () => {
+    trainSlatVae(config({ memory: { policy: "planned" } }), { output: `${FOLDER}/planned` });
+    assert.deepEqual(losses(`${FOLDER}/planned`), losses(`${FOLDER}/run`));
+    const [peaks, predicted] = ["memory", "memory_predicted"].map((name) => losses(`${FOLDER}/planned`, name));
+    peaks.slice(1).forEach((peak, i) =>
+      assert.ok(Math.abs(predicted[i + 1] / peak - 1) < 0.05, `${predicted[i + 1]} predicted, ${peak} measured`)
+    );
+  });
   await t.step("eighty steps lower the loss, memory in use stays the same, and all is given back at the end", () => {
     const before = device().memory.use().used, log = { every: 10, sampleEvery: 0, saveEvery: 0, keep: 1 };
     trainSlatVae(config({ steps: 80, log }), { output: `${FOLDER}/long` });

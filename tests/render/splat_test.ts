@@ -1,6 +1,9 @@
 import assert from "node:assert/strict";
+import { simulate } from "../../lib/memory/simulate.ts";
+import { mean } from "../../lib/ops/reduce.ts";
 import { type Camera, lookAt, orbitCamera } from "../../lib/render/camera.ts";
 import { rasterize, renderSplats, type Splats } from "../../lib/render/splat.ts";
+import { device } from "../../lib/tensor/device.ts";
 import { step } from "../../lib/tensor/scope.ts";
 import { backward } from "../../lib/tensor/tape.ts";
 import { tensor } from "../../lib/tensor/tensor.ts";
@@ -118,6 +121,21 @@ function splatsOf(inputs: Record<Name, Input>, starts: number[], requiresGrad = 
   const t = Object.fromEntries(Object.entries(inputs).map(([name, { data, shape }]) => [name, tensor(data, shape, { requiresGrad })]));
   return { ...t as unknown as Splats, starts };
 }
+
+Deno.test("pictures on a simulated device take the memory of pictures that have as many pairs as the last ones", () => {
+  const { memory } = device();
+  step(() => {
+    const splats = splatsOf(inputsOf({ N: 4000, scale: 0.01 }), [0, 4000], true), views = [[FRONT, BACK]];
+    const draw = (): void => step(() => backward(mean(rasterize(splats, views, { size: 64 }))));
+    draw();
+    for (const t of [splats.positions, splats.colors, splats.opacities, splats.scales, splats.rotations]) t.grad = null;
+    const { peak } = simulate(draw);
+    memory.resetPeak();
+    draw();
+    const error = Math.abs(memory.use().peak / peak - 1);
+    assert.ok(error <= (device().name === "cpu" ? 0 : 0.01), `${peak} predicted, ${memory.use().peak} measured`);
+  });
+});
 
 Deno.test("renderSplats() names the parts of rasterize()", () => {
   step(() => {
