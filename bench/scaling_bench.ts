@@ -37,7 +37,7 @@ async function ranksOf(world: number): Promise<RankTimes[]> {
   }
 }
 
-const slowest = (list: number[]): number => list.reduce((a, b) => Math.max(a, b));
+const largest = (list: number[]): number => list.reduce((a, b) => Math.max(a, b));
 const total = (list: number[]): number => list.reduce((a, b) => a + b, 0);
 
 /** Milliseconds that collectives of these bytes keep the device after the backward pass: each begins when its gradients are ready and the one before is done. */
@@ -97,7 +97,7 @@ async function measure(): Promise<Row[]> {
   const peersAlone = aloneMs.map((_, i) => peer(`GPU ${i} alone`)?.ms), peerMs = peer(`on ${world}`)?.ms;
   const peerSpeedup = peerMs && peersAlone.every((ms) => ms !== undefined) ? speedup(peerMs, peersAlone) : undefined;
   for (const [mode, what] of [["joined", `on ${world}`], ["spread", `on ${world}, optimizer spread over them`]] as const) {
-    const ms = slowest(of(mode).map(({ stepMs }) => stepMs)), ours = speedup(ms, aloneMs);
+    const ms = largest(of(mode).map(({ stepMs }) => stepMs)), ours = speedup(ms, aloneMs);
     rows.push(
       measured({ case: `${step} ${what}`, metric: "time", unit: "ms", ...beside(ms, `on ${world}`) }),
       measured({
@@ -117,14 +117,14 @@ async function measure(): Promise<Row[]> {
         case: `${NAME} sums waited for after the backward pass ${what}`,
         metric: "time",
         unit: "ms",
-        ours: slowest(of(mode).map(({ waits }) => waits[0])),
+        ours: largest(of(mode).map(({ waits }) => waits[0])),
         limit: 0,
       }),
       measured({
         case: `${NAME} peak memory a GPU ${what}`,
         metric: "memory",
         unit: "GiB",
-        ours: slowest(of(mode).map(({ peak }) => peak)) / GIB,
+        ours: largest(of(mode).map(({ peak }) => peak)) / GIB,
       }),
       measured({
         case: `gradient norm of the first step ${what}: sums of equal halves over those of one`,
@@ -136,7 +136,7 @@ async function measure(): Promise<Row[]> {
     );
   }
   const { collectives } = ranks[0],
-    [{ bytes: [bucket] }] = of("joined"),
+    bucket = largest(of("joined")[0].bytes),
     link = 2 * (world - 1) / world * bucket / (collectives.allReduce / 1e3);
   const large = peer("all-reduce of 256 MiB bf16"), busOf = (ms: number): number => 2 * (world - 1) / world * LARGE / ms / 1e6;
   rows.push(
@@ -155,7 +155,7 @@ async function measure(): Promise<Row[]> {
     }),
   );
   for (const [mode, what, passes, gathered] of [["joined", "", 2, 0], ["spread", ", optimizer spread over them", 1, GATHERED]] as const) {
-    const joinedMs = slowest(of(mode).map(({ stepMs }) => stepMs)), alone = slowest(aloneMs), [times] = of(mode);
+    const joinedMs = largest(of(mode).map(({ stepMs }) => stepMs)), alone = largest(aloneMs), [times] = of(mode);
     for (const n of [8, 64, 256]) {
       const ms = predicted({ world, aloneMs: alone, joinedMs, times, passes, link, gathered }, n);
       rows.push(
