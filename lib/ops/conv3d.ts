@@ -39,9 +39,9 @@ export function conv3d(x: Tensor, weight: Tensor, bias?: Tensor | null, { stride
   fill(y);
 
   const saved = [weight.requiresGrad ? x : null, x.requiresGrad ? weight : null];
-  return record("conv3d", y, [x, weight, bias], saved, (dy) => {
+  return record("conv3d", y, [x, weight, bias], saved, (dy, soFar) => {
     const dx = x.requiresGrad ? empty(x.shape, x.dtype) : null;
-    const dweight = weight.requiresGrad ? empty(weight.shape) : null;
+    const dweight = weight.requiresGrad ? soFar.fresh(weight) : null;
     if (dx) {
       withWorkspace(
         (bytes) => k.k_conv3d_bwd_input_workspace(bytes, ...sizes, dtype),

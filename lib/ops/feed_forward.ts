@@ -47,7 +47,9 @@ export function feedForward(
   }
   rebuildable(z, { kind: "linear", from: [x, w1, b1], fill: forward });
   record("feedForward", y, inputs, [x, w1, w2, z], (dy, soFar) => {
-    const dz = empty(z.shape, z.dtype), g = w2.requiresGrad ? empty(z.shape, z.dtype) : null, db1 = b1.requiresGrad ? empty([N]) : null;
+    const dz = empty(z.shape, z.dtype),
+      g = w2.requiresGrad ? empty(z.shape, z.dtype) : null,
+      db1 = b1.requiresGrad ? soFar.fresh(b1) : null;
     product({ ...PLAIN, y: dz, a: dy, b: w2, M, N, K: P });
     geluLayerBackward({ dz, g, db: db1, z }, [M, N]);
     const [dw2, db2] = weightGradients(dy, g ?? z, w2, b2, soFar, takeColumnSums(dy));

@@ -37,9 +37,9 @@ export function groupNorm(x: Tensor, groups: number, { w, b, eps = 1e-5, offsets
     });
   fill(y);
 
-  return record("groupNorm", y, [x, w, b], [x, w, mean, rstd, offsets], (dy) => {
+  return record("groupNorm", y, [x, w, b], [x, w, mean, rstd, offsets], (dy, soFar) => {
     const dx = x.requiresGrad ? empty(x.shape, x.dtype) : null;
-    const dw = w?.requiresGrad ? empty([C]) : null, db = b?.requiresGrad ? empty([C]) : null;
+    const dw = w?.requiresGrad ? soFar.fresh(w) : null, db = b?.requiresGrad ? soFar.fresh(b) : null;
     withWorkspace(query, (scratch) =>
       k.k_group_norm_bwd(
         dx?.addr ?? 0n,

@@ -39,9 +39,9 @@ export function normedSelfAttention(qkv: Tensor, gammas: [q: Tensor, k: Tensor],
     return out;
   }
   rebuildable(qk, { kind: "norm", from: inputs, fill: fillNormed });
-  return record("normedSelfAttention", out, inputs, [...inputs, qk, out, lse, ...maps], (dy) => {
+  return record("normedSelfAttention", out, inputs, [...inputs, qk, out, lse, ...maps], (dy, soFar) => {
     const dqkv = empty(qkv.shape, qkv.dtype);
     backward(dy, [dqkv], GRADIENTS);
-    return [qkv.requiresGrad ? dqkv : null, ...normHeadsBackward(dqkv, qkv, gammas)];
+    return [qkv.requiresGrad ? dqkv : null, ...normHeadsBackward(dqkv, qkv, gammas, soFar)];
   }, { kind: "attention", from: [qk, qkv, lse, ...maps], fill });
 }

@@ -85,10 +85,10 @@ export function weightGradients(
   const [N, K] = w.shape, M = K ? x.size / K : 0, wantB = !!b?.requiresGrad && !known;
   if (M === 0) return [w.requiresGrad ? zeros([N, K]) : null, wantB ? zeros([N]) : known];
   if (!w.requiresGrad) return [null, wantB ? sum(dz.view([M, N]), { axes: [0], dtype: "f32" }) : known];
-  const db = wantB ? empty([N]) : null, there = soFar.write(w), dw = there?.grad ?? empty([N, K]);
+  const db = wantB && device().name === "cuda" ? soFar.fresh(b) : null, there = soFar.write(w), dw = there?.grad ?? empty([N, K]);
   const p: Product = { ...PLAIN, y: dw, a: dz, b: x, M: N, N: K, K: M, transposeA: true, adds: there?.outdated === false };
-  if (db && device().name === "cuda" && runCublasLt({ ...p, bias: db }, "rowSums")) return [dw, db];
+  if (db && runCublasLt({ ...p, bias: db }, "rowSums")) return [dw, db];
   product(p);
-  db?.free();
+  if (db !== b?.grad) db?.free();
   return [dw, wantB ? sum(dz.view([M, N]), { axes: [0], dtype: "f32" }) : known];
 }

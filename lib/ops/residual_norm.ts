@@ -77,7 +77,7 @@ function makeNorm(
   });
   const backward = (dy: Tensor, soFar: SoFar): (Tensor | null)[] => {
     const dsum = sum.requiresGrad ? soFar.read(sum) : null, dx = sum.requiresGrad ? empty(sum.shape, sum.dtype) : null;
-    const dw = w?.requiresGrad ? empty(w.shape) : null, db = b?.requiresGrad ? empty(b.shape) : null;
+    const dw = w?.requiresGrad ? soFar.fresh(w) : null, db = b?.requiresGrad ? soFar.fresh(b) : null;
     const gated = dx && gate ? residual : undefined, dh = gated?.h.requiresGrad ? empty(sum.shape, sum.dtype) : null;
     const gradients = new ModulationGradients(gated ? places : [scale, shift], soFar);
     const dbias = dx && residual && (!gate || dh) ? columnSumsFor(residual.h) : null;

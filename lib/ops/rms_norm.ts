@@ -1,6 +1,6 @@
 /** The multi-head RMS norm of queries and keys. */
 import { DTYPE } from "../tensor/dtype.ts";
-import { record } from "../tensor/tape.ts";
+import { record, type SoFar } from "../tensor/tape.ts";
 import { dim, empty, expectDtype, expectShape, kernels, sizeOf, stream, type Tensor } from "../tensor/tensor.ts";
 import { withWorkspace } from "./workspace.ts";
 
@@ -20,9 +20,9 @@ export function headRmsNorm(x: Tensor, gammas: Tensor[]): Tensor {
   expectGammas("headRmsNorm", gammas, [H, D]);
   const y = empty(x.shape, x.dtype), fill = (y: Tensor): void => forward(y, x, gammas, G);
   fill(y);
-  return record("headRmsNorm", y, [x, ...gammas], [x, ...gammas], (dy) => {
+  return record("headRmsNorm", y, [x, ...gammas], [x, ...gammas], (dy, soFar) => {
     const dx = x.requiresGrad ? empty(x.shape, x.dtype) : null;
-    return [dx, ...backward(dx, dy, x, gammas, G)];
+    return [dx, ...backward(dx, dy, x, gammas, G, soFar)];
   }, { kind: "norm", from: [x, ...gammas], fill });
 }
 
@@ -40,8 +40,8 @@ export function normHeads(y: Tensor, x: Tensor, gammas: [q: Tensor, k: Tensor]):
 }
 
 /** The gradients of the gammas, and of the first two parts of x [..., 3, H, D] in the place of those of the norm: d [..., 3, H, D]. */
-export function normHeadsBackward(d: Tensor, x: Tensor, gammas: [q: Tensor, k: Tensor]): (Tensor | null)[] {
-  return backward(d, d, x, gammas, 2);
+export function normHeadsBackward(d: Tensor, x: Tensor, gammas: [q: Tensor, k: Tensor], soFar: SoFar): (Tensor | null)[] {
+  return backward(d, d, x, gammas, 2, soFar);
 }
 
 const address = (t?: Tensor | null): bigint => t?.addr ?? 0n;
@@ -52,8 +52,8 @@ function forward(y: Tensor, x: Tensor, gammas: Tensor[], G: number): void {
   kernels().k_head_rms_norm_fwd(y.addr, x.addr, g0, g1, g2, N, G, H, D, yParts, xParts, DTYPE[x.dtype], stream());
 }
 
-function backward(dx: Tensor | null, dy: Tensor, x: Tensor, gammas: Tensor[], G: number): (Tensor | null)[] {
-  const { N, H, D } = sizesOf(x), k = kernels(), grads = gammas.map((gamma) => gamma.requiresGrad ? empty([H, D]) : null);
+function backward(dx: Tensor | null, dy: Tensor, x: Tensor, gammas: Tensor[], G: number, soFar: SoFar): (Tensor | null)[] {
+  const { N, H, D } = sizesOf(x), k = kernels(), grads = gammas.map((gamma) => gamma.requiresGrad ? soFar.fresh(gamma) : null);
   const [g0, g1, g2] = [0, 1, 2].map((g) => address(gammas[g])), [d0, d1, d2] = [0, 1, 2].map((g) => address(grads[g]));
   withWorkspace(
     (bytes) => k.k_head_rms_norm_bwd_workspace(bytes, N, G, H, D),

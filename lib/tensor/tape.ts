@@ -17,6 +17,8 @@ export interface SoFar {
    * as added to from here on: take memory for all else before, so that nothing can fail in between. Where it is `outdated`, nothing is added to it.
    */
   write(input: Tensor): { grad: Tensor; outdated: boolean } | null;
+  /** Memory for an f32 gradient that is written and returned: that of a parameter itself where it is outdated, else new memory. */
+  fresh(input: Tensor): Tensor;
 }
 
 /** Gradients of an op's inputs, in their order, given the gradient of its output; null where an input needs none. */
@@ -237,7 +239,7 @@ function runTape(y: Tensor, dy: Tensor | undefined, first: number): void {
       t.spent = true;
       if (g) {
         for (const t of node.saved) t.storage.restore();
-        const taken = new Set<Tensor>(), soFar = gradientsSoFar(grads, taken), made = own(g, tidy(() => node.backward(g, soFar)));
+        const taken: Taken = new Map(), soFar = gradientsSoFar(node, grads, taken), made = own(g, tidy(() => node.backward(g, soFar)));
         node.inputs.forEach((input, i) => {
           const d = made[i];
           if (!d) return;
@@ -245,7 +247,13 @@ function runTape(y: Tensor, dy: Tensor | undefined, first: number): void {
           if (!input.requiresGrad) return d.free();
           expectTape(input);
           expectShape(`${node.op} backward`, `the gradient of input ${i}`, d, input.shape);
-          if (taken.delete(input)) return replace(grads, input, d);
+          const how = taken.get(input);
+          taken.delete(input);
+          if (how === "fresh" && d === input.grad) {
+            ledger?.book(input);
+            begin(input);
+          }
+          if (how === "so far" || (how === "fresh" && d === input.grad)) return replace(grads, input, d);
           if (!input.node) return accumulate(input, d);
           const before = grads.get(input);
           grads.set(input, before ? sum(before, d) : d);
@@ -258,8 +266,11 @@ function runTape(y: Tensor, dy: Tensor | undefined, first: number): void {
   });
 }
 
-/** What ops may ask of the tape; those asked for are put into `taken`. */
-function gradientsSoFar(grads: Map<Tensor, Tensor>, taken: Set<Tensor>): SoFar {
+/** The inputs whose gradients an op asked for: as they are so far, or as memory to be written. */
+type Taken = Map<Tensor, "so far" | "fresh">;
+
+/** What `node` may ask of the tape; those asked for are put into `taken`. */
+function gradientsSoFar({ inputs }: Node, grads: Map<Tensor, Tensor>, taken: Taken): SoFar {
   const find = (input: Tensor): Tensor | null => {
     if (taken.has(input)) return null;
     if (input.node) return grads.get(input) ?? null;
@@ -267,7 +278,7 @@ function gradientsSoFar(grads: Map<Tensor, Tensor>, taken: Set<Tensor>): SoFar {
     return input.storage.device !== device() || input.grad?.freed ? null : input.grad;
   };
   const take = (input: Tensor, g: Tensor | null): Tensor | null => {
-    if (g) taken.add(input);
+    if (g) taken.set(input, "so far");
     return g;
   };
   return {
@@ -277,6 +288,12 @@ function gradientsSoFar(grads: Map<Tensor, Tensor>, taken: Set<Tensor>): SoFar {
       if (g && input.accumulates) ledger?.book(input);
       const grad = take(input, free ? g : null);
       return grad && { grad, outdated: input.accumulates && begin(input) };
+    },
+    fresh(input) {
+      const once = inputs.indexOf(input) === inputs.lastIndexOf(input),
+        g = input.accumulates && input.outdated && once ? find(input) : null;
+      if (g) taken.set(input, "fresh");
+      return g ?? empty(input.shape);
     },
   };
 }

@@ -8,7 +8,8 @@ import { device } from "../../lib/tensor/device.ts";
 import { Generator } from "../../lib/tensor/random.ts";
 import { persist, step, tidy } from "../../lib/tensor/scope.ts";
 import { withChoice } from "../../lib/tensor/storage.ts";
-import { backward, checkpoint, firstNonFinite, isRecording, noGrad, parameter, record } from "../../lib/tensor/tape.ts";
+import { backward, booked, checkpoint, firstNonFinite, isRecording, Ledger, noGrad, parameter, record } from "../../lib/tensor/tape.ts";
+import { OutOfMemoryError } from "../../lib/tensor/memory.ts";
 import { empty, type Tensor, tensor, zeros } from "../../lib/tensor/tensor.ts";
 import { assertClose, random } from "../check.ts";
 
@@ -164,6 +165,39 @@ Deno.test("an outdated gradient of a parameter is written over once, by an op or
       pass();
       assert.deepEqual([...w.grad!.read()], [2, 2]);
     }
+  }));
+
+Deno.test("an op gets an outdated gradient of a parameter as memory to write, and it counts once it is returned", () =>
+  step(() => {
+    const w = parameter(tensor([1, 1], [2]), tensor([10, 20], [2])), x = leaf(3, 4), given: boolean[] = [];
+    const writer = (...inputs: Tensor[]): Tensor =>
+      record("writer", tensor([0], [1]), inputs, [], (dy, soFar) =>
+        inputs.map((input, i) => {
+          const d = soFar.fresh(input);
+          given.push(d === input.grad);
+          return d.write([dy.item() + i, 2]);
+        }));
+    const failing = (...inputs: Tensor[]): Tensor =>
+      record("failing", tensor([0], [1]), inputs, [], (_, soFar) => {
+        soFar.fresh(inputs[0]).write([NaN, NaN]);
+        throw new OutOfMemoryError("for a test");
+      });
+    w.outdated = true;
+    assert.equal(firstNonFinite(() => backward(writer(w))), null);
+    const book = new Ledger();
+    assert.throws(() => booked(book, () => backward(failing(w))), { message: "for a test" });
+    assert.ok(w.outdated);
+    book.again();
+    booked(book, () => backward(writer(w)));
+    assert.deepEqual([w.outdated, ...w.grad!.read()], [false, 1, 2]);
+    book.again();
+    booked(book, () => backward(writer(w))); // was added in the attempt before
+    assert.deepEqual([...w.grad!.read()], [1, 2]);
+    backward(writer(w, x));
+    assert.deepEqual([[...w.grad!.read()], [...x.grad!.read()]], [[2, 4], [2, 2]]);
+    w.outdated = true;
+    backward(writer(w, w)); // twice an input: neither may write over the other
+    assert.deepEqual([[...w.grad!.read()], given], [[3, 4], [false, true, false, false, false, false, false]]);
   }));
 
 Deno.test("an op may write into a parameter's gradient, not into that of another leaf", () =>
