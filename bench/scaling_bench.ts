@@ -78,10 +78,9 @@ export function predicted({ world, aloneMs, joinedMs, times, passes, link, gathe
   return aloneMs + beside * total(there) / total(here) + exposed(times, there) + Math.max(0, gather(n) - gather(world));
 }
 
-async function measure(): Promise<Row[]> {
-  const count = new Int32Array(1);
-  openCudart().cudaGetDeviceCount(count);
-  const [world] = count, ranks = await ranksOf(world), peers = timePeers("scaling"), step = `${NAME} training step`;
+/** What the ranks measured, beside the peers' times. */
+function rowsOf(ranks: RankTimes[], peers: PeerTime[]): Row[] {
+  const world = ranks.length, step = `${NAME} training step`;
   const peer = (name: string) => peers.find((p): p is PeerTime & { ms: number } => p.case === name && p.ms !== null);
   const beside = (ours: number, name: string) => {
     const p = peer(name);
@@ -173,4 +172,10 @@ async function measure(): Promise<Row[]> {
   return rows;
 }
 
-benchmark("scaling", measure);
+benchmark("scaling", async (save) => {
+  const count = new Int32Array(1);
+  openCudart().cudaGetDeviceCount(count);
+  const ranks = await ranksOf(count[0]);
+  save({ rows: rowsOf(ranks, []), ranks });
+  return { rows: rowsOf(ranks, timePeers("scaling")), ranks };
+});

@@ -41,7 +41,8 @@ def rank_main(rank, world, out):
     time_in, context = (torch.randn(BATCH, *size, device="cuda") for size in ((256,), (CONTEXT, WIDTH)))
 
     def stepper(join):
-        model = Flow().cuda()
+        with torch.device("cuda"):
+            model = Flow()
         for block in model.blocks:
             block.to(DTYPE).norm.float()
         forward = DistributedDataParallel(model, device_ids=[rank], bucket_cap_mb=64, gradient_as_bucket_view=True) if join else model
