@@ -12,6 +12,7 @@
 #include "attention_fwd_sm90.cuh"
 #include "attention_window.cuh"
 #include "attention_window_bwd.cuh"
+#include "attention_window_bwd_sm90.cuh"
 #include "../include/attention_check.hpp"
 
 namespace attention {
@@ -64,6 +65,12 @@ bool windows_fit(const k_attention& p, bool backward) {
   const int64_t mean = backward ? 128 : 192;
   if (!p.q_offsets) return p.L <= 128 && p.M <= 128;
   return p.q_total <= p.B * mean && p.k_total <= p.B * mean;
+}
+
+// Whether Hopper's backward pass within windows takes them: sequences of few rows that attend to themselves.
+bool whole_fit(const k_attention& p) {
+  const bool same = p.q_offsets == p.k_offsets && p.q_rows == p.k_rows && p.q_total == p.k_total && p.L == p.M;
+  return this_card().capability == 90 && !(p.flags & K_ATTENTION_SM80) && same && p.L <= WINDOW_ROWS;
 }
 
 Way way_of(const k_attention& p, bool backward) {
@@ -231,6 +238,12 @@ int32_t run_backward(const char* where, const k_attention& p, cudaStream_t strea
     return run(backward_q_f32<128>, backward_kv_f32<128>, F32_THREADS, f32_shared<128>(4));
   } else {
     const Way way = way_of(p, true);
+    if (way == Way::WINDOWS && whole_fit(p)) {
+      const auto ring = BackwardRing::fit(this_card().shared);
+      const Inputs<T, 5> in{{x.q, x.k, x.v, x.d_o, x.out}};
+      return launch(where, backward_window_sm90<T>, this_card().processors, WINDOW_THREADS, ring.bytes(), stream, x.dq, x.dk, x.dv, in, problem,
+                    ring);
+    }
     if (way == Way::WINDOWS) {
       const Rings rings = rings_of(true);
       return launch(where, backward_window<T>, this_card().processors * rings.blocks, WINDOW_BWD_THREADS, window_bwd_shared(rings.slots),

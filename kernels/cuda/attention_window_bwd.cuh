@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(WINDOW_BWD_THREADS, WINDOW_BWD_BLOCKS)
   const auto stats_of = [&](int slot) { return reinterpret_cast<float*>(pointer(stats_at)) + slot * (WINDOW_STATS / 4); };
   const int lane = threadIdx.x % 32, warp = __shfl_sync(~0u, threadIdx.x / 32, 0), D = p.D;
   if (threadIdx.x < slots) {
-    ring_init(full + threadIdx.x * 8, 1);
+    ring_init(full + threadIdx.x * 8, 64);  // each lane's copies, and its part of delta
     ring_init(empty + threadIdx.x * 8, WORKERS);
   }
   Items item(p);
@@ -67,8 +67,7 @@ __global__ void __launch_bounds__(WINDOW_BWD_THREADS, WINDOW_BWD_BLOCKS)
         to[SLOT_ROWS + row] = row % 2 ? c[0][1] : c[0][0];
         to[SLOT_ROWS + row + 8] = row % 2 ? c[1][3] : c[1][2];
       }
-      __syncwarp();
-      if (lane == 0) ring_arrive(full + late.slot * 8);
+      ring_arrive(full + late.slot * 8);
       late.advance(LOADERS);
       summed++;
     };
@@ -106,6 +105,7 @@ __global__ void __launch_bounds__(WINDOW_BWD_THREADS, WINDOW_BWD_BLOCKS)
         ring_wait(barrier, ring.parity ^ 1);
       }
       if (lane == 0 && (fill.n == 0 || fill.part != Part::WHOLE)) ItemHeader::put(header_at(ring.slot), item, item.queries(), fill);
+      const int here = ring.slot;
       ring.advance(LOADERS);
       e += LOADERS;
       fill = find();
@@ -122,6 +122,7 @@ __global__ void __launch_bounds__(WINDOW_BWD_THREADS, WINDOW_BWD_BLOCKS)
         cp_async16(out + j * 4 * SLOT_ROW, row_at(outs, o, at_q), query);
       }
       if (lane < SLOT_ROWS) cp_async4(stats + lane * 4, lse + lane, lane < L);
+      ring_arrive_copies(full + here * 8);
       asm volatile("cp.async.commit_group;" ::: "memory");
       if (++issued - summed == OUT_SLOTS) {
         asm volatile("cp.async.wait_group %0;" ::"n"(OUT_SLOTS - 1) : "memory");
@@ -132,10 +133,9 @@ __global__ void __launch_bounds__(WINDOW_BWD_THREADS, WINDOW_BWD_BLOCKS)
     while (summed < issued) sum_delta();
     if (e == 0) {  // the first slot behind all items
       ring_wait(empty + ring.slot * 8, ring.parity ^ 1);
-      if (lane == 0) {
-        header_at(ring.slot)->L = -1;
-        ring_arrive(full + ring.slot * 8);
-      }
+      if (lane == 0) header_at(ring.slot)->L = -1;
+      ring_arrive(full + ring.slot * 8);
+      ring_arrive_copies(full + ring.slot * 8);
     }
     return;
   }

@@ -36,17 +36,22 @@ __device__ inline void ring_wait(uint32_t barrier, uint32_t parity) {
   }
 }
 
-// ---- The items of a block. Of all items, in order, a block has those that begin in its share of all rows; those without rows may be no
-// one's. The order is head after head, each sequence after sequence: so the windows of a block are of all sizes, and the heads of a window
-// are read at about the same time by several blocks.
+// ---- The items of a block. Of all items, in order, a block has those that begin in its share of all rows, where each item may count for
+// some rows more than it has; those without rows may be no one's. The order is head after head, each sequence after sequence: so the windows
+// of a block are of all sizes, and the heads of a window are read at about the same time by several blocks.
 struct Items {
   const Problem& p;
+  const int more_rows;
   int sequence, head;
   int q0, q1, q2, k0, k1, k2;  // offsets of the sequence, of the next one, and its end
   int64_t at, end;             // where the item begins, where the share ends
 
   __device__ int64_t before(int w) const {
-    return p.q.offsets ? int64_t(p.q.offsets[w]) + p.k.offsets[w] : int64_t(w) * (p.q.longest + p.k.longest);
+    return int64_t(w) * more_rows + (p.q.offsets ? int64_t(p.q.offsets[w]) + p.k.offsets[w] : int64_t(w) * (p.q.longest + p.k.longest));
+  }
+  // Rows of all sequences, as they count.
+  __device__ int64_t a_head() const {
+    return int64_t(p.B) * more_rows + (p.q.offsets ? p.q.total + p.k.total : int64_t(p.B) * (p.q.longest + p.k.longest));
   }
   __device__ int queries() const { return p.q.offsets ? q1 - q0 : p.q.longest; }
   __device__ int keys() const { return p.q.offsets ? k1 - k0 : p.k.longest; }
@@ -66,17 +71,26 @@ struct Items {
       asm volatile("prefetch.global.L2 [%0];" ::"l"(s.rows + r));
     }
   }
+  __device__ static void expect_offsets(const int32_t* x, int B) {
+    if (x && int(threadIdx.x) * 32 < B) asm volatile("prefetch.global.L2 [%0];" ::"l"(x + threadIdx.x * 32));
+  }
   // The whole block calls it: the first item of its share, by a search in as many parts as there are threads.
-  __device__ Items(const Problem& problem) : p(problem), head(0), q0(0), q1(0), q2(0), k0(0), k1(0), k2(0) {
-    const int64_t rows = p.q.offsets ? p.q.total + p.k.total : int64_t(p.B) * (p.q.longest + p.k.longest), all = rows * p.H;
-    int64_t from = all * blockIdx.x / gridDim.x;
-    end = all * (blockIdx.x + 1) / gridDim.x;
-    if (rows) {
-      head = int(from / rows);
+  __device__ Items(const Problem& problem, int rows_more = 0)
+      : p(problem), more_rows(rows_more), head(0), q0(0), q1(0), q2(0), k0(0), k1(0), k2(0) {
+    expect_offsets(p.q.offsets, p.B);
+    expect_offsets(p.k.offsets, p.B);
+    const int64_t all = a_head() * p.H, share = all / gridDim.x, over = all - share * gridDim.x;
+    int64_t from = share * blockIdx.x + (blockIdx.x < over ? blockIdx.x : over);
+    end = from + share + (blockIdx.x < over);
+    if (all) {
+      const int64_t rows = a_head();
+      head = int(float(from) / float(rows));
+      while (head * rows > from) head--;
+      while ((head + 1) * rows <= from) head++;
       from -= head * rows;
-      const float each = 1 / float(rows), share = float(all / gridDim.x) * each;
-      expect_rows(p.q, float(from) * each, share);
-      expect_rows(p.k, float(from) * each, share);
+      const float each = 1 / float(rows);
+      expect_rows(p.q, float(from) * each, float(share) * each);
+      expect_rows(p.k, float(from) * each, float(share) * each);
     }
     int low = 0, high = p.B;
     while (high - low > 1) {
@@ -85,13 +99,14 @@ struct Items {
       high = min(high, low + step);
     }
     open(low);
-    at = before(low) + head * rows;
+    at = before(low) + head * a_head();
     if (before(low) < from) next();
   }
   __device__ void next() {
-    at += queries() + keys();
+    at += queries() + keys() + more_rows;
     if (sequence + 1 == p.B || (p.q.offsets && q1 == p.q.total && k1 == p.k.total)) {  // what follows has no rows
       head++;
+      at = head * a_head();
       open(0);
       return;
     }
