@@ -25,8 +25,6 @@ export const OPS = {
   k_affine_fwd: { parameters: ["u64", "u64", "i64", "f32", "f32", "i32", "u64"], result: "i32" },
   k_fp8_quantize_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
   k_fp8_quantize_workspace: { parameters: ["buffer", "i32", "i32"], result: "i32" },
-  k_fp8_quantize_both_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
-  k_fp8_quantize_both_workspace: { parameters: ["buffer", "i32", "i32"], result: "i32" },
   k_fp8_dequantize_fwd: { parameters: ["u64", "u64", "u64", "i32", "i32", "i32", "u64"], result: "i32" },
   k_fp8_gelu_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "u64"], result: "i32" },
   k_fp8_gelu_bwd_workspace: { parameters: ["buffer", "i32", "i32"], result: "i32" },
@@ -99,8 +97,6 @@ export interface OpsKernels {
   k_affine_fwd(y: bigint, x: bigint, n: bigint, scale: number, shift: number, dtype: number, stream: bigint): void;
   k_fp8_quantize_fwd(y: bigint, scale: bigint, sums: bigint, x: bigint, columns: bigint, scratch: bigint, N: number, C: number, act: number, dtype: number, stream: bigint): void;
   k_fp8_quantize_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, C: number): void;
-  k_fp8_quantize_both_fwd(y: bigint, transposed: bigint, scale: bigint, sums: bigint, x: bigint, columns: bigint, scratch: bigint, N: number, C: number, P: number, dtype: number, stream: bigint): void;
-  k_fp8_quantize_both_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, C: number): void;
   k_fp8_dequantize_fwd(y: bigint, x: bigint, scale: bigint, N: number, C: number, dtype: number, stream: bigint): void;
   k_fp8_gelu_bwd(dz: bigint, dz_scale: bigint, g: bigint, g_scale: bigint, db: bigint, dg: bigint, z: bigint, columns: bigint, scratch: bigint, N: number, C: number, dtype: number, stream: bigint): void;
   k_fp8_gelu_bwd_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, C: number): void;

@@ -8,21 +8,27 @@
 namespace {
 // The bits of v in E4M3, rounded to nearest even, at most +-448.
 inline uint8_t to_e4m3(float v) {
-  if (std::isnan(v)) return 0x7f;
-  const uint8_t sign = std::signbit(v) ? 0x80 : 0;
-  const float size = std::min(std::fabs(v), 448.0f);
-  if (size == 0) return sign;
-  const int exponent = std::max(-6, std::ilogb(size));              // below 2^-6 values are subnormal, 2^-9 apart
-  const int units = int(std::nearbyint(std::ldexp(size, 3 - exponent)));  // 8 to 16, or 0 to 8 in the lowest range
-  const int bits = units < 8 ? units : units == 16 ? (exponent + 8) << 3 : (exponent + 7) << 3 | (units - 8);
-  return sign | uint8_t(bits);
+  const uint32_t bits = fp8_bits(v), size = bits & 0x7fffffffu;
+  const uint8_t sign = bits >> 24 & 0x80;
+  if (size >= 0x43e00000u) return sign | (size > 0x7f800000u ? 0x7f : 0x7e);
+  if (size >= 0x3c800000u) return sign | uint8_t((size + 0x7ffffu + (size >> 20 & 1)) / (1u << 20) - (120u << 3));  // from 2^-6 on: 3 of 23 bits
+  return sign | uint8_t(std::nearbyint(fp8_float(size) * 512));                                                     // below, values are 2^-9 apart
 }
 
+struct E4M3 {
+  float value[256];
+  E4M3() {
+    for (int bits = 0; bits < 256; bits++) {
+      const int exponent = bits >> 3 & 15, mantissa = bits & 7;
+      const float size = exponent ? std::ldexp(float(8 + mantissa), exponent - 10) : std::ldexp(float(mantissa), -9);
+      value[bits] = exponent == 15 && mantissa == 7 ? NAN : bits & 0x80 ? -size : size;
+    }
+  }
+};
+
 inline float from_e4m3(uint8_t bits) {
-  const int exponent = bits >> 3 & 15, mantissa = bits & 7;
-  if (exponent == 15 && mantissa == 7) return NAN;
-  const float size = exponent ? std::ldexp(float(8 + mantissa), exponent - 10) : std::ldexp(float(mantissa), -9);
-  return bits & 0x80 ? -size : size;
+  static const E4M3 known;
+  return known.value[bits];
 }
 
 // Writes the C values value(c) of a row in 8 bits, and their scale.

@@ -93,16 +93,3 @@ int32_t k_fp8_transpose_columns_fwd(uint64_t y, uint64_t x, uint64_t columns, ui
     return to_e4m3(from_e4m3(bits) * fp8_power(least - fp8_exponent(at<float>(columns)[c])));
   });
 }
-
-int32_t k_fp8_quantize_both_workspace(uint64_t* bytes, int32_t, int32_t) {
-  *bytes = 256;
-  return K_OK;
-}
-
-int32_t k_fp8_quantize_both_fwd(uint64_t y, uint64_t transposed, uint64_t scale, uint64_t sums, uint64_t x, uint64_t columns, uint64_t scratch,
-                                int32_t N, int32_t C, int32_t P, int32_t dtype, uint64_t stream) {
-  const int32_t status = k_fp8_quantize_fwd(y, scale, sums, x, columns, scratch, N, C, K_FP8_NONE, dtype, stream);
-  if (status || !columns || N == 0) return status ? status : k_fp8_transpose_fwd(transposed, y, N, C, P, stream);
-  const int32_t found = k_fp8_exponents_fwd(scratch, scale, scale, columns, N, C, stream);
-  return found ? found : k_fp8_transpose_columns_fwd(transposed, y, columns, scratch, N, C, P, stream);
-}

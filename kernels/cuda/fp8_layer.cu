@@ -5,11 +5,11 @@
 #include "fp8.cuh"
 
 namespace {
-constexpr int AHEAD = 3;  // rows that are on their way
+constexpr int AHEAD = 4;  // rows that are on their way
 
 // Threads of a row, 16 columns each, and blocks that a multiprocessor holds; each takes rows in turns.
 constexpr int gelu_threads(int C) { return C <= 2048 ? 128 : C <= 4096 ? 256 : 512; }
-constexpr int gelu_resident(int threads) { return threads == 128 ? 6 : threads == 256 ? 3 : 1; }
+constexpr int gelu_resident(int threads) { return 512 / threads; }
 
 int64_t gelu_blocks(int64_t N, int C) { return std::min<int64_t>(N, 132 * gelu_resident(gelu_threads(C))); }
 

@@ -17,15 +17,6 @@ K_API int32_t k_fp8_quantize_fwd(uint64_t y, uint64_t scale, uint64_t sums, uint
 // Bytes of scratch of k_fp8_quantize_fwd with sums.
 K_API int32_t k_fp8_quantize_workspace(uint64_t* bytes, int32_t N, int32_t C);
 
-// k_fp8_quantize_fwd without an activation, and the transpose of its y: in one pass.
-//   transposed = (v / scale * (least / columns))ᵀ with the least of columns, rounded to nearest even, and 0 past its N-th column
-//   transposed: [C, P] u8 with P >= N, a multiple of 16    columns: powers of two    the others as above
-K_API int32_t k_fp8_quantize_both_fwd(uint64_t y, uint64_t transposed, uint64_t scale, uint64_t sums, uint64_t x, uint64_t columns, uint64_t scratch,
-                                      int32_t N, int32_t C, int32_t P, int32_t dtype, uint64_t stream);
-
-// Bytes of scratch of k_fp8_quantize_both_fwd.
-K_API int32_t k_fp8_quantize_both_workspace(uint64_t* bytes, int32_t N, int32_t C);
-
 // y = x * scale[n]
 //   y: [N, C] dtype    x: [N, C] u8, the bits of E4M3    scale: [N] f32, or 0 for 1
 K_API int32_t k_fp8_dequantize_fwd(uint64_t y, uint64_t x, uint64_t scale, int32_t N, int32_t C, int32_t dtype, uint64_t stream);

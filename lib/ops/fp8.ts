@@ -62,30 +62,6 @@ export function quantize(x: Tensor, [N, C]: [N: number, C: number], options: Qua
   return to;
 }
 
-/** The gradient dy of a layer's result in 8 bits, multiplied by the scales of w's rows, and where it is there its transpose without them. */
-export type Gradient = Quantized & { transposed?: Tensor };
-
-/**
- * {@linkcode quantize} without an activation, and the transpose [C, P] of the values divided by `columns` (powers of two) and multiplied by their least,
- * in one pass; P is N, rounded up to a multiple of 16, and what that adds is 0.
- */
-export function quantizeBoth(
-  x: Tensor,
-  [N, C]: [N: number, C: number],
-  { columns, sums }: Pick<QuantizeOptions, "columns" | "sums"> = {},
-): Quantized & { transposed: Tensor } {
-  const k = kernels(), y = emptyQuantized(N, C), P = paddedRows(N), transposed = empty([C, P], "u8");
-  withWorkspace(
-    (bytes) => k.k_fp8_quantize_both_workspace(bytes, N, C),
-    (scratch) =>
-      k.k_fp8_quantize_both_fwd(
-        ...[y.values.addr, transposed.addr, y.scale.addr, sums?.addr ?? 0n, x.addr, columns?.addr ?? 0n, scratch] as const,
-        ...[N, C, P, DTYPE[x.dtype], stream()] as const,
-      ),
-  );
-  return { ...y, transposed };
-}
-
 /** Columns of the transpose of N rows. */
 function paddedRows(N: number): number {
   return Math.ceil(N / 16) * 16;
@@ -107,14 +83,14 @@ export function transposeQuantized(values: Tensor): Tensor {
 
 /**
  * The operands of dyᵀ x, which sums over rows that have scales: their transposes [., P], with the scales of both in the elements of x, and those of w's
- * rows, `columns`, out of dy's. The product is to be multiplied by `scale` [1]. Consumes what dy has of it already.
+ * rows, `columns`, which dy was multiplied by, out of dy's. The product is to be multiplied by `scale` [1].
  */
-export function summedOverRows(dy: Gradient, x: Quantized, columns: Tensor): { a: Tensor; b: Tensor; scale: Tensor } {
+export function summedOverRows(dy: Quantized, x: Quantized, columns: Tensor): { a: Tensor; b: Tensor; scale: Tensor } {
   const [M, N] = dy.values.shape, K = x.values.shape[1], P = paddedRows(M), k = kernels();
-  const cells = empty([CELLS], "i32"), scale = empty([1]), b = empty([K, P], "u8"), a = dy.transposed ?? empty([N, P], "u8");
+  const cells = empty([CELLS], "i32"), scale = empty([1]), a = empty([N, P], "u8"), b = empty([K, P], "u8");
   k.k_fp8_exponents_fwd(cells.addr, x.scale.addr, dy.scale.addr, columns.addr, M, N, stream());
   k.k_fp8_transpose_rows_fwd(b.addr, scale.addr, x.values.addr, x.scale.addr, dy.scale.addr, cells.addr, M, K, P, stream());
-  if (!dy.transposed) k.k_fp8_transpose_columns_fwd(a.addr, dy.values.addr, columns.addr, cells.addr, M, N, P, stream());
+  k.k_fp8_transpose_columns_fwd(a.addr, dy.values.addr, columns.addr, cells.addr, M, N, P, stream());
   cells.free();
   return { a, b, scale };
 }

@@ -7,18 +7,7 @@ import { DTYPE } from "../tensor/dtype.ts";
 import { rebuildable, unmade } from "../tensor/storage.ts";
 import { isRecording, record, type SoFar } from "../tensor/tape.ts";
 import { empty, kernels, stream, type Tensor } from "../tensor/tensor.ts";
-import {
-  emptyQuantized,
-  fp8Product,
-  fp8Sum,
-  freeQuantized,
-  type Gradient,
-  quantize,
-  quantizeBoth,
-  type Quantized,
-  summedOverRows,
-  transposeQuantized,
-} from "./fp8.ts";
+import { emptyQuantized, fp8Product, fp8Sum, freeQuantized, quantize, type Quantized, summedOverRows, transposeQuantized } from "./fp8.ts";
 import { PLAIN } from "./product.ts";
 import { withWorkspace } from "./workspace.ts";
 
@@ -66,11 +55,6 @@ function rounded(x: Tensor, [N, C]: [N: number, C: number]): Quantized {
   return eight;
 }
 
-/** dy [M, N], multiplied by `columns`, the scales of w's rows, and the sums of dy's rows into `sums`. */
-function roundedGradient(dy: Tensor, w: Tensor, { M, N }: Extents, columns: Tensor, sums: Tensor | null): Gradient {
-  return (w.requiresGrad ? quantizeBoth : quantize)(dy, [M, N], { columns, sums });
-}
-
 /** dx = dy w: `dy` was multiplied by the scales of w's rows before it was rounded. */
 function inputGradient(dx: Tensor, dy: Quantized, w: Quantized, { M, N, K }: Extents): void {
   const b = transposeQuantized(w.values);
@@ -82,7 +66,7 @@ function inputGradient(dx: Tensor, dy: Quantized, w: Quantized, { M, N, K }: Ext
  * dw = dyᵀ x [N, K] in f32, added to the parameter's gradient where there is one (written over one that is outdated). `dy` as for
  * {@linkcode inputGradient}, `scales` being those of w's rows.
  */
-function weightGradient(w: Tensor, scales: Tensor, dy: Gradient, x: Quantized, { N, K }: Extents, soFar: SoFar): Tensor {
+function weightGradient(w: Tensor, scales: Tensor, dy: Quantized, x: Quantized, { N, K }: Extents, soFar: SoFar): Tensor {
   const { a, b, scale } = summedOverRows(dy, x, scales), there = soFar.write(w), dw = there?.grad ?? empty([N, K]);
   fp8Sum({ ...PLAIN, y: dw, M: N, N: K, K: a.shape[1], adds: there?.outdated === false }, [a, b], scale);
   for (const t of [a, b, scale]) t.free();
@@ -93,7 +77,7 @@ function weightGradient(w: Tensor, scales: Tensor, dy: Gradient, x: Quantized, {
 function gradients(
   x: Tensor,
   w: Tensor,
-  [dy, x8, w8]: [dy: Gradient, x: Quantized, w: Quantized],
+  [dy, x8, w8]: [dy: Quantized, x: Quantized, w: Quantized],
   extents: Extents,
   soFar: SoFar,
 ): [dx: Tensor | null, dw: Tensor | null] {
@@ -105,7 +89,7 @@ function gradients(
 const parts = (...all: Quantized[]): Tensor[] => all.flatMap(({ values, scale }) => [values, scale]);
 
 /** Room for the gradient of a bias that wants one. */
-const biasGradient = (b?: Tensor | null): Tensor | null => b?.requiresGrad ? empty(b.shape) : null;
+const biasGradient = (b: Tensor | null | undefined, soFar: SoFar): Tensor | null => b?.requiresGrad ? soFar.fresh(b) : null;
 
 /** `x wᵀ + b` over the last axis. */
 export function fp8Linear(x: Tensor, w: Tensor, b: Tensor | null | undefined, extents: Extents): Tensor {
@@ -113,7 +97,7 @@ export function fp8Linear(x: Tensor, w: Tensor, b: Tensor | null | undefined, ex
   const fill = (y: Tensor): void => fp8Product({ ...PLAIN, y, M, N, K, bias: b ?? undefined }, x8, w8, true);
   fill(y);
   return record("linear", y, [x, w, b], [w, ...parts(x8, w8)], (dy, soFar) => {
-    const db = biasGradient(b), dy8 = roundedGradient(dy, w, extents, w8.scale, db);
+    const db = biasGradient(b, soFar), dy8 = quantize(dy, [M, N], { columns: w8.scale, sums: db });
     return [...gradients(x, w, [dy8, x8, w8], extents, soFar), db];
   }, { kind: "linear", from: [...parts(x8, w8), b], fill });
 }
@@ -141,7 +125,8 @@ export function fp8FeedForward(
   }
   rebuildable(z, { kind: "linear", from: [...parts(x8, u8), b1], fill: fillZ });
   return record("feedForward", y, inputs, [w1, w2, z, ...parts(x8, u8, d8)], (dy, soFar) => {
-    const db1 = biasGradient(b1), db2 = biasGradient(b2), dy8 = roundedGradient(dy, w2, down, d8.scale, db2);
+    const db1 = biasGradient(b1, soFar), db2 = biasGradient(b2, soFar);
+    const dy8 = quantize(dy, [M, P], { columns: d8.scale, sums: db2 });
     const dg = empty(z.shape, z.dtype), dz8 = emptyQuantized(M, N), g8 = emptyQuantized(M, N);
     inputGradient(dg, dy8, d8, down);
     geluBackward([dz8, g8, db1], dg, z, u8.scale, up);

@@ -98,10 +98,6 @@ const COSTS: Record<string, (args: Args) => KernelCost> = {
     const { what, bytes } = rows(a[6], a[7], a[9], 1);
     return { what: `${what}${a[2] ? " sums" : ""}${a[8] ? " gelu" : ""}`, bytes: bytes! + Number(a[6]) * Number(a[7]) };
   },
-  k_fp8_quantize_both_fwd: (a) => {
-    const { what, bytes } = rows(a[7], a[8], a[10], 1);
-    return { what: `${what}${a[3] ? " sums" : ""}`, bytes: bytes! + 2 * Number(a[7]) * Number(a[8]) };
-  },
   k_fp8_norm_fwd: ([, , p]) => {
     const { what, bytes } = norm(p as BigUint64Array, 1, ["h", "sum", "y"]), field = reader(K_NORM, p as BigUint64Array);
     return { what, bytes: bytes! + field("N") * field("C") };

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { full } from "../../lib/ops/cast.ts";
-import { dequantize, quantize, quantizeBoth, summedOverRows, transposeQuantized } from "../../lib/ops/fp8.ts";
+import { dequantize, quantize, summedOverRows, transposeQuantized } from "../../lib/ops/fp8.ts";
 import { step } from "../../lib/tensor/scope.ts";
 import { empty, type Tensor, tensor, tensorFromBytes } from "../../lib/tensor/tensor.ts";
 import { assertClose, random } from "../check.ts";
@@ -97,28 +97,6 @@ function transposedBy(values: ArrayLike<number>, [N, C, P]: number[], by: (n: nu
     return n < N ? round(values[n * C + c] * by(n, c)) + 0 : 0;
   });
 }
-
-Deno.test("quantizeBoth() is quantize(), to the bit, and the transpose without the columns", () => {
-  step(() => {
-    for (const [N, C] of [[1, 16], [37, 272], [900, 48], [70, 1040], [33, 3072], [9, 4096], [20, 4112]]) {
-      const x = tensor(random(1, N * C), [N, C]),
-        by = powers(C, (c) => -10 - c * 7 % 13),
-        columns = tensor(by, [C]),
-        least = Math.min(...by);
-      const [sums, want] = [empty([C]), empty([C])];
-      const both = quantizeBoth(x, [N, C], { columns, sums }), apart = quantize(x, [N, C], { columns, sums: want });
-      assert.deepEqual(both.values.readRaw(), apart.values.readRaw());
-      assert.deepEqual(both.scale.read(), apart.scale.read());
-      assertClose("sums", sums.read(), want.read(), { rtol: 1e-5, atol: 1e-4 });
-      const values = x.read().map((v, i) => v * by[i % C] / apart.scale.read()[Math.floor(i / C)]), P = both.transposed.shape[1];
-      const got = [...dequantize(both.transposed, null).read()].map((v) => v + 0);
-      assertClose("transposed", got, transposedBy(values, [N, C, P], (_, c) => least / by[c]), { rtol: 1 / 8, atol: 2 ** -9 }); // may be rounded twice
-      const plain = quantizeBoth(x, [N, C]);
-      assert.deepEqual(plain.values.readRaw(), quantize(x, [N, C]).values.readRaw());
-      assert.deepEqual(plain.transposed.readRaw(), transposeQuantized(plain.values).readRaw());
-    }
-  });
-});
 
 Deno.test("summedOverRows() puts the scales of rows into one operand and those of columns out of the other", () => {
   step(() => {
