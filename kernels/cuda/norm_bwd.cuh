@@ -145,7 +145,7 @@ __global__ void __launch_bounds__(128, RESIDENT) norm_bwd_ring(Norm<T, W> at, in
   constexpr int V = COLUMNS, R = PAIR, ARRAYS = GATED ? 4 : 3, K = backward_sums(GATED);
   static_assert(sizeof(T) == 2);
   using Packed = Pack<T, V>;
-  extern __shared__ char shared[];
+  extern __shared__ __align__(16) char shared[];
   __shared__ float buffers[2][4][2 * R];
   const int C = at.C, b = blockIdx.x / S, s = blockIdx.x % S, c = threadIdx.x * V;
   const int64_t start = at.samples.first(b);

@@ -1,4 +1,5 @@
-// The forward pass of layer norms on CUDA. A row is read once: a warp (or a part of one) a row of up to 1024 elements, a block a longer one.
+// The forward pass of layer norms on CUDA. A row is read once and stays in registers: a warp (or a part of one) a row of up to 1024 elements, a
+// block a longer one.
 #pragma once
 #include "norm_fwd_ring.cuh"
 
@@ -54,67 +55,77 @@ __device__ inline float group_sum(float v, int lanes) {
     return lanes_sum(v, lanes);
 }
 
-// Blocks that a multiprocessor holds at the least where rows are packed and of 16 bits: so many hide the time that each waits for its row.
-template <class T, class At>
+// Blocks that a multiprocessor holds, by their registers; the grid is as large, and each takes rows in turns.
+template <class At>
 constexpr int resident_forward(bool residual) {
-  return sizeof(T) > 2 || At::V == 1 ? 1 : At::WHOLE ? 2 : residual ? 8 : 10;
+  return At::WHOLE ? 2 : residual ? 4 : 6;
 }
 
-// RESIDUAL: the row is x + h * gate, which is written too.
+// RESIDUAL: the row is x + h * gate, which is written too. In 16 bits the next row is loaded before the present one is worked on.
 template <class T, class W, class At, bool RESIDUAL>
-__global__ void __launch_bounds__(At::THREADS, resident_forward<T, At>(RESIDUAL))
+__global__ void __launch_bounds__(At::THREADS, sizeof(T) == 2 && At::V > 1 ? resident_forward<At>(RESIDUAL) : 1)
     norm_fwd(Norm<T, W> at, T* __restrict__ y, T* __restrict__ sums, const T* __restrict__ x, const T* __restrict__ h,
              const T* __restrict__ gates, const W* __restrict__ w, const W* __restrict__ s, int lanes) {
   constexpr int V = At::V;
-  const int lane = threadIdx.x & (lanes - 1), C = at.C;
-  const unsigned n = blockIdx.x * (At::THREADS / lanes) + threadIdx.x / lanes;
-  const bool live = n < at.samples.N;
-  const int64_t sample = live ? at.samples.of(n) : 0;
-  Row<T, At> row, other;
-  row.load(x + int64_t(n) * C, live ? C : 0, lane, lanes);
-  if constexpr (RESIDUAL) other.load(h + int64_t(n) * C, live ? C : 0, lane, lanes);
-  if constexpr (RESIDUAL) {
+  constexpr bool AHEAD = sizeof(T) == 2 && V > 1;
+  const int lane = threadIdx.x & (lanes - 1), C = at.C, N = at.samples.N;
+  const unsigned groups = At::THREADS / lanes, group = threadIdx.x / lanes, step = gridDim.x * groups;
+  Row<T, At> next, next_h;
+  const auto load = [&](unsigned n) {
+    next.load(x + int64_t(n) * C, n < N ? C : 0, lane, lanes);
+    if constexpr (RESIDUAL) next_h.load(h + int64_t(n) * C, n < N ? C : 0, lane, lanes);
+  };
+  if constexpr (AHEAD) load(blockIdx.x * groups + group);
+  for (unsigned base = blockIdx.x * groups; base < N; base += step) {
+    const unsigned n = base + group;
+    const bool live = n < N;
+    const int64_t sample = live ? at.samples.of(n) : 0;
+    if constexpr (!AHEAD) load(n);
+    Row<T, At> row = next, other = next_h;
+    if constexpr (AHEAD) load(n + step);
+    if constexpr (RESIDUAL) {
+#pragma unroll
+      for (int p = 0; p < At::P; p++) {
+        const int c = (p * lanes + lane) * V;
+        if (!live || c >= C) continue;
+        float gate[V];
+#pragma unroll
+        for (int i = 0; i < V; i++) gate[i] = 1;
+        if (gates) load_lanes(gate, gates + sample * at.gate_stride + c);
+#pragma unroll
+        for (int i = 0; i < V; i++) row.pack[p].v[i] = from_f32<T>(to_f32(row.pack[p].v[i]) + to_f32(other.pack[p].v[i]) * gate[i]);
+        *reinterpret_cast<Pack<T, V>*>(sums + int64_t(n) * C + c) = row.pack[p];
+      }
+    }
+    float sum = 0, squares = 0;
+#pragma unroll
+    for (int p = 0; p < At::P; p++) {
+#pragma unroll
+      for (int i = 0; i < V; i++) sum += to_f32(row.pack[p].v[i]);
+    }
+    const float m = group_sum<At>(sum, lanes) / C;
+#pragma unroll
+    for (int p = 0; p < At::P; p++) {
+#pragma unroll
+      for (int i = 0; i < V; i++) {
+        const float d = to_f32(row.pack[p].v[i]) - m;
+        if ((p * lanes + lane) * V < C) squares += d * d;
+      }
+    }
+    const float r = rsqrtf(group_sum<At>(squares, lanes) / C + at.eps);
+    if (live && lane == 0) at.mean[n] = m, at.rstd[n] = r;
+    const int64_t affine = sample * at.stride;
 #pragma unroll
     for (int p = 0; p < At::P; p++) {
       const int c = (p * lanes + lane) * V;
       if (!live || c >= C) continue;
-      float gate[V];
+      float gain[V] = {}, shift[V] = {}, out[V];
+      if (w) load_lanes(gain, w + affine + c);
+      if (s) load_lanes(shift, s + affine + c);
 #pragma unroll
-      for (int i = 0; i < V; i++) gate[i] = 1;
-      if (gates) load_lanes(gate, gates + sample * at.gate_stride + c);
-#pragma unroll
-      for (int i = 0; i < V; i++) row.pack[p].v[i] = from_f32<T>(to_f32(row.pack[p].v[i]) + to_f32(other.pack[p].v[i]) * gate[i]);
-      *reinterpret_cast<Pack<T, V>*>(sums + int64_t(n) * C + c) = row.pack[p];
+      for (int i = 0; i < V; i++) out[i] = (to_f32(row.pack[p].v[i]) - m) * r * (at.one + gain[i]) + shift[i];
+      store_lanes(y + int64_t(n) * C + c, out);
     }
-  }
-  float sum = 0, squares = 0;
-#pragma unroll
-  for (int p = 0; p < At::P; p++) {
-#pragma unroll
-    for (int i = 0; i < V; i++) sum += to_f32(row.pack[p].v[i]);
-  }
-  const float m = group_sum<At>(sum, lanes) / C;
-#pragma unroll
-  for (int p = 0; p < At::P; p++) {
-#pragma unroll
-    for (int i = 0; i < V; i++) {
-      const float d = to_f32(row.pack[p].v[i]) - m;
-      if ((p * lanes + lane) * V < C) squares += d * d;
-    }
-  }
-  const float r = rsqrtf(group_sum<At>(squares, lanes) / C + at.eps);
-  if (live && lane == 0) at.mean[n] = m, at.rstd[n] = r;
-  const int64_t affine = sample * at.stride;
-#pragma unroll
-  for (int p = 0; p < At::P; p++) {
-    const int c = (p * lanes + lane) * V;
-    if (!live || c >= C) continue;
-    float gain[V] = {}, shift[V] = {}, out[V];
-    if (w) load_lanes(gain, w + affine + c);
-    if (s) load_lanes(shift, s + affine + c);
-#pragma unroll
-    for (int i = 0; i < V; i++) out[i] = (to_f32(row.pack[p].v[i]) - m) * r * (at.one + gain[i]) + shift[i];
-    store_lanes(y + int64_t(n) * C + c, out);
   }
 }
 
@@ -130,7 +141,7 @@ int32_t forward(const char* where, const Norm<T, W>& norm, bool packed, uint64_t
   return with_layout<T>(where, norm.C, packed, [&](auto layout) {
     using At = decltype(layout);
     const auto kernel = norm.h ? norm_fwd<T, W, At, true> : norm_fwd<T, W, At, false>;
-    const int64_t blocks = ceil_div(norm.samples.N, layout.groups());
+    const int64_t blocks = std::min<int64_t>(ceil_div(norm.samples.N, layout.groups()), 132 * resident_forward<At>(norm.h != nullptr));
     kernel<<<unsigned(blocks), At::THREADS, 0, stream_of(stream)>>>(norm, norm.y, norm.sum, norm.x, norm.h, norm.gate, norm.w, norm.s,
                                                                     layout.lanes);
     return launched(where);

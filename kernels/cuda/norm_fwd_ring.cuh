@@ -12,7 +12,7 @@ template <class T, class W>
 __global__ void __launch_bounds__(32 * RING_WARPS, 3) norm_fwd_ring(Norm<T, W> at) {
   constexpr int V = 8, P = RING_PACKS;
   static_assert(sizeof(T) == 2);
-  extern __shared__ char shared[];
+  extern __shared__ __align__(16) char shared[];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, C = at.C;
   const int64_t warps = int64_t(gridDim.x) * RING_WARPS, w = int64_t(blockIdx.x) * RING_WARPS + warp, N = at.samples.N;
   const int first = int(N * w / warps), end = int(N * (w + 1) / warps);

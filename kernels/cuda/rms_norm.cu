@@ -5,7 +5,7 @@
 #include "sums.cuh"
 
 namespace {
-constexpr int THREADS = 128, COLUMNS = 8, BACKWARD_ROWS = 2, RING_ROWS = 4;
+constexpr int THREADS = 128, COLUMNS = 8, ROWS = 4, BACKWARD_ROWS = 2, RING_ROWS = 4;  // vectors of the same head in flight
 constexpr float SMALLEST = 1e-12f;
 
 struct Gammas {
@@ -53,33 +53,34 @@ struct Elements {
 };
 
 template <class T, int V>
-__global__ void __launch_bounds__(THREADS, sizeof(T) == 2 && V > 1 ? 16 : 1)
+__global__ void __launch_bounds__(THREADS)
     head_rms_norm_fwd(T* __restrict__ y, const T* __restrict__ x, Gammas gammas, int N, int slots, int H, int D, int y_slots, int x_slots,
                       int lanes, int tiles) {
   const Place at(gammas, slots, H, D, lanes, blockIdx.x % tiles);
-  const int64_t n = blockIdx.x / tiles;
+  const int64_t first = int64_t(blockIdx.x / tiles) * ROWS;
   const int count = at.live ? D - at.c : 0;
-  Elements<T, V> v;
-  v.load(x + (n * x_slots + at.slot) * D + at.c, count);
-  float squares = 0;
+  Elements<T, V> v[ROWS];
 #pragma unroll
-  for (int i = 0; i < COLUMNS; i++) squares += v.get(i) * v.get(i);
-  const float scale = sqrtf(float(D)) / fmaxf(sqrtf(lanes_sum(squares, lanes)), SMALLEST);
-  if (at.gamma && count > 0) {
-    float gamma[COLUMNS];
-    if constexpr (V == COLUMNS) {
-      load_lanes(gamma, at.gamma);
-    } else {
+  for (int j = 0; j < ROWS; j++) v[j].load(x + ((first + j) * x_slots + at.slot) * D + at.c, first + j < N ? count : 0);
+  float gamma[COLUMNS];
 #pragma unroll
-      for (int i = 0; i < COLUMNS; i++) gamma[i] = i < count ? at.gamma[i] : 0;
+  for (int i = 0; i < COLUMNS; i++) gamma[i] = at.gamma && i < count ? at.gamma[i] : 0;
+#pragma unroll
+  for (int j = 0; j < ROWS; j++) {
+    float squares = 0;
+#pragma unroll
+    for (int i = 0; i < COLUMNS; i++) squares += v[j].get(i) * v[j].get(i);
+    const float scale = sqrtf(float(D)) / fmaxf(sqrtf(lanes_sum(squares, lanes)), SMALLEST);
+    if (at.gamma) {
+#pragma unroll
+      for (int i = 0; i < COLUMNS; i++) v[j].set(i, v[j].get(i) * scale * gamma[i]);
     }
-#pragma unroll
-    for (int i = 0; i < COLUMNS; i++) v.set(i, v.get(i) * scale * gamma[i]);
+    if (first + j < N) v[j].store(y + ((first + j) * y_slots + at.slot) * D + at.c, count);
   }
-  v.store(y + (n * y_slots + at.slot) * D + at.c, count);
 }
 
-// Block s * tiles + t takes every S-th run of BACKWARD_ROWS rows, or, packed and in 16 bits, the s-th of S runs from a ring. It writes dx and, where partial is not null,
+// Block s * tiles + t takes every S-th run of BACKWARD_ROWS rows, or, packed and in 16 bits, the s-th of S runs from a ring. It writes dx and,
+// where partial is not null,
 // partial[s, slot, :] = sum(dy * vhat) * sqrt(D).
 template <class T, int V>
 __global__ void __launch_bounds__(THREADS)
@@ -161,7 +162,7 @@ int32_t check(const char* where, int32_t N, int32_t G, int32_t H, int32_t D, int
   if (N < 0 || H < 1) return fail(K_BAD_ARGUMENT, where, "N = %d and H = %d, N must be >= 0 and H > 0", N, H);
   if (G < 1 || G > 3) return fail(K_BAD_ARGUMENT, where, "G = %d, it must be 1 to 3", G);
   if (D < 1 || D > 256) return fail(K_BAD_ARGUMENT, where, "D = %d, it must be 1 to 256", D);
-  const int64_t blocks = N * tiles_of(int64_t(G) * H, D);
+  const int64_t blocks = ceil_div(N, ROWS) * tiles_of(int64_t(G) * H, D);
   if (blocks > INT32_MAX) return fail(K_BAD_ARGUMENT, where, "N = %d and H = %d, their product must be smaller", N, H);
   return K_OK;
 }
@@ -177,8 +178,8 @@ int32_t k_head_rms_norm_fwd(uint64_t y, uint64_t x, uint64_t gamma_0, uint64_t g
   return with_float_type(where, dtype, [&](auto t) {
     using T = decltype(t);
     constexpr int V = 16 / sizeof(T);
-    const auto kernel = D % V == 0 && aligned16(y, x, gamma_0, gamma_1, gamma_2) ? head_rms_norm_fwd<T, V> : head_rms_norm_fwd<T, 1>;
-    kernel<<<unsigned(int64_t(N) * tiles), THREADS, 0, stream_of(stream)>>>(
+    const auto kernel = D % V == 0 && aligned16(y, x) ? head_rms_norm_fwd<T, V> : head_rms_norm_fwd<T, 1>;
+    kernel<<<unsigned(ceil_div(N, ROWS) * tiles), THREADS, 0, stream_of(stream)>>>(
         at<T>(y), at<const T>(x), gammas, N, slots, H, D, y_groups * H, x_groups * H, lanes_of(D), tiles);
     return launched(where);
   });
