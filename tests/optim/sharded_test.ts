@@ -64,20 +64,23 @@ for (const [world, device] of [[2], [3], [4], [2, "cuda"]] as [number, "cuda"?][
         world,
         `const out = {};
       for (const dtype of ["f32", "bf16", "f16"]) {
-        const [spread, whole] = [true, false].map((shard) => make(shard, dtype)), reports = [[], []];
-        for (let i = 0; i < 4; i++) [spread, whole].forEach((o, k) => reports[k].push(train(o, i, i === 2 && rank === world - 1)));
+        const [spread, whole] = [true, false].map((shard) => make(shard, dtype)), reports = [[], []], seen = [];
+        for (let i = 0; i < 4; i++) [spread, whole].forEach((o, k) => reports[k].push(train(o, i, i === 2 && rank === world - 1, i === 1 ? (found) => seen[k] = JSON.stringify(found) : undefined)));
         const [a, b] = [bits(spread), bits(whole)], values = (o) => Object.values(o.held).reduce((n, t) => n + t.size, 0) - o.held.gradients.size;
-        out[dtype] = { differ: Object.keys(b).filter((k) => JSON.stringify(a[k]) !== JSON.stringify(b[k])), names: Object.keys(a).join() === Object.keys(b).join(),
+        out[dtype] = { histograms: seen[0] === seen[1] && Object.keys(JSON.parse(seen[0])).length, differ: Object.keys(b).filter((k) => JSON.stringify(a[k]) !== JSON.stringify(b[k])), names: Object.keys(a).join() === Object.keys(b).join(),
           skipped: reports.map((r) => r.map((x) => x.skipped)), norms: reports.map((r) => r.map((x) => x.grad_norm)), share: values(spread) / values(whole) };
         spread.free();
         whole.free();
       }
       console.log(JSON.stringify(out));`,
         { device },
-      ) as Record<string, { differ: string[]; names: boolean; skipped: number[][]; norms: number[][]; share: number }>[];
+      ) as Record<
+        string,
+        { histograms: number; differ: string[]; names: boolean; skipped: number[][]; norms: number[][]; share: number }
+      >[];
       for (const rank of found) {
-        for (const [dtype, { differ, names, skipped, norms, share }] of Object.entries(rank)) {
-          assert.deepEqual([differ, names], [[], true], dtype);
+        for (const [dtype, { histograms, differ, names, skipped, norms, share }] of Object.entries(rank)) {
+          assert.deepEqual([differ, names, histograms], [[], true, 6], dtype);
           assert.deepEqual(skipped, [[0, 0, 1, 0], [0, 0, 1, 0]]);
           norms[0].forEach((norm, i) => assert.ok(Math.abs(norm - norms[1][i]) <= 1e-6 * norms[1][i], `${norm} and ${norms[1][i]}`));
           assert.ok(share < 1.4 / world, `a rank keeps ${share} of the values`); // rows are filled up to whole blocks
@@ -86,15 +89,6 @@ for (const [world, device] of [[2], [3], [4], [2, "cuda"]] as [number, "cuda"?][
     },
   });
 }
-
-Deno.test("histograms of a spread optimizer are those of a whole one", async () => {
-  const found = await said(
-    3,
-    `const seen = [true, false].map((shard) => { let found; const o = make(shard, "bf16"); train(o, 0, false, (h) => found = h); return JSON.stringify(found); });
-    console.log(JSON.stringify([seen[0] === seen[1], Object.keys(JSON.parse(seen[0])).length]));`,
-  );
-  for (const said of found) assert.deepEqual(said, [true, 6]);
-});
 
 Deno.test("clipped steps of a spread optimizer are those of a whole one within the rounding of the norm", async () => {
   const found = await said(
