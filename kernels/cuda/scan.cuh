@@ -208,7 +208,7 @@ struct Sizes {
 template <class Keys>
 int32_t pass(const char* where, uint64_t* keys_to, int32_t* rows_to, Keys keys, const int32_t* rows, int32_t* counts, const Sizes& sizes,
              int32_t N, int sets, int shift, int digits, uint64_t stream) {
-  const bool few = sizes.blocks <= 128;
+  const bool few = sizes.blocks <= 64;
   const dim3 blocks(unsigned(sizes.blocks), unsigned(sets));
   launch_next(count_digits<Keys>, blocks, THREADS, 0, stream, counts, keys, N, shift, digits, few);
   if (!few) {

@@ -4,9 +4,8 @@
 // many (64^3 shell; 1.20 at 128^3, 1.09 at 256^3), and steps go by 128 rows: 1.60 (1.30, 1.14). With the taps in three planes, each with an
 // order of its own, 1.08 and 1.15 (1.02 and 1.04 at 128^3), for 28 bytes a result more. A step of 128 rows x 256 columns x 64 channels
 // multiplies for 1024 cycles at best and brings 48 KB, which alone takes 855 (57 bytes a cycle and SM, 15 TB/s of an H200's L2 cache, 1045
-// where a tensor map brings the weights). Measured there in f16, asked for and done in 64-row tiles: 541 and 649 TFLOP/s for 512 channels
-// on the 128^3 shell, where a step takes 1560 cycles, 55 % of the L2's limit and 66 % of the tensor cores'; 554 and 598 for 1024 channels
-// at 64^3, in planes.
+// where a tensor map brings the weights). Measured there in f16, asked for and done in 64-row tiles: 556 and 667 TFLOP/s for 512 channels
+// on the 128^3 shell, 57 % of the L2's limit and 67 % of the tensor cores'; 567 and 612 for 1024 channels at 64^3, in planes.
 #include "../include/spconv.h"
 
 #include "spconv_hopper.cuh"
@@ -61,13 +60,13 @@ int32_t run(const char* where, Product& p, const Weights& w, uint64_t stream) {
   const int32_t status = pack<T, 4>(where, p, w, Tile::N, stream);
   return status ? status : launch<T, Tile, ALIGNED>(where, p, stream);
 }
-// Packing costs 27 C N elements, what it saves goes with the rows: measured, it pays from about this many on.
+// Packing costs 27 C N elements, what it saves goes with the rows: measured, it pays from about this many on, and never for tiles of 64 rows.
 constexpr int PACKED_ROWS = 32768;
 
 template <class T, class Tile>
 int32_t run_hopper(const char* where, Product& p, const Weights& w, uint64_t stream) {
   p.chunks = int(ceil_div(p.C, 64));
-  if (w.dtype == K_F32 || w.from % 16 || p.rows >= PACKED_ROWS) {
+  if (w.dtype == K_F32 || w.from % 16 || (Tile::M == 128 && p.rows >= PACKED_ROWS)) {
     const int32_t status = pack<T, 8>(where, p, w, Tile::N, stream);
     return status ? status : launch_hopper<T, Tile, Layout::PACKED>(where, p, stream);
   }
@@ -83,7 +82,7 @@ bool is_hopper() {
 
 using Tile64 = HopperTile<64, 2, 4, 128, 64>;
 using Tile128 = HopperTile<128, 3, 2, 64>;
-using Tile64x128 = HopperTile<128, 3, 2, 64, 64>;  // more blocks where each has little to do
+using Tile64x128 = HopperTile<128, 3, 2, 128, 64>;  // more blocks where each has little to do
 using Tile256 = HopperTile<256, 4, 1, 128>;
 
 template <class T>

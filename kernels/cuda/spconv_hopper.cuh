@@ -20,8 +20,8 @@ __device__ inline void bulk_load(uint32_t to, const void* from, uint32_t bytes, 
 __device__ inline void arrive_after_copies(uint32_t barrier) {
   asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
 }
-// A block's tile: M rows, 64 a warpgroup of consumers, x N. PRODUCERS: threads that gather; where a block has an SM for itself they give registers to the consumers, and
-// are a whole warpgroup.
+// A block's tile: M rows, 64 a warpgroup of consumers, x N. PRODUCERS: threads that gather; where a block has an SM for itself they give
+// registers to the consumers, and are a whole warpgroup.
 template <int N_, int STAGES_, int BLOCKS_, int PRODUCERS_, int M_ = 128>
 struct HopperTile {
   static constexpr int M = M_, N = N_, STAGES = STAGES_, BLOCKS = BLOCKS_, PRODUCERS = PRODUCERS_;

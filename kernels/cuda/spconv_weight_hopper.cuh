@@ -66,7 +66,7 @@ template <class T, class Tile>
 __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS) pair_sum_hopper(const __grid_constant__ Sum p) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   constexpr int STAGES = Tile::STAGES, BOX = 64 * 128;  // BOX: bytes of 64 pairs by 64 columns
-  constexpr int PARTS = Tile::N == 256 ? 2 : 1, PART = Tile::N / PARTS;  // PART: a product's columns
+  constexpr int PARTS = Tile::M == 192 ? 2 : 1, PART = Tile::N / PARTS;  // PART: a product's columns
   extern __shared__ unsigned char raw[];
   const uint32_t ring = (shared_address(raw) + 1023) / 1024 * 1024, full = ring + Tile::RING, empty = full + 8 * STAGES;
   const Run run = Run::of_slot(p, blockIdx.y);
