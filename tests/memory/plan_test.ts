@@ -1,9 +1,12 @@
 import assert from "node:assert/strict";
+import { withFailure } from "../../bench/capped_memory.ts";
 import { namer } from "../../lib/memory/classes.ts";
 import { CARDS } from "../../lib/memory/cards.ts";
 import { chooseLevel, givenUp, simulateLevel, surveyPass } from "../../lib/memory/plan.ts";
 import { device } from "../../lib/tensor/device.ts";
+import { OutOfMemoryError } from "../../lib/tensor/memory.ts";
 import { type Recipe, withChoice } from "../../lib/tensor/storage.ts";
+import { booked, Ledger } from "../../lib/tensor/tape.ts";
 import { FP8_MODELS, MODELS } from "./passes.ts";
 
 for (const [name, make] of Object.entries({ ...MODELS, ...FP8_MODELS })) {
@@ -58,6 +61,40 @@ Deno.test("a ladder that brings tensors to the host has its simulated peaks and 
         assert.deepEqual(model.takeGradients(), want, `level ${level}`);
         assert.ok(away.length > 0 && parked > 0);
       }
+      return 0;
+    });
+    model.free();
+  }
+});
+
+Deno.test("a pass that fails while tensors wait on the host can run again, with the same gradients to the bit", () => {
+  const slow = { ...CARDS.H100, host: 1e11, products32: 1e11 };
+  for (const make of Object.values(MODELS)) {
+    const model = make(), sizes = [60, 60], { memory } = device();
+    model.run(sizes, (pass) => pass());
+    model.takeGradients();
+    model.run(sizes, (pass) => {
+      const ladder = surveyPass(pass, { card: slow, offload: true, leastCopy: 1 });
+      const attempt = (): number => withChoice(chooseLevel(ladder, ladder.levels), pass);
+      const before = memory.use().used, loss = attempt(), want = model.takeGradients();
+      let failures = 0;
+      for (let n = 40; n < 4000; n += 61) {
+        const book = new Ledger();
+        try {
+          booked(book, () => withFailure(n, attempt));
+          model.takeGradients();
+          break; // past the last allocation
+        } catch (error) {
+          assert.ok(error instanceof OutOfMemoryError);
+          failures++;
+          memory.trim();
+          book.again();
+          assert.equal(booked(book, attempt), loss);
+          assert.deepEqual(model.takeGradients(), want, `allocation ${n}`);
+          assert.equal(memory.use().used, before);
+        }
+      }
+      assert.ok(failures > 5, `${failures} failures`);
       return 0;
     });
     model.free();
