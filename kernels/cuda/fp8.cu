@@ -5,97 +5,68 @@
 #include "fp8.cuh"
 
 namespace {
-// A group of threads a row; there are as many groups as rows, and others hide the time that one waits.
-template <class T, int GROUP, bool GELU, bool COLUMNS>
-__global__ void __launch_bounds__(row_block(GROUP), 1024 / row_block(GROUP))
-    quantize(uint8_t* __restrict__ y, float* __restrict__ scale, const T* __restrict__ x, const float* __restrict__ columns, int N, int C) {
-  constexpr int V = FP8_V, P = FP8_P;
-  __shared__ float buffer[GROUP / 32][1];
-  const int lane = threadIdx.x % GROUP;
-  const int64_t n = int64_t(blockIdx.x) * (row_block(GROUP) / GROUP) + threadIdx.x / GROUP;
-  if (n >= N) return;  // a whole group
-  float v[P][V], largest[1] = {};
-#pragma unroll
-  for (int p = 0; p < P; p++) {
-    const int c = (p * GROUP + lane) * V;
-#pragma unroll
-    for (int i = 0; i < V; i++) v[p][i] = 0;
-    if (c < C) load_lanes(v[p], x + n * C + c);
-  }
-#pragma unroll
-  for (int p = 0; p < P; p++) {
-    const int c = (p * GROUP + lane) * V;
-    if constexpr (GELU) {
-#pragma unroll
-      for (int i = 0; i < V; i++) v[p][i] = FastGelu(v[p][i]).value();
-    }
-    if (COLUMNS && c < C) {
-      float by[V];
-      load_lanes(by, columns + c);
-#pragma unroll
-      for (int i = 0; i < V; i++) v[p][i] *= by[i];
-    }
-#pragma unroll
-    for (int i = 0; i < V; i++) largest[0] = larger_size(largest[0], v[p][i]);
-  }
-  group_largest<GROUP>(largest, buffer);
-  const RowScale at(largest[0]);
-  if (lane == 0) scale[n] = at.scale;
-#pragma unroll
-  for (int p = 0; p < P; p++) {
-    const int c = (p * GROUP + lane) * V;
-    if (c < C) store_fp8(y + n * C + c, v[p], at.inverse);
-  }
-}
-
-// Rows of a group that are on their way where columns are added, and blocks that a multiprocessor holds then; each takes rows in turns.
-constexpr int AHEAD = 4;
+// Blocks that a multiprocessor holds where each takes rows in turns, to add their columns: the grid is as large.
 constexpr int resident(int group) { return group > 128 ? 2 : 4; }
 
 int64_t sum_blocks(int64_t N, int group) {
   return std::min<int64_t>(ceil_div(N, row_block(group) / group), 132 * resident(group));
 }
 
-template <class T, int GROUP>
-using Rows = Ring<row_block(GROUP), sizeof(T) == 2 ? AHEAD : 1, FP8_P * FP8_V * sizeof(T) / 16>;
-
-// Writes the sums of the block's columns, too, to partial[block, :].
-template <class T, int GROUP, bool COLUMNS>
-__global__ void __launch_bounds__(row_block(GROUP), resident(GROUP))
-    quantize_sums(uint8_t* __restrict__ y, float* __restrict__ scale, float* __restrict__ partial, const T* __restrict__ x,
-                  const float* __restrict__ columns, int N, int C) {
-  constexpr int V = FP8_V, P = FP8_P, BLOCK = row_block(GROUP), ROWS = BLOCK / GROUP, PACKS = V * sizeof(T) / 16;
-  constexpr int DEPTH = sizeof(T) == 2 ? AHEAD : 1;
-  extern __shared__ __align__(16) uint8_t shared[];
+// A group of threads a row. SUMS: each takes several, loads the next one before it works on the present one, and writes the sums of its columns
+// to partial[block, :]; otherwise there are as many groups as rows, and others hide the time that one waits.
+template <class T, int GROUP, bool GELU, bool COLUMNS, bool SUMS>
+__global__ void __launch_bounds__(row_block(GROUP), SUMS ? resident(GROUP) : 1024 / row_block(GROUP))
+    quantize(uint8_t* __restrict__ y, float* __restrict__ scale, float* __restrict__ partial, const T* __restrict__ x,
+             const float* __restrict__ columns, int N, int C) {
+  constexpr int V = FP8_V, P = FP8_P, ROWS = row_block(GROUP) / GROUP;
+  constexpr bool AHEAD = SUMS && sizeof(T) == 2;
   __shared__ float buffer[2][GROUP / 32][1];
-  Rows<T, GROUP> ring(shared);
+  __shared__ float shared[SUMS && GROUP == 32 ? row_block(GROUP) * V : 1];
   const int lane = threadIdx.x % GROUP, row = threadIdx.x / GROUP;
-  const int64_t step = int64_t(gridDim.x) * ROWS, start = int64_t(blockIdx.x) * ROWS + row;
-  const auto ask = [&](int slot, int64_t n) {
-    ring.ask(slot, [&](int i) -> const void* {
-      const int c = (i / PACKS * GROUP + lane) * V + i % PACKS * (16 / int(sizeof(T)));
-      return n < N && c < C ? x + n * C + c : nullptr;
-    });
-  };
+  const int64_t step = int64_t(gridDim.x) * ROWS;
+  Pack<T, AHEAD ? V : 1> next[AHEAD ? P : 1];
+  float sums[SUMS ? P : 1][1][V] = {};
+  const auto load = [&](int64_t n) {
+    if constexpr (AHEAD) {
 #pragma unroll
-  for (int i = 0; i < DEPTH; i++) ask(i, start + i * step);
-  float sums[P][1][V] = {};
-  bool second = false;
-  for (int64_t n = start; n - row < N; n += step, second = !second) {
-    float v[P][V], largest[1] = {};
-    ring.wait();
-#pragma unroll
-    for (int p = 0; p < P; p++) {
-#pragma unroll
-      for (int i = 0; i < V; i++) v[p][i] = to_f32(ring.template read<T>(p * PACKS + i / (V / PACKS))[i % (V / PACKS)]);
+      for (int p = 0; p < P; p++) {
+        const int c = (p * GROUP + lane) * V;
+        if (n < N && c < C)
+          next[p] = *reinterpret_cast<const Pack<T, V>*>(x + n * C + c);
+        else
+          next[p] = {};
+      }
     }
-    ask(ring.slot, n + DEPTH * step);
-    ring.next();
+  };
+  load(int64_t(blockIdx.x) * ROWS + row);
+  bool second = false;
+  for (int64_t base = int64_t(blockIdx.x) * ROWS; base < N; base += step, second = !second) {
+    const int64_t n = base + row;
+    float v[P][V], largest[1] = {};
 #pragma unroll
     for (int p = 0; p < P; p++) {
       const int c = (p * GROUP + lane) * V;
+      if constexpr (AHEAD) {
 #pragma unroll
-      for (int i = 0; i < V; i++) sums[p][0][i] += v[p][i];
+        for (int i = 0; i < V; i++) v[p][i] = to_f32(next[p].v[i]);
+      } else {
+#pragma unroll
+        for (int i = 0; i < V; i++) v[p][i] = 0;
+        if (n < N && c < C) load_lanes(v[p], x + n * C + c);
+      }
+    }
+    load(n + step);
+#pragma unroll
+    for (int p = 0; p < P; p++) {
+      const int c = (p * GROUP + lane) * V;
+      if constexpr (SUMS) {
+#pragma unroll
+        for (int i = 0; i < V; i++) sums[p][0][i] += v[p][i];
+      }
+      if constexpr (GELU) {
+#pragma unroll
+        for (int i = 0; i < V; i++) v[p][i] = FastGelu(v[p][i]).value();
+      }
       if (COLUMNS && c < C) {
         float by[V];
         load_lanes(by, columns + c);
@@ -107,24 +78,25 @@ __global__ void __launch_bounds__(row_block(GROUP), resident(GROUP))
     }
     group_largest<GROUP>(largest, buffer[second]);
     const RowScale at(largest[0]);
-    if (n >= N) continue;
-    if (lane == 0) scale[n] = at.scale;
+    if (n < N && lane == 0) scale[n] = at.scale;
 #pragma unroll
     for (int p = 0; p < P; p++) {
       const int c = (p * GROUP + lane) * V;
-      if (c < C) store_fp8(y + n * C + c, v[p], at.inverse);
+      if (n < N && c < C) store_fp8(y + n * C + c, v[p], at.inverse);
     }
+    if constexpr (!SUMS) break;
   }
-  asm volatile("cp.async.wait_all;" ::: "memory");
-  float* const to = partial + int64_t(blockIdx.x) * C;
+  if constexpr (SUMS) {
 #pragma unroll
-  for (int p = 0; p < P; p++) {
-    if constexpr (GROUP == 32) {
-      __syncthreads();
-      store_column_sums(to, sums[p], reinterpret_cast<float*>(shared), C, p, GROUP, ROWS, lane, row);
-    } else {
-      const int c = (p * GROUP + lane) * V;
-      if (c < C) store_lanes(to + c, sums[p][0]);
+    for (int p = 0; p < P; p++) {
+      float* const to = partial + int64_t(blockIdx.x) * C;
+      if constexpr (GROUP == 32) {
+        __syncthreads();
+        store_column_sums(to, sums[p], shared, C, p, GROUP, ROWS, lane, row);
+      } else {
+        const int c = (p * GROUP + lane) * V;
+        if (c < C) store_lanes(to + c, sums[p][0]);
+      }
     }
   }
 }
@@ -164,28 +136,18 @@ int32_t k_fp8_quantize_fwd(uint64_t y, uint64_t scale, uint64_t sums, uint64_t x
   return with_float_type(where, dtype, [&](auto type) {
     using T = decltype(type);
     return with_row_threads(C, [&](auto group) {
-      constexpr int GROUP = group;
+      const auto run = [&](auto gelu, auto by, auto adds) {
+        const int64_t blocks = adds ? sum_blocks(N, group) : ceil_div(N, row_block(group) / group);
+        quantize<T, group, gelu, by, adds><<<unsigned(blocks), row_block(group), 0, stream_of(stream)>>>(
+            at<uint8_t>(y), at<float>(scale), at<float>(scratch), at<const T>(x), at<const float>(columns), N, C);
+        const int32_t status = launched(where);
+        return status || !adds ? status : add(blocks);
+      };
       constexpr std::true_type yes{};
       constexpr std::false_type no{};
-      const auto run = [&](auto gelu, auto by) {
-        quantize<T, GROUP, gelu, by><<<unsigned(ceil_div(N, row_block(GROUP) / GROUP)), row_block(GROUP), 0, stream_of(stream)>>>(
-            at<uint8_t>(y), at<float>(scale), at<const T>(x), at<const float>(columns), N, C);
-        return launched(where);
-      };
-      const auto run_sums = [&](auto by) {
-        const auto kernel = quantize_sums<T, GROUP, by>;
-        constexpr int bytes = Rows<T, GROUP>::BYTES;
-        const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-        if (e != cudaSuccess) return fail(e, where, "%s", cudaGetErrorString(e));
-        const int64_t blocks = sum_blocks(N, GROUP);
-        kernel<<<unsigned(blocks), row_block(GROUP), bytes, stream_of(stream)>>>(at<uint8_t>(y), at<float>(scale), at<float>(scratch),
-                                                                                at<const T>(x), at<const float>(columns), N, C);
-        const int32_t status = launched(where);
-        return status ? status : add(blocks);
-      };
-      if (sums) return columns ? run_sums(yes) : run_sums(no);
-      if (act == K_FP8_GELU) return columns ? run(yes, yes) : run(yes, no);
-      return columns ? run(no, yes) : run(no, no);
+      if (sums) return columns ? run(no, yes, yes) : run(no, no, yes);
+      if (act == K_FP8_GELU) return columns ? run(yes, yes, no) : run(yes, no, no);
+      return columns ? run(no, yes, no) : run(no, no, no);
     });
   });
 }

@@ -113,13 +113,16 @@ type Operand = Pick<Quantized, "values"> & { scale: Tensor | null };
 /** A product of a [M, K] and b [N, K]. */
 type Rows = Omit<Product, "a" | "b" | "transposeB" | "scales">;
 
-/** p.y = a bᵀ (+ bias), added to what it holds where p.adds. fast: sums may be kept to fewer bits than f32's. */
-export function fp8Product(p: Rows, a: Operand, b: Operand, fast: boolean): void {
+/**
+ * p.y = a bᵀ (+ bias), added to what it holds where p.adds. Tensor cores keep the sums to about 14 bits, as they do fastest: over the few thousand
+ * terms of a layer that is far less than the rounding of the operands.
+ */
+export function fp8Product(p: Rows, a: Operand, b: Operand): void {
   if (device().name === "cpu") return emulated(p, dequantize(a.values, a.scale), dequantize(b.values, b.scale));
-  onTensorCores({ ...p, a: a.values, b: b.values, transposeB: true, scales: { a: a.scale ?? ones(), b: b.scale ?? ones(), fast } });
+  onTensorCores({ ...p, a: a.values, b: b.values, transposeB: true, scales: { a: a.scale ?? ones(), b: b.scale ?? ones(), fast: true } });
 }
 
-/** p.y = scale [1] a bᵀ, added to what it holds where p.adds. */
+/** p.y = scale [1] a bᵀ, added to what it holds where p.adds: for sums over many rows, kept in f32. */
 export function fp8Sum(p: Rows, [a, b]: [a: Tensor, b: Tensor], scale: Tensor): void {
   if (device().name === "cpu") {
     const rows = full([p.M], scale.item());

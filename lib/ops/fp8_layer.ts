@@ -58,7 +58,7 @@ function rounded(x: Tensor, [N, C]: [N: number, C: number]): Quantized {
 /** dx = dy w: `dy` was multiplied by the scales of w's rows before it was rounded. */
 function inputGradient(dx: Tensor, dy: Quantized, w: Quantized, { M, N, K }: Extents): void {
   const b = transposeQuantized(w.values);
-  fp8Product({ ...PLAIN, y: dx, M, N: K, K: N }, dy, { values: b, scale: null }, false);
+  fp8Product({ ...PLAIN, y: dx, M, N: K, K: N }, dy, { values: b, scale: null });
   b.free();
 }
 
@@ -94,7 +94,7 @@ const biasGradient = (b: Tensor | null | undefined, soFar: SoFar): Tensor | null
 /** `x wᵀ + b` over the last axis. */
 export function fp8Linear(x: Tensor, w: Tensor, b: Tensor | null | undefined, extents: Extents): Tensor {
   const { M, N, K } = extents, x8 = rounded(x, [M, K]), w8 = quantize(w, [N, K]), y = empty([...x.shape.slice(0, -1), N], x.dtype);
-  const fill = (y: Tensor): void => fp8Product({ ...PLAIN, y, M, N, K, bias: b ?? undefined }, x8, w8, true);
+  const fill = (y: Tensor): void => fp8Product({ ...PLAIN, y, M, N, K, bias: b ?? undefined }, x8, w8);
   fill(y);
   return record("linear", y, [x, w, b], [w, ...parts(x8, w8)], (dy, soFar) => {
     const db = biasGradient(b, soFar), dy8 = quantize(dy, [M, N], { columns: w8.scale, sums: db });
@@ -111,10 +111,10 @@ export function fp8FeedForward(
 ): Tensor {
   const { M, N, K } = up, P = down.N, lead = x.shape.slice(0, -1), x8 = rounded(x, [M, K]), inputs = [x, w1, b1, w2, b2];
   const u8 = quantize(w1, [N, K]), d8 = quantize(w2, [P, N]), z = empty([...lead, N], x.dtype), y = empty([...lead, P], x.dtype);
-  const fillZ = (z: Tensor): void => fp8Product({ ...PLAIN, y: z, M, N, K, bias: b1 }, x8, u8, true);
+  const fillZ = (z: Tensor): void => fp8Product({ ...PLAIN, y: z, M, N, K, bias: b1 }, x8, u8);
   const fill = (y: Tensor): void => {
     const g8 = quantize(z, [M, N], { activation: "gelu" });
-    fp8Product({ ...PLAIN, y, M, N: P, K: N, bias: b2 }, g8, d8, true);
+    fp8Product({ ...PLAIN, y, M, N: P, K: N, bias: b2 }, g8, d8);
     freeQuantized(g8);
   };
   fillZ(z);
