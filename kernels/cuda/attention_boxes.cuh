@@ -4,7 +4,7 @@
 #include "hopper.cuh"
 
 namespace attention {
-// The coordinates of a box of `rows` rows of a head. Rows past the sequence's end are read as 0, and not written: in the maps of dense
+// The coordinates of a box of `rows` rows of a head. Rows past the sequence's end are read as 0: in the maps of dense
 // operands the row axis ends there. Those of variable length (see row_map) have two row axes of the same stride, the first one as long as
 // the box: a box that begins where only its valid rows remain is cut off by its end, and the second axis makes up for the shift.
 struct RowBox {
@@ -20,9 +20,6 @@ __device__ inline RowBox row_box(const Sequences& s, int sequence, int head, int
 }
 __device__ inline void load_box(uint32_t to, const CUtensorMap& map, int column, RowBox box, uint32_t barrier) {
   map_load(to, map, column, box.row, box.third, box.fourth, barrier);
-}
-__device__ inline void store_box(const CUtensorMap& map, uint32_t from, int column, RowBox box) {
-  map_store(map, from, column, box.row, box.third, box.fourth);
 }
 // The map of an operand that is copied `rows` rows of `width` columns at a time.
 template <class T>

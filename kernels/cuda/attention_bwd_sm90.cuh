@@ -62,7 +62,7 @@ int32_t run_backward_sm90(const char* where, const k_attention& p, const Problem
   }
   const cudaError_t e = cudaFuncSetAttribute(backward_sm90_kernel<T, D>, cudaFuncAttributeMaxDynamicSharedMemorySize, Z::BYTES);
   if (e != cudaSuccess) return fail(e, where, "%s", cudaGetErrorString(e));
-  backward_sm90_kernel<T, D><<<unsigned(blocks), 384, Z::BYTES, stream>>>(q_map, k_map, v_map, do_map, x);
+  backward_sm90_kernel<T, D><<<unsigned(blocks), BACKWARD_THREADS<T, D>, Z::BYTES, stream>>>(q_map, k_map, v_map, do_map, x);
   return launched(where);
 }
 

@@ -17,7 +17,7 @@
 
 namespace attention {
 struct ForwardMaps {
-  CUtensorMap q, k, v, o;
+  CUtensorMap q, k, v;
 };
 
 // Items by number. Blocks take numbers as they come free, so the longest items come first: where sequences have one length, `whole` items of
@@ -126,7 +126,7 @@ __device__ inline void produce(const ForwardMaps& maps, const Problem& problem, 
 
 // A warpgroup's share of the items: 64 queries of each.
 template <class T, class S>
-__device__ inline void consume(const ForwardMaps& maps, const Problem& problem, char* base, int group) {
+__device__ inline void consume(const Operand<T>& o, const Problem& problem, char* base, int group) {
   const uint32_t shared = shared_address(base);
   const int thread = threadIdx.x % 128, lane = thread % 32, warp = thread / 32;
   const float c = problem.scale * LOG2_E;
@@ -154,14 +154,10 @@ __device__ inline void consume(const ForwardMaps& maps, const Problem& problem, 
   const auto pass_turn = [&] {
     if constexpr (S::TURNS) named_arrive(8 + (group + 1) % S::WGS, 256);
   };
-  // Once the output was read from where it lay the place is free for queries.
-  int stored = -1;
-  const auto free_stored = [&] {
-    if (stored >= 0 && thread == 0) {
-      store_wait_read<0>();
-      barrier_arrive(shared + S::Q_FREE + stored * 8);
-    }
-    stored = -1;
+  // Once the warpgroup has come here, it reads the queries no more.
+  const auto free_queries = [&](int stage) {
+    named_wait(1 + group, 128);
+    if (thread == 0) barrier_arrive(shared + S::Q_FREE + stage * 8);
   };
   if (S::TURNS && group == S::WGS - 1) named_arrive(8, 256);
 
@@ -174,15 +170,13 @@ __device__ inline void consume(const ForwardMaps& maps, const Problem& problem, 
     const int count = S::tiles(item.keys), queries = item.queries - group * 64;
     const uint32_t own = turn.stage * S::Q_BYTES + group * 64 * S::ROW;
     if (queries <= 0) {
-      free_stored();
       for (int i = 0; i < count; i++) {
         my_turn();
         pass_turn();
         release(take());
         release(take());
       }
-      named_wait(1 + group, 128);
-      if (thread == 0) barrier_arrive(shared + S::Q_FREE + turn.stage * 8);
+      free_queries(turn.stage);
       turn.next();
       item = take_item();
       continue;
@@ -202,7 +196,6 @@ __device__ inline void consume(const ForwardMaps& maps, const Problem& problem, 
     if (item.keys < S::KEYS) mask<S>(s, item.keys);
     careful_softmax<S>(s, rows, keep, c);
     to_operand<T, S>(p, s);
-    free_stored();
     if (count > 1) k = take();
     for (int i = 1; i < count; i++) {
       my_turn();
@@ -214,16 +207,22 @@ __device__ inline void consume(const ForwardMaps& maps, const Problem& problem, 
       const int left = item.keys - i * S::KEYS, used = k;
       if (left < S::KEYS) mask<S>(s, left);
       float part[2];
-      to_probabilities<S>(s, c, rows.offset, part);
-      const bool fits = __all_sync(0xffffffffu, part[0] < 16384.f && part[1] < 16384.f);
+      bool fits = false;
+      const bool large = __any_sync(0xffffffffu, rows.offset[0] == -INFINITY || rows.offset[1] == -INFINITY);
+      if (!large) {
+        to_probabilities<S>(s, c, rows.offset, part);
+        fits = __all_sync(0xffffffffu, part[0] < 16384.f && part[1] < 16384.f);
+      }
       if (i + 1 < count) k = take();
       wgmma_wait<0>(sum);
       release(v);
       if (fits) {
         rows.weight[0] += part[0], rows.weight[1] += part[1];
       } else {
-        scores_again<T, S>(s, shared + own + warp * 16 * S::ROW, shared + S::TILES_AT + used * S::KV_BYTES);
-        if (left < S::KEYS) mask<S>(s, left);
+        if (!large) {
+          scores_again<T, S>(s, shared + own + warp * 16 * S::ROW, shared + S::TILES_AT + used * S::KV_BYTES);
+          if (left < S::KEYS) mask<S>(s, left);
+        }
         careful_softmax<S>(s, rows, keep, c);
         rescale<S>(sum, keep);
       }
@@ -260,34 +259,19 @@ __device__ inline void consume(const ForwardMaps& maps, const Problem& problem, 
     // Without keys what lay in the place of the values need not be finite.
 #pragma unroll
     for (int i = 0; i < S::D / 2; i++) sum[i] = keep[i / 2 % 2] == 0 ? 0 : sum[i] * keep[i / 2 % 2];
-    // The output takes the place of the queries.
-#pragma unroll
-    for (int n = 0; n < S::D / 8; n += 2) {
-      const float* x = sum + 4 * n;
-      stmatrix(shared + own + unit_at<S>(warp * 16 + lane % 16, n + lane / 16, S::QUERIES), pack(T{}, x[0], x[1]), pack(T{}, x[2], x[3]),
-               pack(T{}, x[4], x[5]), pack(T{}, x[6], x[7]));
-    }
-    async_fence();
-    named_wait(1 + group, 128);
-    if (thread == 0) {
-      const RowBox box = row_box(problem.q, item.sequence, item.head, item.row + group * 64, queries, 64);
-#pragma unroll
-      for (int part = 0; part < S::PARTS; part++) {
-        store_box(maps.o, shared + own + part * S::QUERIES * S::ROW, part * S::WIDTH, box);
-      }
-      store_commit();
-    }
-    stored = stage;
+    free_queries(stage);
+    T* to = o.data + item.head * o.stride.head + int64_t(item.row + group * 64) * o.stride.token;
+    if (!problem.q.offsets) to += item.sequence * o.stride.batch;
+    store_sums<S::D>(to, o.stride.token, 1.0f, warp * 16, queries, [&](int i) { return four(sum, i); });
     item = next;
   }
-  free_stored();
 }
 #endif
 
 template <class T, class S>
 __global__ void __launch_bounds__(S::THREADS, 1)
-    forward_sm90_kernel(const __grid_constant__ ForwardMaps maps, const __grid_constant__ Problem problem,
-                        const __grid_constant__ Schedule schedule) {
+    forward_sm90_kernel(const __grid_constant__ ForwardMaps maps, const __grid_constant__ Operand<T> o,
+                        const __grid_constant__ Problem problem, const __grid_constant__ Schedule schedule) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ char dynamic[];
   char* base = dynamic + (0u - shared_address(dynamic)) % 1024;
@@ -310,7 +294,7 @@ __global__ void __launch_bounds__(S::THREADS, 1)
     if (threadIdx.x / 32 == S::WGS * 4) produce<S>(maps, problem, schedule, base);
   } else {
     registers_grow<S::MANY>();
-    consume<T, S>(maps, problem, base, group);
+    consume<T, S>(o, problem, base, group);
   }
 #endif
 }

@@ -1,6 +1,6 @@
 // What the Hopper forward pass does with a tile: its shape, products of a warpgroup's 64 queries, the softmax.
 #pragma once
-#include "attention_boxes.cuh"
+#include "attention_store_sm90.cuh"
 
 namespace attention {
 // What a block works on: 64 WGS queries of a head, and all keys.
@@ -54,7 +54,6 @@ struct RowState {
   float offset[2];  // the same in units of log2; -inf where only careful_softmax can do
   float weight[2];  // the thread's part of the sum of the probabilities
 };
-constexpr float LARGE = 1048576.f;  // from here on the rounding of an offset shows: scores are subtracted first
 
 template <class S>
 __device__ inline void mask(float (&s)[S::KEYS / 2], int left) {

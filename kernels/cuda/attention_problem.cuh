@@ -5,6 +5,8 @@
 
 namespace attention {
 constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
+// Where scores in units of log2 are this large, exp2(c s - offset) shows how c and the offset were rounded: there offsets are subtracted first.
+constexpr float LARGE = 8192;
 
 // Elements between neighbours; a head's elements lie side by side.
 struct Strides {
