@@ -105,7 +105,7 @@ export const SLAT_FLOW_SIZES: Record<string, SlatFlowConfig> = {
     },
     flow: e.FLOW_DEFAULTS,
     normalization: null,
-    recolor: { part: 0.7, gain: 0.7, encoder: "runs/slat_vae/models/encoder" },
+    recolor: AS_STORED,
     shift: 1 / 16,
     sampler: e.SAMPLER_DEFAULTS,
     steps: 8000,

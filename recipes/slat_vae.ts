@@ -99,7 +99,7 @@ export const SLAT_VAE_SIZES: Record<string, SlatVaeConfig> = {
     encoder: { ...SMALL, in_channels: e.APPEARANCE_CHANNELS },
     decoder: { ...SMALL, representation_config: { ...GAUSSIANS, num_gaussians: 8, scaling_bias: 6e-3 } },
     loss: { ...LOSS, volume: 1e3 },
-    recolor: { part: 0.7, gain: 0.7 },
+    recolor: e.NO_RECOLOR,
     inputGain: 8,
     ...KEEP_ALL,
     steps: 4000,
