@@ -81,9 +81,9 @@ function measure(make: () => Work, peers: PeerTime[]): Row[] {
 
 benchmark("train_step", (save) => {
   const peers = timePeers("ss_flow"), rows: Row[] = [];
-  for (const fp8 of [false, true]) {
-    for (const make of [() => ssFlowWork({ batch: 8, fp8 }), () => slatFlowWork({ batch: 4, fp8 })]) {
-      rows.push(...measure(make, peers));
+  for (const make of [(fp8: boolean) => ssFlowWork({ batch: 8, fp8 }), (fp8: boolean) => slatFlowWork({ batch: 4, fp8 })]) {
+    for (const fp8 of [false, true]) {
+      rows.push(...measure(() => make(fp8), peers));
       save(rows);
     }
   }
