@@ -124,8 +124,8 @@ function windowed(peers: PeerTime[], samples: number, H = 12, D = 64): Row[] {
 }
 
 /**
- * The loss of the half-billion-parameter sparse-structure flow model and its gradients, beside those with the kernels for any card; and what
- * bf16 itself does to both, beside f32.
+ * The loss of the half-billion-parameter sparse-structure flow model and its gradients, beside those with the kernels for any card; and the loss
+ * of one sample beside f32's, which says what bf16 itself does.
  */
 function flowModel(): Row[] {
   const pass = (options: WorkOptions, flags = 0n): { loss: number; gradients: Tensor } => {
@@ -135,20 +135,20 @@ function flowModel(): Row[] {
     work.free();
     return outcome;
   };
-  const distance = (a: Tensor, b: Tensor): number => step(() => Math.sqrt(sum(square(sub(a, b))).item() / sum(square(b)).item()));
   const name = "SS-Flow image-L", any = "the kernels for any card";
-  const ours = pass({ batch: 8 }),
-    simple = pass({ batch: 8 }, BigInt(K_ATTENTION_SM80)),
-    apart = distance(ours.gradients, simple.gradients);
-  for (const { gradients } of [ours, simple]) gradients.free();
-  const half = pass({ batch: 1 }), full = pass({ batch: 1, dtype: "f32" }), noise = distance(half.gradients, full.gradients);
-  for (const { gradients } of [half, full]) gradients.free();
-  const row = (what: string, metric: string, ours: number, peer: number, peer_name: string): Row =>
-    measured({ case: `${name} ${what}`, metric, unit: "", ours, peer, peer_name, ratio: ours / peer });
+  const ours = pass({ batch: 8 }), simple = pass({ batch: 8 }, BigInt(K_ATTENTION_SM80));
+  const apart = step(() => {
+    const a = ours.gradients, b = simple.gradients;
+    return Math.sqrt(sum(square(sub(a, b))).item() / sum(square(b)).item());
+  });
+  const half = pass({ batch: 1 }), full = pass({ batch: 1, dtype: "f32" });
+  for (const { gradients } of [ours, simple, half, full]) gradients.free();
+  const loss = (what: string, ours: number, peer: number, peer_name: string): Row =>
+    measured({ case: `${name} ${what} loss`, metric: "loss", unit: "", ours, peer, peer_name, ratio: ours / peer });
   return [
-    row("bf16 batch 8 loss", "loss", ours.loss, simple.loss, any),
-    row("bf16 batch 1 loss", "loss", half.loss, full.loss, "f32"),
-    row(`bf16 batch 8 gradients, distance from ${any}`, "relative L2", apart, noise, "bf16 from f32 at batch 1"),
+    loss("bf16 batch 8", ours.loss, simple.loss, any),
+    loss("bf16 batch 1", half.loss, full.loss, "f32"),
+    measured({ case: `${name} bf16 batch 8 gradients, distance from ${any}`, metric: "relative L2", unit: "", ours: apart }),
   ];
 }
 
