@@ -14,7 +14,7 @@ import { backward } from "../lib/tensor/tape.ts";
 import { tensor } from "../lib/tensor/tensor.ts";
 import { withCard } from "./capped_memory.ts";
 import { startAtRandom } from "./flow_models.ts";
-import { measured, type Row } from "./harness.ts";
+import { measured, type Row, row } from "./harness.ts";
 
 const GIB = 2 ** 30;
 /** Voxels of a sample; of four micro-batches of five, and of the fifth. */
@@ -61,8 +61,12 @@ export function drawSamples(count: number): number[][][] {
   });
 }
 
-/** Trains for `count` steps of one micro-batch each, on a card of `gib` GiB. */
-export function sparse(card: Card, { count, gib, seconds }: { count: number; gib: number; seconds: number }): Row[] {
+/** Trains for `count` steps of one micro-batch each, on a card of `gib` GiB; `save` is given the rows so far now and then. */
+export function sparse(
+  card: Card,
+  { count, gib, seconds }: { count: number; gib: number; seconds: number },
+  save: (rows: Row[]) => void,
+): Row[] {
   const args = { ...PUBLISHED_SLAT_FLOW.slat_flow_img_dit_L_64l8p2_fp16, use_fp16: false }, specs = slatFlowSpec(args, "bf16");
   startAtRandom(specs);
   const optimizer = createOptimizer(specs, initialize(specs, new Generator(1)), OPTIMIZER_DEFAULTS), budget = gib * GIB;
@@ -84,7 +88,31 @@ export function sparse(card: Card, { count, gib, seconds }: { count: number; gib
   const used: number[] = [], errors: number[] = [], peaks: number[] = [], planning: number[] = [], batches = drawSamples(count);
   let steps = 0, voxels = 0, samples = 0;
   const began = performance.now();
-  withCard(budget, () => {
+  const mean = (list: number[]): number => list.reduce((a, b) => a + b, 0) / list.length;
+  const rows = (): Row[] => {
+    memory.synchronize();
+    const ms = (performance.now() - began) / steps,
+      name = `SLat-Flow image-L bf16 varying, ${gib} GiB, ${steps} steps, samples of 4k to 32k voxels`;
+    const ofBudget = { metric: "memory", unit: "of the budget", limit: 1 };
+    const made = (what: string, values: Omit<Parameters<typeof row>[0], "case">): Row => row({ case: `${name}: ${what}`, ...values });
+    return [
+      made("out of memory", { metric: "count", unit: "", ours: said.length, limit: 0 }),
+      made("largest peak, the optimizer's pass included", { ...ofBudget, ours: Math.max(...peaks) }),
+      made(`mean peak of the ${used.length} that needed recomputation`, { ...ofBudget, ours: mean(used) }),
+      made("smallest peak of those", { ...ofBudget, ours: Math.min(...used) }),
+      made("largest error of the predicted peak", { metric: "memory", unit: "of the peak", ours: Math.max(...errors), limit: 0.01 }),
+      made("memory of the process at the end by nvidia-smi, its context included", {
+        metric: "memory",
+        unit: "GiB",
+        ours: driverMib() / 1024,
+      }),
+      made("mean time of a step", { metric: "time", unit: "ms", ours: ms }),
+      made("mean time of the host for planning, beside the device's work", { metric: "time", unit: "ms", ours: mean(planning) }),
+      made("samples", { metric: "rate", unit: "1/s", ours: 1e3 * samples / steps / ms }),
+      made("voxels", { metric: "rate", unit: "1/s", ours: 1e3 * voxels / steps / ms }),
+    ];
+  };
+  const found = withCard(budget, () => {
     for (const chosen of batches) {
       if (performance.now() > began + 1e3 * seconds) break;
       const sizes = chosen.map((places) => places.length / 3);
@@ -100,31 +128,11 @@ export function sparse(card: Card, { count, gib, seconds }: { count: number; gib
       if (steps < 5 || steps % 100 === 99) {
         console.error(`step ${steps + 1}: ${sizes.length} samples, ${elastic.describe()}, peak ${(peak / GIB).toFixed(2)} GiB`);
       }
-      steps++;
+      if (++steps % 50 === 0) save(rows());
     }
-    memory.synchronize();
+    return rows();
   });
-  const ms = (performance.now() - began) / steps, driver = driverMib() / 1024;
-  const mean = (list: number[]): number => list.reduce((a, b) => a + b, 0) / list.length,
-    most = (list: number[]): number => Math.max(...list);
   optimizer.free();
   memory.trim();
-  const name = `SLat-Flow image-L bf16 varying, ${gib} GiB, ${steps} steps, samples of 4k to 32k voxels`;
-  const ofBudget = { metric: "memory", unit: "of the budget", limit: 1 },
-    rows = [
-      row("out of memory", { metric: "count", unit: "", ours: said.length, limit: 0 }),
-      row("largest peak, the optimizer's pass included", { ...ofBudget, ours: most(peaks) }),
-      row(`mean peak of the ${used.length} that needed recomputation`, { ...ofBudget, ours: mean(used) }),
-      row("smallest peak of those", { ...ofBudget, ours: Math.min(...used) }),
-      row("largest error of the predicted peak", { metric: "memory", unit: "of the peak", ours: most(errors), limit: 0.01 }),
-      row("memory of the process at the end by nvidia-smi, its context included", { metric: "memory", unit: "GiB", ours: driver }),
-      row("mean time of a step", { metric: "time", unit: "ms", ours: ms }),
-      row("mean time of the host for planning, beside the device's work", { metric: "time", unit: "ms", ours: mean(planning) }),
-      row("samples", { metric: "rate", unit: "1/s", ours: 1e3 * samples / steps / ms }),
-      row("voxels", { metric: "rate", unit: "1/s", ours: 1e3 * voxels / steps / ms }),
-    ];
-  function row(what: string, values: Omit<Parameters<typeof measured>[0], "case">): Row {
-    return measured({ case: `${name}: ${what}`, ...values });
-  }
-  return rows;
+  return found.map((r) => measured(r));
 }

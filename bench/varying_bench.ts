@@ -11,4 +11,4 @@ import { sparse } from "./memory_sparse.ts";
 
 const count = Number(Deno.env.get("VARYING_STEPS") ?? 500), seconds = Number(Deno.env.get("VARYING_SECONDS") ?? 1000);
 
-benchmark("varying", () => sparse(cardFor(readDriver().gpus[0]?.name), { count, gib: 40, seconds }));
+benchmark("varying", (save) => sparse(cardFor(readDriver().gpus[0]?.name), { count, gib: 40, seconds }, save));
