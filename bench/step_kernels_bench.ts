@@ -11,7 +11,7 @@ import { modulationParts } from "../lib/ops/norm.ts";
 import { residualNorm } from "../lib/ops/residual_norm.ts";
 import { headRmsNorm } from "../lib/ops/rms_norm.ts";
 import { createOptimizer, OPTIMIZER_DEFAULTS } from "../lib/optim/optimizer.ts";
-import { initialize } from "../lib/nn/parameters.ts";
+import { initialize, leaves } from "../lib/nn/parameters.ts";
 import { ssFlowSpec } from "../lib/models/ss_flow.ts";
 import { PUBLISHED_SS_FLOW } from "../lib/models/published.ts";
 import { device } from "../lib/tensor/device.ts";
@@ -93,7 +93,8 @@ function cases(): Case[] {
 function optimizer(speed: number, peers: PeerTime[]): Row {
   const specs = ssFlowSpec({ ...PUBLISHED_SS_FLOW.ss_flow_img_dit_L_16l8_fp16, use_fp16: false }, "bf16");
   const made = createOptimizer(specs, initialize(specs, new Generator(1)), OPTIMIZER_DEFAULTS), name = "optimizer, 555.5 M parameters";
-  const ms = time(() => {}, () => void made.stepLater()), limit = 1e3 * OPTIMIZER_BYTES * made.size / speed, peer = fastest(peers, name);
+  const written = (): void => leaves<Tensor>(made.params).forEach(([, t]) => t.outdated = false); // as after a backward pass
+  const ms = time(written, () => void made.stepLater()), limit = 1e3 * OPTIMIZER_BYTES * made.size / speed, peer = fastest(peers, name);
   made.free();
   const beside = peer && { peer: peer.ms, peer_name: peer.name, ratio: peer.ms / ms };
   return measured({ case: name, metric: "time", unit: "ms", ours: ms, limit, fraction_of_limit: limit / ms, ...beside });
