@@ -17,6 +17,12 @@ const NETWORK = 45e9;
 /** Seconds that a collective takes a doubling of the machines besides, by trees. An assumption. */
 const HOP = 20e-6;
 
+/**
+ * The part of its time that a long collective takes from the computation at most: kernels that keep a block on every multiprocessor do the blocks that
+ * found no place when the first are done, which is twice their time. An assumption.
+ */
+const SLOWED = 0.5;
+
 /** Runs `world` ranks of scaling_rank.ts. */
 async function ranksOf(world: number): Promise<RankTimes[]> {
   const folder = Deno.makeTempDirSync(), decoder = new TextDecoder();
@@ -66,7 +72,7 @@ export interface Measured {
 
 /**
  * The time of a step on `n` GPUs in ms. What collectives of `n` are too long to hide comes from when gradients were ready; what they take from the
- * computation beside them (multiprocessors, memory) grows as their time; what is gathered after the step waits for the part that exceeds the measured.
+ * computation beside them (multiprocessors, memory) grows as their time, up to {@linkcode SLOWED} of it; what is gathered after the step waits for the part that exceeds the measured.
  */
 export function predicted({ world, aloneMs, joinedMs, times, passes, link, gathered }: Measured, n: number): number {
   const took = (count: number): number[] => {
@@ -75,7 +81,8 @@ export function predicted({ world, aloneMs, joinedMs, times, passes, link, gathe
   };
   const gather = (count: number): number => 1e3 * ((count - 1) / count * gathered / ring(count, link).rate);
   const [here, there] = [took(world), took(n)], beside = Math.max(0, joinedMs - aloneMs - exposed(times, here));
-  return aloneMs + beside * total(there) / total(here) + exposed(times, there) + Math.max(0, gather(n) - gather(world));
+  const grown = Math.min(beside * total(there) / total(here), Math.max(beside, SLOWED * total(there)));
+  return aloneMs + grown + exposed(times, there) + Math.max(0, gather(n) - gather(world));
 }
 
 /** What the ranks measured, beside the peers' times. */
