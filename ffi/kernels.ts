@@ -19,7 +19,7 @@ export type Device = "cpu" | "cuda";
 export type Kernels = OpsKernels & FlashAttnKernels & SpconvKernels & RenderKernels;
 
 /** The version of the C ABI that these bindings speak (`K_ABI_VERSION` in `kernels/include/k.h`). */
-export const ABI_VERSION = 3;
+export const ABI_VERSION = 4;
 
 /** A kernel refused its arguments (status < 0), or CUDA reported an error (status > 0). */
 export class KernelError extends Error {

@@ -9,7 +9,7 @@
 #endif
 #define K_CPU_API K_API  // symbols that the CPU libraries alone have
 
-#define K_ABI_VERSION 3
+#define K_ABI_VERSION 4
 
 enum { K_OK = 0, K_BAD_ARGUMENT = -1, K_UNSUPPORTED = -2 };  // > 0: a cudaError_t
 enum { K_F32 = 0, K_F16 = 1, K_BF16 = 2, K_I32 = 3, K_I64 = 4, K_U8 = 5 };
