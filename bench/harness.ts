@@ -89,16 +89,19 @@ export function fastest(peers: PeerTime[], name: string): { name: string; ms: nu
   return able.sort((a, b) => a.ms - b.ms)[0];
 }
 
-/** Rows that another benchmark wrote, by their case; none where it has not run. */
-export function rowsOf(name: string, cases: RegExp): Row[] {
-  const file = new URL(`results/${name}.json`, import.meta.url);
+/** What a benchmark wrote: no rows where it has not run. */
+export function resultOf(name: string): Findings {
   try {
-    const { rows } = JSON.parse(Deno.readTextFileSync(file)) as { rows: Row[] };
-    return rows.filter((r) => cases.test(r.case)).map((r) => ({ ...r, case: `${r.case} (${name}.json)` }));
+    return JSON.parse(Deno.readTextFileSync(new URL(`results/${name}.json`, import.meta.url)));
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return [];
+    if (error instanceof Deno.errors.NotFound) return { rows: [] };
     throw error;
   }
+}
+
+/** Rows that another benchmark wrote, by their case; none where it has not run. */
+export function rowsOf(name: string, cases: RegExp): Row[] {
+  return resultOf(name).rows.filter((r) => cases.test(r.case)).map((r) => ({ ...r, case: `${r.case} (${name}.json)` }));
 }
 
 /** The rows of a benchmark, and what else it found. */

@@ -1,7 +1,7 @@
 /**
  * Memory of the half-billion-parameter flow models in training on CUDA: predicted and measured peaks, steps within budgets with and without tensors
  * that wait on the host, small cards, gradients to the bit, also where allocations fail. Writes bench/results/memory.json. MEMORY_PARTS names the
- * parts to run: small, dense, equal. Samples of any size within a budget are varying_bench's.
+ * parts to run: small, dense, equal; rows of the others stay as they are. Samples of any size within a budget are varying_bench's.
  *
  *   deno task bench bench/memory_bench.ts
  */
@@ -15,12 +15,12 @@ import { withChoice } from "../lib/tensor/storage.ts";
 import { empty, type Tensor } from "../lib/tensor/tensor.ts";
 import { withCard } from "./capped_memory.ts";
 import { ssFlowWork, type Work } from "./flow_models.ts";
-import { benchmark, measured, type Row } from "./harness.ts";
+import { benchmark, type Findings, measured, resultOf, type Row } from "./harness.ts";
 import { equality } from "./memory_equality.ts";
 import { driverMib } from "./memory_sparse.ts";
 
 const GIB = 2 ** 30, MIB = 2 ** 20, RUNS = 4;
-const PARTS = (Deno.env.get("MEMORY_PARTS") ?? "small,dense,equal").split(",");
+const CHOSEN = Deno.env.get("MEMORY_PARTS"), PARTS = (CHOSEN ?? "small,dense,equal").split(",");
 /** GiB, and whether tensors may wait on the host. */
 const BUDGETS: [number, boolean][] = [32, 24, 18].flatMap((gib): [number, boolean][] => [[gib, false], [gib, true]]);
 
@@ -153,11 +153,15 @@ function small(card: Card): Row[] {
 }
 
 benchmark("memory", (save) => {
-  const card = cardFor(readDriver().gpus[0]?.name), rows: Row[] = [];
+  const card = cardFor(readDriver().gpus[0]?.name), rows: Row[] = [], before = CHOSEN ? resultOf("memory").rows : [];
   const parts: Record<string, () => Row[]> = { small: () => small(card), dense: () => dense(card), equal: () => equality(card, BUDGETS) };
+  const found = (): Findings => {
+    const again = new Set(rows.map((r) => r.case)), kept = before.filter((r) => !again.has(r.case));
+    return { ...(kept.length && { notes: [`The first ${kept.length} rows are of an earlier run.`] }), rows: [...kept, ...rows] };
+  };
   for (const part of PARTS) {
     rows.push(...parts[part]());
-    save(rows);
+    save(found());
   }
-  return rows;
+  return found();
 });

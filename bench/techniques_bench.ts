@@ -1,12 +1,11 @@
 /**
  * What each technique buys on the half-billion-parameter flow models: attention with and without its scores in memory, sparse convolutions and those
  * of whole volumes, activations kept, blocks made again whole, and plans, on cards of 40, 80 and 140 GiB, at batch 1 to 32. Writes
- * bench/results/techniques.json and techniques.svg.
+ * bench/results/techniques.json and techniques.svg. TECHNIQUES_FILL=1 measures what that file lacks alone, and keeps the rest.
  *
  *   deno task bench bench/techniques_bench.ts
  */
 import { readDriver } from "../ffi/cuda_driver.ts";
-import { writeFileAtomic } from "../lib/io/atomic.ts";
 import { cardFor } from "../lib/memory/cards.ts";
 import { plannedMemory } from "../lib/memory/elastic.ts";
 import { device } from "../lib/tensor/device.ts";
@@ -14,14 +13,15 @@ import { OutOfMemoryError } from "../lib/tensor/memory.ts";
 import type { Tensor } from "../lib/tensor/tensor.ts";
 import { withCard } from "./capped_memory.ts";
 import { slatFlowWork, ssFlowWork, type Work } from "./flow_models.ts";
-import { benchmark, measured, type Row, row } from "./harness.ts";
+import { benchmark, type Findings, resultOf, type Row, row } from "./harness.ts";
 import { naiveSsFlowWork } from "./naive_attention.ts";
-import { type Point, techniquesSvg } from "./techniques_plot.ts";
+import { drawTechniques, type Point, pointsOf } from "./techniques_plot.ts";
 import { wholeVolumeConv } from "./whole_volumes.ts";
 
 const GIB = 2 ** 30, BLOCKS = 24;
 /** The most telling batches first, and how long to go on with others. */
 const ORDER = [8, 1, 32, 4, 16, 2], SECONDS = Number(Deno.env.get("TECHNIQUES_SECONDS") ?? 1000);
+const KNOWN = Deno.env.get("TECHNIQUES_FILL") ? resultOf("techniques").rows : [];
 /** Iterations, and how the first study of these techniques put them. */
 const ITERATIONS = 40_000, STUDY_HOURS = 26;
 /** Of four GPUs over one, where gradients are added up while the backward pass runs. */
@@ -67,39 +67,36 @@ const TECHNIQUES: Record<string, (work: Work, batch: number, card: number) => ()
   },
 };
 
-function measure(): Row[] {
-  const whole = device().memory.limit, points: Point[] = [], rows: Row[] = [];
+/** The rows of a point. */
+function rowsOfPoint({ model, technique, gib, batch, ms, peak }: Point): Row[] {
+  const name = `${model}, ${gib} GiB, batch ${batch}, ${technique}`;
+  if (ms === null || peak === null) return [row({ case: `${name}: out of memory`, metric: "fits", unit: "", ours: 0 })];
+  return [
+    row({ case: `${name}: training step`, metric: "time", unit: "ms", ours: ms }),
+    row({ case: `${name}: samples`, metric: "rate", unit: "1/s", ours: 1e3 * batch / ms }),
+    row({ case: `${name}: peak`, metric: "memory", unit: "GiB", ours: peak, limit: gib, fraction_of_limit: peak / gib }),
+  ];
+}
+
+function measure(save: (found: Findings) => void): Findings {
+  const whole = device().memory.limit,
+    points = pointsOf(KNOWN),
+    known = new Set(points.map(({ model, technique, batch }) => `${model} ${technique} ${batch}`));
   const cards = [40, 80, 140].map((gib) => ({ gib, bytes: Math.min(gib * GIB, whole) })).filter(({ gib }) => gib * GIB < 1.05 * whole);
   const add = (model: string, technique: string, gib: number, batch: number, got: Measured | null): void => {
     points.push({ model, technique, gib, batch, ms: got?.ms ?? null, peak: got ? got.peak / GIB : null });
-    const name = `${model}, ${gib} GiB, batch ${batch}, ${technique}`;
-    if (!got) rows.push(row({ case: `${name}: out of memory`, metric: "fits", unit: "", ours: 0 }));
-    else {
-      rows.push(row({ case: `${name}: training step`, metric: "time", unit: "ms", ours: got.ms }));
-      rows.push(row({ case: `${name}: samples`, metric: "rate", unit: "1/s", ours: 1e3 * batch / got.ms }));
-      rows.push(
-        row({
-          case: `${name}: peak`,
-          metric: "memory",
-          unit: "GiB",
-          ours: got.peak / GIB,
-          limit: gib,
-          fraction_of_limit: got.peak / GIB / gib,
-        }),
-      );
-    }
+    save(findings(points));
   };
+  const lacks = (model: string, technique: string, batch: number): boolean => !known.has(`${model} ${technique} ${batch}`);
   const models: [string, (options: { batch: number }) => Work][] = [["SS-Flow image-L", ssFlowWork], ["SLat-Flow image-L", slatFlowWork]];
   const end = performance.now() + 1e3 * SECONDS;
   for (const [model, make] of models) {
-    if (model !== models[0][0]) {
-      without(add, cards, "SS-Flow image-L", "scores of attention in memory", naiveSsFlowWork);
-      without(add, cards, model, "convolutions of whole volumes", ({ batch }) => slatFlowWork({ batch }, undefined, wholeVolumeConv));
-    }
     for (const batch of ORDER) {
       if (performance.now() > end) break;
+      const wanted = Object.entries(TECHNIQUES).filter(([technique]) => lacks(model, technique, batch));
+      if (!wanted.length) continue;
       const work = make({ batch });
-      for (const [technique, pass] of Object.entries(TECHNIQUES)) {
+      for (const [technique, pass] of wanted) {
         // what fits a small card is on a larger one the same
         let known: Measured | null = null;
         for (const { gib, bytes } of cards) {
@@ -112,23 +109,37 @@ function measure(): Row[] {
       device().memory.trim();
     }
   }
-  for (const [model] of models) rows.push(...study(points, model));
+  const apart = { add, lacks, cards };
+  without(apart, "SS-Flow image-L", "scores of attention in memory", naiveSsFlowWork);
+  without(apart, "SLat-Flow image-L", "convolutions of whole volumes", ({ batch }) => slatFlowWork({ batch }, undefined, wholeVolumeConv));
+  const found = findings(points);
   printed(points.sort((a, b) => a.batch - b.batch));
-  const file = new URL("results/techniques.svg", import.meta.url).pathname;
-  Deno.mkdirSync(new URL("results/", import.meta.url).pathname, { recursive: true });
-  writeFileAtomic(file, new TextEncoder().encode(techniquesSvg(points)));
-  return rows;
+  drawTechniques(points);
+  return found;
+}
+
+/** The rows of all points and of what follows from them. */
+function findings(points: Point[]): Findings {
+  const filled = points.length - pointsOf(KNOWN).length,
+    rows = [...points.flatMap(rowsOfPoint), ...["SS-Flow image-L", "SLat-Flow image-L"].flatMap((model) => study(points, model))];
+  return {
+    ...(KNOWN.length && { notes: [`The last ${filled} points were measured after the others, and put to them (TECHNIQUES_FILL=1).`] }),
+    rows,
+  };
 }
 
 /** A model without one of the techniques. */
 function without(
-  add: (model: string, technique: string, gib: number, batch: number, got: Measured | null) => void,
-  cards: { gib: number; bytes: number }[],
+  { add, lacks, cards }: {
+    add: (model: string, technique: string, gib: number, batch: number, got: Measured | null) => void;
+    lacks: (model: string, technique: string, batch: number) => boolean;
+    cards: { gib: number; bytes: number }[];
+  },
   model: string,
   technique: string,
   make: (options: { batch: number }) => Work,
 ): void {
-  for (const batch of [2, 1, 4, 8]) {
+  for (const batch of [2, 1, 4, 8].filter((batch) => lacks(model, technique, batch))) {
     const work = make({ batch });
     let known: Measured | null = null;
     for (const { gib, bytes } of cards) {
@@ -146,7 +157,7 @@ function study(points: Point[], model: string): Row[] {
   if (!at) return [];
   const hours = ITERATIONS * at.ms! / EFFICIENCY / 3.6e6;
   return [
-    measured({
+    row({
       case:
         `${model}, bf16: ${ITERATIONS} iterations of batch 32 on four GPUs, from one's step at batch 8 and ${EFFICIENCY} of four times its rate`,
       metric: "time",

@@ -1,4 +1,11 @@
-/** The plot of the techniques: samples a second over the batch, a panel for each model and card. */
+/**
+ * The plot of the techniques: samples a second over the batch, a panel for each model and card. techniques_bench draws it; by itself it draws what is
+ * in techniques.json.
+ *
+ *   deno run -P=train bench/techniques_plot.ts
+ */
+import { writeFileAtomic } from "../lib/io/atomic.ts";
+import { resultOf, type Row } from "./harness.ts";
 
 /** One measurement; ms and peak are null where it ran out of memory. */
 export interface Point {
@@ -12,6 +19,8 @@ export interface Point {
   peak: number | null;
 }
 
+/** Rows of a point. */
+const CASE = /^(.*), (\d+) GiB, batch (\d+), (.*): (training step|samples|peak|out of memory)$/;
 const COLORS = ["#1b6ca8", "#c0392b", "#2e8b57", "#7f7f7f", "#8e44ad"], WIDTH = 300, HEIGHT = 210, LEFT = 46, TOP = 84, GAP = 30;
 
 /** An SVG document of all points. */
@@ -76,3 +85,25 @@ function niceAbove(v: number): number {
   const power = 10 ** Math.floor(Math.log10(v));
   return [1, 2, 4, 5, 6, 8, 10].map((k) => k * power).find((n) => n >= v)!;
 }
+
+/** The points of rows. */
+export function pointsOf(rows: Row[]): Point[] {
+  const found = new Map<string, Point>();
+  for (const { case: name, ours } of rows) {
+    const [, model, gib, batch, technique, what] = name.match(CASE) ?? [], key = `${model} ${gib} ${batch} ${technique}`;
+    if (!model) continue;
+    const point = found.get(key) ?? { model, technique, gib: Number(gib), batch: Number(batch), ms: null, peak: null };
+    if (what === "training step") point.ms = ours;
+    if (what === "peak") point.peak = ours;
+    found.set(key, point);
+  }
+  return [...found.values()];
+}
+
+/** Writes bench/results/techniques.svg. */
+export function drawTechniques(points: Point[]): void {
+  const file = new URL("results/techniques.svg", import.meta.url).pathname;
+  writeFileAtomic(file, new TextEncoder().encode(techniquesSvg(points.toSorted((a, b) => a.batch - b.batch))));
+}
+
+if (import.meta.main) drawTechniques(pointsOf(resultOf("techniques").rows));
