@@ -99,7 +99,8 @@ export function varyImage(
   channels.forEach((from, c) => {
     for (let y = Math.max(0, down); y < Math.min(size, size + down); y++) {
       const read = (from * size + y - down) * size, write = (c * size + y) * size;
-      for (let x = first; x < last; x++) out[write + x] = image[read + (mirror ? size - 1 - x + right : x - right)];
+      if (!mirror) out.set(image.subarray(read + first - right, read + last - right), write + first);
+      else for (let x = first; x < last; x++) out[write + x] = image[read + size - 1 - x + right];
     }
   });
   return out;

@@ -1,4 +1,5 @@
 /** The published encoder of condition pictures: DINOv2 ViT with registers (Oquab et al. 2023, Darcet et al. 2023). */
+import { cast } from "../ops/cast.ts";
 import { add, geluErf, mul } from "../ops/elementwise.ts";
 import { layerNorm } from "../ops/layer_norm.ts";
 import { linear } from "../ops/matmul.ts";
@@ -8,6 +9,7 @@ import { selfAttention } from "../ops/attention.ts";
 import { type NormSpec, normSpec } from "../nn/block.ts";
 import { applyLinear, type LinearSpec, linearSpec } from "../nn/linear.ts";
 import type { Parameters, ParameterSpec } from "../nn/parameters.ts";
+import type { FloatDType } from "../tensor/dtype.ts";
 import { tidy } from "../tensor/scope.ts";
 import { expectShape, type Tensor, tensor } from "../tensor/tensor.ts";
 
@@ -57,15 +59,19 @@ export type DinoSpec = {
   norm: NormSpec;
 };
 
-/** A DINOv2: its size and its parameters, f32. */
+/** A DINOv2: its size and its parameters. */
 export interface Dino {
   args: DinoArgs;
   params: Parameters<DinoSpec>;
 }
 
-/** The parameters of a DINOv2. */
-export function dinoSpec({ img_size, patch_size: p, embed_dim: C, depth, mlp_ratio, num_register_tokens }: DinoArgs): DinoSpec {
-  const side = Math.floor(img_size / p), leaf = (shape: number[], fill = 0): ParameterSpec => ({ shape, dtype: "f32", init: { fill } });
+/** The parameters of a DINOv2, those of its blocks' dense layers in `dtype`, in which the blocks then compute. */
+export function dinoSpec(
+  { img_size, patch_size: p, embed_dim: C, depth, mlp_ratio, num_register_tokens }: DinoArgs,
+  dtype: FloatDType = "f32",
+): DinoSpec {
+  const side = Math.floor(img_size / p), leaf = (shape: number[]): ParameterSpec => ({ shape, dtype: "f32", init: { fill: 0 } });
+  const layerScale = (): ParameterSpec => ({ shape: [C], dtype, init: { fill: 1 } });
   return {
     cls_token: leaf([1, 1, C]),
     pos_embed: leaf([1, side * side + 1, C]),
@@ -74,11 +80,11 @@ export function dinoSpec({ img_size, patch_size: p, embed_dim: C, depth, mlp_rat
     patch_embed: { proj: { weight: { shape: [C, 3, p, p], dtype: "f32", init: { normal: 0.02 } }, bias: leaf([C]) } },
     blocks: Array.from({ length: depth }, () => ({
       norm1: normSpec(C),
-      attn: { qkv: linearSpec(C, 3 * C, "f32"), proj: linearSpec(C, C, "f32") },
-      ls1: { gamma: leaf([C], 1) },
+      attn: { qkv: linearSpec(C, 3 * C, dtype), proj: linearSpec(C, C, dtype) },
+      ls1: { gamma: layerScale() },
       norm2: normSpec(C),
-      mlp: { fc1: linearSpec(C, C * mlp_ratio, "f32"), fc2: linearSpec(C * mlp_ratio, C, "f32") },
-      ls2: { gamma: leaf([C], 1) },
+      mlp: { fc1: linearSpec(C, C * mlp_ratio, dtype), fc2: linearSpec(C * mlp_ratio, C, dtype) },
+      ls2: { gamma: layerScale() },
     })),
     norm: normSpec(C),
   };
@@ -111,7 +117,7 @@ function dinoBlock(p: Parameters<DinoBlockSpec>, x: Tensor, H: number): Tensor {
   return add(x, mul(applyLinear(p.mlp.fc2, geluErf(applyLinear(p.mlp.fc1, norm(p.norm2, x)))), p.ls2.gamma));
 }
 
-/** The tokens before the final norm [B, 1 + registers + patches, C] of images [B, 3, S, S] f32 that are normalised already. */
+/** The tokens before the final norm [B, 1 + registers + patches, C] f32 of images [B, 3, S, S] f32 that are normalised already. */
 export function dinoTokens({ args, params: p }: Dino, image: Tensor): Tensor {
   const [B, , Hp, Wp] = image.shape, C = args.embed_dim, patch = args.patch_size;
   expectShape("dinoTokens", "image", image, [B, 3, Hp, Wp]);
@@ -122,18 +128,21 @@ export function dinoTokens({ args, params: p }: Dino, image: Tensor): Tensor {
     const weight = reshape(p.patch_embed.proj.weight, [C, 3 * patch * patch]);
     const patches = linear(imagePatches(image, patch), weight, p.patch_embed.proj.bias); // [B, hw, C]
     const tokens = add(concat([broadcastTo(p.cls_token, [B, 1, C]), patches], 1), dinoPositions(p.pos_embed, Hp / patch, Wp / patch));
-    return concat([
+    const all = concat([
       slice(tokens, 1, 0, 1),
       broadcastTo(p.register_tokens, [B, args.num_register_tokens, C]),
       slice(tokens, 1, 1, tokens.shape[1]),
     ], 1);
+    return cast(all, p.blocks[0].ls1.gamma.dtype as FloatDType);
   });
   for (const block of p.blocks) {
     const before = x;
     x = tidy(() => dinoBlock(block, before, args.num_heads));
     if (!x.requiresGrad) before.free();
   }
-  return x;
+  const tokens = cast(x, "f32");
+  if (tokens !== x && !x.requiresGrad) x.free();
+  return tokens;
 }
 
 /** The final norm of DINOv2's tokens. */

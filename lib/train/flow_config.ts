@@ -52,7 +52,7 @@ export const SAMPLER_SCHEMA: z.ZodType<FlowSampler> = z.strictObject({
 /** Of `ConditionConfig`. */
 export const CONDITION_SCHEMA: z.ZodType<ConditionConfig> = z.discriminatedUnion("encoder", [
   PATCH_ENCODER_ARGS.extend({ encoder: z.literal("patch") }),
-  z.strictObject({ encoder: z.literal("dinov2_vitl14_reg"), weights: z.string(), image_size: COUNT }),
+  z.strictObject({ encoder: z.literal("dinov2_vitl14_reg"), weights: z.string(), image_size: COUNT, use_fp16: z.boolean().optional() }),
 ]);
 
 /** The dtype of a model's blocks. */

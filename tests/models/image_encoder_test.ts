@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { type DinoArgs, dinoCondition, dinoNorm, dinoSpec, dinoTokens } from "../../lib/models/image_encoder.ts";
-import { initialize, leaves } from "../../lib/nn/parameters.ts";
+import { initialize, leaves, mapLeaves } from "../../lib/nn/parameters.ts";
+import { cast } from "../../lib/ops/cast.ts";
 import { device } from "../../lib/tensor/device.ts";
 import { Generator } from "../../lib/tensor/random.ts";
 import { step } from "../../lib/tensor/scope.ts";
@@ -40,6 +41,27 @@ Deno.test("dinoTokens() gives class, register and patch tokens, at other sizes t
     assert.throws(() => dinoTokens(model, zeros([1, 1, 8, 8])), /dinoTokens: image is \[1,1,8,8\], it must be \[1,3,8,8\]/);
   });
   free(params);
+});
+
+Deno.test({
+  name: "dinoCondition() with blocks in f16, on a GPU, gives f32 tokens within f16's rounding of those in f32",
+  ignore: device().name !== "cuda", // the CPU computes in f32
+  fn() {
+    const args = { ...DINO, embed_dim: 64 }, spec = dinoSpec(args), params = initialize(spec, new Generator(1));
+    randomize(params, spec);
+    const values = new Map(leaves<Tensor>(params));
+    const [exact, rounded] = (["f32", "f16"] as const).map((dtype) =>
+      step(() => {
+        const model = { args, params: mapLeaves(dinoSpec(args, dtype), (p, path) => cast(values.get(path)!, p.dtype)) };
+        const tokens = noGrad(() => dinoCondition(model, image));
+        assert.equal(tokens.dtype, "f32");
+        return tokens.read();
+      })
+    );
+    assertClose("tokens", rounded, exact, { rtol: 0, atol: 1e-2 });
+    assert.notDeepEqual(rounded, exact);
+    free(params);
+  },
 });
 
 Deno.test("dinoTokens() has gradients that are their differences, and keeps nothing where none are asked for", () => {
