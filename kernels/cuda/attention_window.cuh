@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(WINDOW_FWD_THREADS, WINDOW_FWD_BLOCKS)
   const int lane = threadIdx.x % 32, warp = __shfl_sync(~0u, threadIdx.x / 32, 0), D = p.D;
   if (threadIdx.x < slots) {
     ring_init(full + threadIdx.x * 8, 33);
-    ring_init(empty + threadIdx.x * 8, WORKERS);
+    ring_init(empty + threadIdx.x * 8, WORKERS * 32);
   }
   Items item(p);
   __syncthreads();

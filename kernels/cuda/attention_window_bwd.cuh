@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(WINDOW_BWD_THREADS, WINDOW_BWD_BLOCKS)
   const int lane = threadIdx.x % 32, warp = __shfl_sync(~0u, threadIdx.x / 32, 0), D = p.D;
   if (threadIdx.x < slots) {
     ring_init(full + threadIdx.x * 8, 64);  // each lane's copies, and its part of delta
-    ring_init(empty + threadIdx.x * 8, WORKERS);
+    ring_init(empty + threadIdx.x * 8, WORKERS * 32);
   }
   Items item(p);
   __syncthreads();

@@ -156,16 +156,17 @@ struct RingPlace {
     if (slot >= slots) slot -= slots, parity ^= 1;
   }
 };
-// A warp waits until the first n places are filled, or frees them.
+// A warp waits until the first n places are filled, or frees them. Every lane waits for each and arrives at each, as racecheck follows it.
 __device__ inline void wait_slots(uint32_t full, const RingPlace& ring, int n) {
-  const int lane = threadIdx.x % 32;
-  if (lane < n) ring_wait(full + ring.slot_of(lane) * 8, ring.parity_of(lane));
-  __syncwarp();
+  for (bool there = false; !there;) {
+    there = true;
+#pragma unroll 4
+    for (int i = 0; i < n; i++) there &= ring_test(full + ring.slot_of(i) * 8, ring.parity_of(i));
+  }
 }
 __device__ inline void free_slots(uint32_t empty, const RingPlace& ring, int n) {
-  const int lane = threadIdx.x % 32;
-  __syncwarp();
-  if (lane < n) ring_arrive(empty + ring.slot_of(lane) * 8);
+#pragma unroll 4
+  for (int i = 0; i < n; i++) ring_arrive(empty + ring.slot_of(i) * 8);
 }
 
 // A head's rows of a sequence, without the map.
