@@ -2,6 +2,7 @@
 import { openCudart } from "../ffi/cudart.ts";
 import { readDriver } from "../ffi/cuda_driver.ts";
 import { writeFileAtomic } from "../lib/io/atomic.ts";
+import { sum } from "../lib/ops/reduce.ts";
 import { device, type DeviceOptions, hasCuda, openDevice } from "../lib/tensor/device.ts";
 import { step } from "../lib/tensor/scope.ts";
 import { empty, stream } from "../lib/tensor/tensor.ts";
@@ -36,8 +37,8 @@ const WARM_UP = 3, RUNS = 20, SPACER = { bytes: 2 ** 28, times: 8 };
 
 /**
  * Median milliseconds on the device of `run`, each time on what `prepare` made. Zeros are written before, `spacers` times 256 MiB (60 µs each on an
- * H200): the host gets ahead of the device meanwhile, so that launches cost nothing, and the cache holds nothing of the inputs. Many short launches
- * need more of them than a few long ones.
+ * H200): the host gets ahead of the device meanwhile, so that launches cost nothing, and the cache holds nothing of the inputs. Then they are read, so
+ * that it holds nothing either that is yet to be written to memory: `run` would pay for that. Many short launches need more spacers than a few long ones.
  */
 export function time<T>(prepare: () => T, run: (made: T) => void, runs = RUNS, spacers = SPACER.times): number {
   const cuda = openCudart(), events = [new BigUint64Array(1), new BigUint64Array(1)], elapsed = new Float32Array(1), all: number[] = [];
@@ -45,8 +46,9 @@ export function time<T>(prepare: () => T, run: (made: T) => void, runs = RUNS, s
   const [start, end] = events.map((e) => e[0]);
   for (let i = -WARM_UP; i < runs; i++) {
     step(() => {
-      const made = prepare(), spacer = empty([SPACER.bytes], "u8");
+      const made = prepare(), spacer = empty([SPACER.bytes / 4], "f32");
       for (let k = 0; k < spacers; k++) device().memory.zero(spacer.addr, spacer.bytes);
+      sum(spacer).free();
       spacer.free();
       cuda.cudaEventRecord(start, stream());
       run(made);
