@@ -7,6 +7,7 @@ import { DTYPE } from "../tensor/dtype.ts";
 import { rebuildable, unmade } from "../tensor/storage.ts";
 import { isRecording, record, type SoFar } from "../tensor/tape.ts";
 import { empty, kernels, stream, type Tensor } from "../tensor/tensor.ts";
+import { takeColumnSums, wantColumnSums } from "./column_sums.ts";
 import { emptyQuantized, fp8Product, fp8Sum, freeQuantized, quantize, type Quantized, summedOverRows, transposeQuantized } from "./fp8.ts";
 import { PLAIN } from "./product.ts";
 import { withWorkspace } from "./workspace.ts";
@@ -91,15 +92,29 @@ const parts = (...all: Quantized[]): Tensor[] => all.flatMap(({ values, scale })
 /** Room for the gradient of a bias that wants one. */
 const biasGradient = (b: Tensor | null | undefined, soFar: SoFar): Tensor | null => b?.requiresGrad ? soFar.fresh(b) : null;
 
+/** dy [M, N] in 8 bits, times the scales of w's rows, and the gradient of the bias: what dy's maker summed on its way, or summed here. */
+function roundedGradient(
+  dy: Tensor,
+  { M, N }: Extents,
+  scales: Tensor,
+  b: Tensor | null | undefined,
+  soFar: SoFar,
+): [dy: Quantized, db: Tensor | null] {
+  const known = b?.requiresGrad ? takeColumnSums(dy) : null, sums = known ? null : biasGradient(b, soFar);
+  return [quantize(dy, [M, N], { columns: scales, sums }), known ?? sums];
+}
+
 /** `x wᵀ + b` over the last axis. */
 export function fp8Linear(x: Tensor, w: Tensor, b: Tensor | null | undefined, extents: Extents): Tensor {
   const { M, N, K } = extents, x8 = rounded(x, [M, K]), w8 = quantize(w, [N, K]), y = empty([...x.shape.slice(0, -1), N], x.dtype);
   const fill = (y: Tensor): void => fp8Product({ ...PLAIN, y, M, N, K, bias: b ?? undefined }, x8, w8);
   fill(y);
-  return record("linear", y, [x, w, b], [w, ...parts(x8, w8)], (dy, soFar) => {
-    const db = biasGradient(b, soFar), dy8 = quantize(dy, [M, N], { columns: w8.scale, sums: db });
+  record("linear", y, [x, w, b], [w, ...parts(x8, w8)], (dy, soFar) => {
+    const [dy8, db] = roundedGradient(dy, extents, w8.scale, b, soFar);
     return [...gradients(x, w, [dy8, x8, w8], extents, soFar), db];
   }, { kind: "linear", from: [...parts(x8, w8), b], fill });
+  if (b?.requiresGrad) wantColumnSums(y);
+  return y;
 }
 
 /** Two layers and the tanh-GELU between them: x [..., K] through N to P channels. What is kept is x in 8 bits and what the GELU is applied to. */
@@ -124,9 +139,8 @@ export function fp8FeedForward(
     return y;
   }
   rebuildable(z, { kind: "linear", from: [...parts(x8, u8), b1], fill: fillZ });
-  return record("feedForward", y, inputs, [w1, w2, z, ...parts(x8, u8, d8)], (dy, soFar) => {
-    const db1 = biasGradient(b1, soFar), db2 = biasGradient(b2, soFar);
-    const dy8 = quantize(dy, [M, P], { columns: d8.scale, sums: db2 });
+  record("feedForward", y, inputs, [w1, w2, z, ...parts(x8, u8, d8)], (dy, soFar) => {
+    const db1 = biasGradient(b1, soFar), [dy8, db2] = roundedGradient(dy, down, d8.scale, b2, soFar);
     const dg = empty(z.shape, z.dtype), dz8 = emptyQuantized(M, N), g8 = emptyQuantized(M, N);
     inputGradient(dg, dy8, d8, down);
     geluBackward([dz8, g8, db1], dg, z, u8.scale, up);
@@ -136,6 +150,8 @@ export function fp8FeedForward(
     const [dx, dw1] = gradients(x, w1, [dz8, x8, u8], up, soFar);
     return [dx, dw1, db1, dw2, db2];
   }, { kind: "linear", from: [z, b2, ...parts(d8)], fill });
+  if (b2.requiresGrad) wantColumnSums(y);
+  return y;
 }
 
 /** From the gradient dg of gelu(z): that of z times `columns`, and gelu(z), in 8 bits, and the sums of the first's rows, without columns. */
