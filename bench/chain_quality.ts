@@ -19,10 +19,17 @@ export interface Chain {
   features: string;
 }
 
-/** Mean PSNR in decibels and SSIM from the input view and from behind. */
+/** How a picture is like the true one: PSNR in decibels, SSIM, and how far its object's mean colour is from the true one's, of 1 a channel. */
+export interface PictureScore {
+  psnr: number;
+  ssim: number;
+  color: number;
+}
+
+/** Means from the input view and from behind. */
 export interface ViewScores {
-  front: { psnr: number; ssim: number };
-  behind: { psnr: number; ssim: number };
+  front: PictureScore;
+  behind: PictureScore;
 }
 
 /** What was generated with one strength of the guidance. */
@@ -31,6 +38,10 @@ export interface GeneratedScores {
   /** Voxels and colours; null without a structure stage. */
   whole: ViewScores | null;
   onTrueVoxels: ViewScores;
+  /** What each part alone costs: the true object's latents on the generated voxels, each voxel those of the nearest true one; null without a structure stage. */
+  trueColors: ViewScores | null;
+  /** On the true voxels, from the picture of another object: no worse than its own where the model does not look at pictures. */
+  othersPicture: ViewScores;
   /** Of the voxels. */
   iou: number | null;
 }
@@ -51,59 +62,70 @@ function behindOf({ fov, cameraToWorld: m }: e.Camera): e.Camera {
   return e.orbitCamera({ yaw: Math.atan2(y, x) + Math.PI, pitch: Math.asin(z / radius) }, radius, fov);
 }
 
-/** Views of the asset that an object was made of, on black: [3, size, size] each. */
-async function truthOf({ row }: e.DatasetItem, cameras: e.Camera[], size: number): Promise<Float32Array[]> {
+/** A picture of an object on black [3, size, size], and the object's mean colour, of what covers the picture. */
+interface View {
+  pixels: Float32Array;
+  color: number[];
+}
+
+function viewOf(pixels: Float32Array, covered: number): View {
+  const area = pixels.length / 3;
+  return {
+    pixels,
+    color: [0, 1, 2].map((c) => pixels.subarray(c * area, (c + 1) * area).reduce((a, b) => a + b, 0) / Math.max(1, covered)),
+  };
+}
+
+/** Views of the asset that an object was made of. */
+async function truthOf({ row }: e.DatasetItem, cameras: e.Camera[], size: number): Promise<View[]> {
   const { mesh } = e.normalizeMesh(await e.importMesh(row.local_path)), area = size * size;
-  return e.renderMesh(mesh, cameras, { size }).map(({ rgba }) =>
-    Float32Array.from({ length: 3 * area }, (_, at) => {
+  return e.renderMesh(mesh, cameras, { size }).map(({ rgba }) => {
+    let covered = 0;
+    for (let i = 0; i < area; i++) covered += rgba[i * 4 + 3] / 255;
+    const pixels = Float32Array.from({ length: 3 * area }, (_, at) => {
       const i = at % area, c = Math.floor(at / area);
       return rgba[i * 4 + c] / 255 * rgba[i * 4 + 3] / 255;
-    })
-  );
+    });
+    return viewOf(pixels, covered);
+  });
 }
 
 /** Latents on voxels, not normalised. */
 type Latents = e.VoxelRows;
 
-/** Views of what a decoder makes of latents, on black. */
-function drawn(decoder: e.SlatGaussianDecoder, { coords, feats }: Latents, cameras: e.Camera[], size: number): Float32Array[] {
-  if (coords.length === 0) return cameras.map(() => new Float32Array(3 * size * size));
+/** Views of what a decoder makes of latents. */
+function drawn(decoder: e.SlatGaussianDecoder, { coords, feats }: Latents, cameras: e.Camera[], size: number): View[] {
+  if (coords.length === 0) return cameras.map(() => viewOf(new Float32Array(3 * size * size), 0));
   const blur = decoder.args.representation_config["2d_filter_kernel_size"], N = coords.length / 3;
-  const all = e.step(() =>
-    e.noGrad(() => {
-      const x = { features: e.tensor(feats, [N, feats.length / N]), voxels: e.makeVoxels(e.batchCoords([coords])) };
-      const { color } = e.renderSplats(e.splatsOfLatents(decoder, x), [cameras], { size, blur });
-      return e.minimum(color, e.tensor([1], [1])).read();
-    })
-  );
-  return cameras.map((_, v) => all.slice(v * 3 * size * size, (v + 1) * 3 * size * size));
-}
-
-/** PSNR and SSIM of pictures [3, S, S]. */
-function score(made: Float32Array, truth: Float32Array): { psnr: number; ssim: number } {
   return e.step(() =>
     e.noGrad(() => {
-      const [a, b] = [made, truth].map((values) => e.tensor(values, [3, S, S, 1]));
-      return { psnr: -10 * Math.log10(Math.max(e.mse(a, b).item(), 1e-10)), ssim: e.ssim(a, b).item() };
+      const x = { features: e.tensor(feats, [N, feats.length / N]), voxels: e.makeVoxels(e.batchCoords([coords])) };
+      const { color, alpha } = e.renderSplats(e.splatsOfLatents(decoder, x), [cameras], { size, blur }), area = size * size;
+      const pixels = e.minimum(color, e.tensor([1], [1])).read(), covered = e.sum(alpha, { axes: [1, 2] }).read();
+      return cameras.map((_, v) => viewOf(pixels.slice(v * 3 * area, (v + 1) * 3 * area), covered[v]));
     })
   );
 }
 
-/** Sums of scores, and their means. */
-function scoreSum(): { add(made: Float32Array[], truth: Float32Array[]): void; mean(): ViewScores } {
-  const sums = [0, 0, 0, 0];
-  let count = 0;
+/** Of views at S x S. */
+function score(made: View, truth: View): PictureScore {
+  const color = Math.hypot(...made.color.map((v, c) => v - truth.color[c]));
+  return e.step(() =>
+    e.noGrad(() => {
+      const [a, b] = [made, truth].map(({ pixels }) => e.tensor(pixels, [3, S, S, 1]));
+      return { psnr: -10 * Math.log10(Math.max(e.mse(a, b).item(), 1e-10)), ssim: e.ssim(a, b).item(), color };
+    })
+  );
+}
+
+/** Scores of objects from in front and behind, and their means. */
+function scoreSum(): { add(made: View[], truth: View[]): void; mean(): ViewScores } {
+  const all: PictureScore[][] = [[], []];
   return {
-    add(made, truth) {
-      [0, 1].forEach((v) => {
-        const { psnr, ssim } = score(made[v], truth[v]);
-        sums[2 * v] += psnr, sums[2 * v + 1] += ssim;
-      });
-      count++;
-    },
+    add: (made, truth) => all.forEach((list, v) => void list.push(score(made[v], truth[v]))),
     mean() {
-      const [a, b, c, d] = sums.map((s) => s / count);
-      return { front: { psnr: a, ssim: b }, behind: { psnr: c, ssim: d } };
+      const [front, behind] = all.map((list) => e.meanOf(list.map((score) => ({ ...score }))) as unknown as PictureScore);
+      return { front, behind };
     },
   };
 }
@@ -179,8 +201,11 @@ export async function measureChain(
     const voxels = structure &&
       sampleVoxels({ ...structure, sampler: { ...structure.sampler, cfgStrength } }, structurePictures!, seed);
     const iou = voxels && voxels.reduce((sum, list, k) => sum + e.voxelIou(trueVoxels[k], list, R), 0) / heldOut.length;
-    const [whole, onTrue] = [voxels && sampleColors(guided, voxels, seen, seed), sampleColors(guided, trueVoxels, seen, seed)];
-    return { guidance: cfgStrength, iou, whole, onTrue, sums: { whole: scoreSum(), onTrue: scoreSum() } };
+    const others = seen.map((_, k) => seen[(k + 1) % seen.length]);
+    const [onTrue, mistaken] = [seen, others].map((pictures) => sampleColors(guided, trueVoxels, pictures, seed));
+    const whole = voxels && sampleColors(guided, voxels, seen, seed);
+    const sums = { whole: scoreSum(), onTrue: scoreSum(), mistaken: scoreSum(), trueColors: scoreSum() };
+    return { guidance: cfgStrength, iou, voxels, whole, onTrue, mistaken, sums };
   });
   const nearest = nearestOf(seen, train, size), sums = { reconstructed: scoreSum(), nearest: scoreSum() }, tiles: e.Image[] = [];
   let nearestIou = 0;
@@ -188,21 +213,24 @@ export async function measureChain(
   for (const [k, item] of heldOut.entries()) {
     const view = e.clearestView(item), front = e.conditionCamerasOf(item)[view], cameras = [front, behindOf(front)];
     const truth = await truthOf(item, cameras, S), rows = e.readFeatures(e.assetPaths(item.root, item.sha256).features(chain.features));
-    for (const { whole, onTrue, sums } of made) {
-      if (whole) sums.whole.add(drawn(slat.decoder, whole[k], cameras, S), truth);
-      sums.onTrue.add(drawn(slat.decoder, onTrue[k], cameras, S), truth);
+    const latents = encoded(encoder, rows), draw = (of: Latents): View[] => drawn(slat.decoder, of, cameras, S);
+    for (const { voxels, whole, onTrue, mistaken, sums } of made) {
+      if (voxels) sums.whole.add(draw(whole![k]), truth), sums.trueColors.add(draw(carried(latents, voxels[k], R)), truth);
+      sums.onTrue.add(draw(onTrue[k]), truth);
+      sums.mistaken.add(draw(mistaken[k]), truth);
     }
-    sums.reconstructed.add(drawn(slat.decoder, encoded(encoder, rows), cameras, S), truth);
+    sums.reconstructed.add(draw(latents), truth);
     sums.nearest.add(await truthOf(nearest[k], cameras, S), truth);
     nearestIou += e.voxelIou(trueVoxels[k], e.voxelsAbove(e.loadVoxels(nearest[k], R), R), R) / heldOut.length;
     if (k % Math.max(1, Math.floor(heldOut.length / shown)) === 0 && tiles.length < 9 * shown) {
-      tiles.push(picture(seen[k], size), ...(await truthOf(item, SIDES, TILE)).map((values) => picture(values, TILE)));
+      tiles.push(picture(seen[k], size), ...(await truthOf(item, SIDES, TILE)).map(({ pixels }) => picture(pixels, TILE)));
       const { whole, onTrue } = made[0];
-      tiles.push(...drawn(slat.decoder, (whole ?? onTrue)[k], SIDES, TILE).map((values) => picture(values, TILE)));
+      tiles.push(...drawn(slat.decoder, (whole ?? onTrue)[k], SIDES, TILE).map(({ pixels }) => picture(pixels, TILE)));
     }
   }
   const generated = made.map(({ guidance, iou, whole, sums }) => ({
-    ...{ guidance, iou, whole: whole && sums.whole.mean(), onTrueVoxels: sums.onTrue.mean() },
+    ...{ guidance, iou, whole: whole && sums.whole.mean(), onTrueVoxels: sums.onTrue.mean(), othersPicture: sums.mistaken.mean() },
+    trueColors: whole && sums.trueColors.mean(),
   }));
   return {
     scores: { objects: heldOut.length, generated, reconstructed: sums.reconstructed.mean(), nearest: sums.nearest.mean(), nearestIou },
@@ -219,4 +247,26 @@ function encoded(encoder: e.SlatEncoder, { coords, feats }: e.VoxelRows): Latent
       return { coords, feats: mean.read() as Float32Array<ArrayBuffer> };
     })
   );
+}
+
+/** Latents on other voxels in a grid with R cells a side: each voxel has those of the nearest one, in steps along the axes. */
+function carried({ coords, feats }: Latents, to: Int32Array<ArrayBuffer>, R: number): Latents {
+  const C = feats.length / (coords.length / 3), nearest = new Int32Array(R ** 3).fill(-1), queue = new Int32Array(R ** 3);
+  let end = 0;
+  const visit = (cell: number, n: number): void => {
+    if (nearest[cell] < 0) nearest[cell] = n, queue[end++] = cell;
+  };
+  const cellOf = (list: Int32Array, n: number): number => (list[3 * n] * R + list[3 * n + 1]) * R + list[3 * n + 2];
+  for (let n = 0; n < coords.length / 3; n++) visit(cellOf(coords, n), n);
+  for (let first = 0; first < end; first++) {
+    const cell = queue[first], n = nearest[cell];
+    for (const side of [1, R, R * R]) {
+      const at = Math.floor(cell / side) % R;
+      if (at > 0) visit(cell - side, n);
+      if (at < R - 1) visit(cell + side, n);
+    }
+  }
+  const out = new Float32Array(to.length / 3 * C);
+  for (let n = 0; n < to.length / 3; n++) out.set(feats.subarray(nearest[cellOf(to, n)] * C, (nearest[cellOf(to, n)] + 1) * C), n * C);
+  return { coords: to, feats: out };
 }

@@ -58,15 +58,24 @@ async function chainRows(
       `picture and true voxels to colours, guidance ${guidance}`,
       onTrueVoxels,
     ]),
+    ...scores.generated.flatMap(({ guidance, trueColors }) =>
+      trueColors ? [[`picture to voxels, guidance ${guidance}, in the true colours`, trueColors] as [string, ViewScores]] : []
+    ),
+    ...scores.generated.map(({ guidance, othersPicture }): [string, ViewScores] => [
+      `another object's picture and true voxels to colours, guidance ${guidance}`,
+      othersPicture,
+    ]),
     ["reconstruction through the VAE, no picture", scores.reconstructed],
   ];
   const rows = kinds.flatMap(([name, { front, behind }]) =>
     ([["input view", front, scores.nearest.front], ["from behind", behind, scores.nearest.behind]] as const).flatMap(([view, ours, peer]) =>
-      (["psnr", "ssim"] as const).map((metric) =>
+      ([["psnr", "PSNR", "dB"], ["ssim", "SSIM", ""], ["color", "error of the mean colour", "of 1 a channel"]] as const).map((
+        [key, metric, unit],
+      ) =>
         measured({
           case: `${name}, ${scores.objects} held-out objects, ${view}`,
-          ...{ metric: metric.toUpperCase(), unit: metric === "psnr" ? "dB" : "", ours: ours[metric] },
-          ...{ peer: peer[metric], peer_name: "the training asset with the nearest picture", ratio: ours[metric] / peer[metric] },
+          ...{ metric, unit, ours: ours[key], peer: peer[key], peer_name: "the training asset with the nearest picture" },
+          ratio: key === "color" ? peer[key] / ours[key] : ours[key] / peer[key],
         })
       )
     )
