@@ -31,8 +31,8 @@ export { sparseDownsample, sparseSubdivide, sparseUpsample } from "./lib/sparse/
 export { countParameters, freeLeaves, initialize, leaves } from "./lib/nn/parameters.ts";
 export type { Parameters, ParameterSpec } from "./lib/nn/parameters.ts";
 
-export { drawTimes, errorsByTime, flowPath } from "./lib/flow/path.ts";
-export type { TimeSchedule } from "./lib/flow/path.ts";
+export { drawTimes, errorsByTime, flowPath, pathWeights } from "./lib/flow/path.ts";
+export type { PathWeights, TimeSchedule } from "./lib/flow/path.ts";
 export { meanBySample, repeatByRow } from "./lib/flow/ragged.ts";
 export { sampleEuler, timeGrid } from "./lib/flow/sampler.ts";
 export type { SamplerOptions } from "./lib/flow/sampler.ts";
@@ -174,7 +174,7 @@ export {
   UserError,
 } from "./lib/train/cli.ts";
 export type { RunFlags } from "./lib/train/cli.ts";
-export { dropTokens, encodeDrawn, latentHead, loadDino, openCondition, randomCondition } from "./lib/train/condition.ts";
+export { conditionTensors, dropTokens, encodeDrawn, latentHead, loadDino, openCondition, randomCondition } from "./lib/train/condition.ts";
 export type { Condition, ConditionConfig } from "./lib/train/condition.ts";
 export { ConfigError, overlay, readJson } from "./lib/train/config.ts";
 export type { Json } from "./lib/train/config.ts";

@@ -36,6 +36,7 @@ const SYMBOLS = {
   cudaGraphInstantiate: { parameters: ["buffer", "u64", "u64"], result: "i32" },
   cudaGraphLaunch: { parameters: ["u64", "u64"], result: "i32" },
   cudaGraphDestroy: { parameters: ["u64"], result: "i32" },
+  cudaGraphExecDestroy: { parameters: ["u64"], result: "i32" },
   cudaGetLastError: { parameters: [], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
 

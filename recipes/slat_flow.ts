@@ -324,7 +324,8 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
       const rows = recolored ? recolored.draw(indices, x0, drawn, { ...c.recolor, random: host }) : indices.map(x0);
       const pass = (voxels: e.Voxels, options: e.PassOptions) =>
         e.step(() => {
-          const noise = e.stepGenerator(c.seed, stream), tokens = e.dropTokens(e.encodeDrawn(condition, drawn), drawn.kept);
+          const noise = e.stepGenerator(c.seed, stream), shown = e.conditionTensors(drawn);
+          const tokens = e.dropTokens(e.encodeDrawn(condition, shown), shown.kept);
           const { loss, errors } = lossOf(model, { rows, noise, times, tokens, voxels, options });
           e.backward(e.mul(loss, optimizer.lossScale() * weight));
           const scalars = e.readScalars({ loss }), bySample = errors();

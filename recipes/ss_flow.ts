@@ -174,7 +174,7 @@ function encodeLatents(encoder: e.SsEncoder, voxels: Int32Array[], R: number): F
 }
 
 /** Trains, evaluates on held-out pictures, and exports a pipeline to `<output>/models`. */
-export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile, tune, dryRun }: e.RunFlags): SsFlowResult {
+export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile, tune, record, dryRun }: e.RunFlags): SsFlowResult {
   const { resolution: R } = c.data, r = c.model.resolution, S = c.condition.image_size, C = c.model.in_channels;
   const require = ["voxelized", "cond_rendered"], minAestheticScore = c.data.minAestheticScore ?? undefined;
   const { items } = e.openDataset(c.data.root, { require, minAestheticScore });
@@ -218,6 +218,7 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile,
     ckpt,
     profile,
     tune,
+    record,
     dryRun,
     tensors: optimizer.tensors,
     state: () => ({ optimizer: optimizer.state(), sampler: sampler.state(), memory: memory.state(), normalization }),
@@ -237,6 +238,7 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile,
     `${train.length} objects to train on, ${heldOut.length} to test on; ${e.formatCount(optimizer.size)} parameters, blocks in ${dtype}`,
   );
 
+  const replays = run.replays(optimizer.params);
   const generate = (flow: e.SsFlow, condition: e.Condition, pictures: Float32Array[]): Int32Array[] =>
     e.inGroups(pictures, (images, first) => {
       const tokens = condition.encode(e.tensor(e.joinFloats(images), [images.length, 3, S, S]));
@@ -245,9 +247,17 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile,
       return e.ssDecode(vae.decoder, e.denormalize(z, normalization)).read();
     }).map((logits) => e.voxelsAbove(logits, R));
 
-  const forward = (data: e.Tensor, noise: e.Tensor, times: Float32Array<ArrayBuffer>, tokens: e.Tensor, options: e.PassOptions = {}) => {
-    const { xt, velocity } = e.flowPath(data, noise, times, c.flow);
-    return { v: e.ssFlow(model, xt, e.tensor(times.map((t) => 1000 * t), [times.length]), tokens, options), velocity };
+  /** What the path and the model are told of times. */
+  const timesOf = (times: Float32Array<ArrayBuffer>) => ({
+    ...e.pathWeights(times, c.flow),
+    t: e.tensor(times.map((t) => 1000 * t), [times.length]),
+  });
+  const forward = (
+    { data, noise, tokens, t, ...weights }: { data: e.Tensor; noise: e.Tensor; tokens: e.Tensor; t: e.Tensor } & e.PathWeights,
+    options: e.PassOptions = {},
+  ) => {
+    const { xt, velocity } = e.flowPath(data, noise, weights, c.flow);
+    return { v: e.ssFlow(model, xt, t, tokens, options), velocity };
   };
   /** The losses of the first held-out objects from their clearest views, at evenly spread times, each with noise of its own. */
   const heldOutLosses = (): Record<string, number> => {
@@ -255,7 +265,7 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile,
       const B = group.length, data = e.tensor(e.joinFloats(group.map((k) => testedX0[k])), [B, C, r, r, r]);
       const noise = e.concat(group.map((k) => new e.Generator(c.seed + k).normal([1, C, r, r, r])), 0);
       const tokens = condition.encode(e.tensor(e.joinFloats(group.map((k) => testedPictures[k])), [B, 3, S, S]));
-      const { v, velocity } = forward(data, noise, Float32Array.from(group, (k) => (k + 0.5) / tested.length), tokens);
+      const { v, velocity } = forward({ data, noise, tokens, ...timesOf(Float32Array.from(group, (k) => (k + 0.5) / tested.length)) });
       const guess = head && e.mseRows(head.guess(optimizer.params.guess!, tokens), data).read();
       return Float32Array.from([...e.mseRows(v, velocity).read()].flatMap((error, b) => guess ? [error, guess[b]] : [error]));
     });
@@ -268,28 +278,34 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile,
       const host = e.createRandom(c.seed, stream);
       const B = indices.length, times = e.drawTimes(c.flow.schedule, B, host);
       const drawn = e.drawConditions(pictures, indices, { pUncond: c.flow.pUncond, augment: c.augment, random: host });
-      const pass = (options: e.PassOptions = {}, alone = i < c.guess.alone) =>
+      const shape = [B, C, r, r, r];
+      const inputs = () => ({
+        data: e.tensor(e.joinFloats(indices.map((k, b) => (drawn.variations[b].mirror ? mirroredX0 : x0)[k])), shape),
+        noise: e.stepGenerator(c.seed, stream).normal(shape),
+        ...timesOf(times),
+        ...e.conditionTensors(drawn),
+        weight: () => e.tensor([optimizer.lossScale() * (B / c.batch.size)], []),
+      });
+      const alone = head !== undefined && i < c.guess.alone;
+      const pass = (given: ReturnType<typeof inputs>, options: e.PassOptions = {}, guessing = alone): Record<string, e.Tensor> =>
         e.step(() => {
-          const random = e.stepGenerator(c.seed, stream), weight = B / c.batch.size;
-          const data = e.tensor(e.joinFloats(indices.map((k, b) => (drawn.variations[b].mirror ? mirroredX0 : x0)[k])), [B, C, r, r, r]);
-          const tokens = e.encodeDrawn(condition, drawn);
-          const guess = head && e.mse(head.guess(optimizer.params.guess!, tokens), data);
-          if (guess && alone) {
-            e.backward(e.mul(guess, optimizer.lossScale() * weight));
-            return e.readScalars({ loss: guess, guess });
+          const tokens = e.encodeDrawn(condition, given), guess = head && e.mse(head.guess(optimizer.params.guess!, tokens), given.data);
+          if (guess && guessing) {
+            e.backward(guess, given.weight());
+            return { guess };
           }
-          const { v, velocity } = forward(data, random.normal(data.shape), times, e.dropTokens(tokens, drawn.kept), options);
-          const loss = e.mse(v, velocity);
-          e.backward(e.mul(guess ? e.add(loss, e.mul(guess, c.guess.weight)) : loss, optimizer.lossScale() * weight));
-          const errors = e.noGrad(() => e.mseRows(v, velocity)).readLater(), others = guess && e.readScalars({ guess });
-          return () => {
-            const rows = errors();
-            return { loss: rows.reduce((a, b) => a + b, 0) / B, ...others?.(), ...e.errorsByTime(times, rows) };
-          };
+          const { v, velocity } = forward({ ...given, tokens: e.dropTokens(tokens, given.kept) }, options), loss = e.mse(v, velocity);
+          e.backward(guess ? e.add(loss, e.mul(guess, c.guess.weight)) : loss, given.weight());
+          return { rows: e.noGrad(() => e.mseRows(v, velocity)), ...(guess && { guess }) };
         });
-      if (i === run.first && terms.length === 0) run.tune(() => pass({}, false));
-      terms.push(memory.run((options) => pass(options), indices.map(() => r ** 3)));
-      run.expectFinite(i, terms.at(-1)!, pass);
+      if (i === run.first && terms.length === 0) run.tune(() => pass(inputs(), {}, false));
+      const sizes = indices.map(() => r ** 3), key = alone ? "guess" : "flow";
+      const found = replays.run({ key, inputs, pass: (given) => memory.run((options) => pass(given, options), sizes) });
+      terms.push(() => {
+        const rows = found.rows?.(), guess = found.guess && { guess: found.guess()[0] };
+        return { loss: rows ? rows.reduce((a, b) => a + b, 0) / B : guess!.guess, ...guess, ...(rows && e.errorsByTime(times, rows)) };
+      });
+      run.expectFinite(i, terms.at(-1)!, () => pass(inputs()));
     }
     const update = optimizer.stepLater(run.histograms(i + 1));
     const held = tested.length && (i + 1) % c.log.every === 0 ? heldOutLosses() : {};
@@ -322,6 +338,7 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile,
   }
   run.log.say(`pipeline in ${folder}`);
   run.close();
+  replays.free();
   e.freeLeaves([averaged, vae.decoder.params]);
   optimizer.free();
   return { iou, folder };
@@ -363,7 +380,8 @@ if (import.meta.main) {
       .option(
         "--tune",
         "choose the algorithms of dense products by time and keep them in the output folder: faster, but bits differ from other runs'",
-      );
+      )
+      .option("--record", "run a step's passes from a recording (on a GPU a CUDA graph): the same bits, faster where a model is small");
     const { flags, config } = e.parseTraining(command, Deno.args, SS_FLOW_SIZES);
     const c = ssFlowConfig(config);
     e.openTrainingDevice(flags);

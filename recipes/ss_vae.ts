@@ -131,7 +131,7 @@ export interface SsVaeResult {
 }
 
 /** Trains, evaluates, and exports to `<output>/models`. */
-export function trainSsVae(c: SsVaeConfig, { output, ckpt = "latest", profile, dryRun }: e.RunFlags): SsVaeResult {
+export function trainSsVae(c: SsVaeConfig, { output, ckpt = "latest", profile, record, dryRun }: e.RunFlags): SsVaeResult {
   const { resolution: R } = c.data,
     { items } = e.openDataset(c.data.root, { require: ["voxelized"], minAestheticScore: c.data.minAestheticScore ?? undefined });
   const { train, heldOut } = c.data.holdOut ? e.holdOut(items, c.data.holdOut) : { train: items, heldOut: items.slice(0, 16) };
@@ -149,6 +149,7 @@ export function trainSsVae(c: SsVaeConfig, { output, ckpt = "latest", profile, d
     log: c.log,
     ckpt,
     profile,
+    record,
     dryRun,
     tensors: optimizer.tensors,
     state: () => ({ optimizer: optimizer.state(), sampler: sampler.state() }),
@@ -162,23 +163,29 @@ export function trainSsVae(c: SsVaeConfig, { output, ckpt = "latest", profile, d
     `${train.length} objects to train on, ${heldOut.length} to test on; ${e.formatCount(optimizer.size)} parameters, blocks in ${dtype}`,
   );
 
+  const replays = run.replays(optimizer.params), r = R / 2 ** (c.encoder.channels.length - 1);
   for (let i = run.first; i < c.steps; i++) {
     const terms: e.Later<Record<string, number>>[] = [];
     for (const { stream, list: indices } of e.microBatches(sampler.next(c.batch.size), c.batch.split, i)) {
       const host = e.createRandom(c.seed, stream);
       const grid = e.occupancyBatch(indices.map(voxelsOf), R, c.data.augment ? host : undefined);
-      const pass = () =>
+      const B = indices.length;
+      const inputs = () => ({
+        x: e.tensor(grid, [B, 1, R, R, R]),
+        noise: e.stepGenerator(c.seed, stream).normal([B, c.encoder.latent_channels, r, r, r]),
+        weight: () => e.tensor([optimizer.lossScale() * B / c.batch.size], []),
+      });
+      const pass = ({ x, noise, weight }: ReturnType<typeof inputs>) =>
         e.step(() => {
-          const random = e.stepGenerator(c.seed, stream);
-          const x = e.tensor(grid, [indices.length, 1, R, R, R]), posterior = e.ssEncode(encoder, x);
-          const logits = e.ssDecode(decoder, e.samplePosterior(posterior, random));
+          const posterior = e.ssEncode(encoder, x), logits = e.ssDecode(decoder, e.samplePosterior(posterior, noise));
           const rec = reconstructionLoss(c.loss.type, logits, x), kl = e.klDivergence(posterior.mean, posterior.logvar);
           const loss = e.add(rec, e.mul(kl, c.loss.kl));
-          e.backward(e.mul(loss, optimizer.lossScale() * indices.length / c.batch.size));
-          return e.readScalars({ loss, rec, kl });
+          e.backward(loss, weight());
+          return { loss, rec, kl };
         });
-      terms.push(pass());
-      run.expectFinite(i, terms.at(-1)!, pass);
+      const found = replays.run({ key: "vae", inputs, pass });
+      terms.push(() => ({ loss: found.loss()[0], rec: found.rec()[0], kl: found.kl()[0] }));
+      run.expectFinite(i, terms.at(-1)!, () => pass(inputs()));
     }
     const update = optimizer.stepLater(run.histograms(i + 1));
     run.log.step(i + 1, () => ({ ...e.meanOf(terms.map((values) => values())), ...update() }), c.batch.size);
@@ -204,6 +211,7 @@ export function trainSsVae(c: SsVaeConfig, { output, ckpt = "latest", profile, d
     `reconstruction IoU ${iou.toFixed(4)} over ${tested.length} ${c.data.holdOut ? "held-out" : "training"} objects; models in ${folder}`,
   );
   run.close();
+  replays.free();
   e.freeLeaves(averaged);
   optimizer.free();
   return { iou, objects: tested.length, folder };
@@ -211,7 +219,8 @@ export function trainSsVae(c: SsVaeConfig, { output, ckpt = "latest", profile, d
 
 if (import.meta.main) {
   await e.runRecipe(() => {
-    const command = e.trainingCommand("train:ss-vae", "Trains the sparse-structure VAE on a prepared dataset.", SS_VAE_SIZES);
+    const command = e.trainingCommand("train:ss-vae", "Trains the sparse-structure VAE on a prepared dataset.", SS_VAE_SIZES)
+      .option("--record", "run a step's passes from a recording (on a GPU a CUDA graph): the same bits, faster where a model is small");
     const { flags, config } = e.parseTraining(command, Deno.args, SS_VAE_SIZES);
     const c = ssVaeConfig(config);
     e.openTrainingDevice(flags);

@@ -12,13 +12,31 @@ export interface PathPoint {
   velocity: Tensor;
 }
 
-/** x0 and noise [B, ...] f32, times t [B] on the host in [0, 1]; σ is the noise left at the data's end. */
-export function flowPath(x0: Tensor, noise: Tensor, t: ArrayLike<number>, { sigmaMin = 1e-5 }: { sigmaMin?: number } = {}): PathPoint {
+/** How much of a point on the path is data, `1 - t`, and how much is noise, `σ + (1 - σ) t`: [B] each. */
+export interface PathWeights {
+  ofData: Tensor;
+  ofNoise: Tensor;
+}
+
+/** The weights at times t in [0, 1]; σ is the noise left at the data's end. */
+export function pathWeights(t: ArrayLike<number>, { sigmaMin = 1e-5 }: { sigmaMin?: number } = {}): PathWeights {
+  const times = Array.from(t), on = (weight: (t: number) => number): Tensor => tensor(times.map(weight), [times.length]);
+  return { ofData: on((v) => 1 - v), ofNoise: on((v) => sigmaMin + (1 - sigmaMin) * v) };
+}
+
+/** x0 and noise [B, ...] f32, times t [B] on the host in [0, 1], or their {@linkcode pathWeights}; σ is the noise left at the data's end. */
+export function flowPath(
+  x0: Tensor,
+  noise: Tensor,
+  t: ArrayLike<number> | PathWeights,
+  { sigmaMin = 1e-5 }: { sigmaMin?: number } = {},
+): PathPoint {
   expectShape("flowPath", "noise", noise, x0.shape);
-  const B = x0.shape[0], column = [B, ...x0.shape.slice(1).map(() => 1)], times = Array.from(t);
+  const B = x0.shape[0], column = [B, ...x0.shape.slice(1).map(() => 1)];
   return tidy(() => {
-    const data = reshape(tensor(times.map((v) => 1 - v), [B]), column),
-      rest = reshape(tensor(times.map((v) => sigmaMin + (1 - sigmaMin) * v), [B]), column);
+    const { ofData, ofNoise } = "ofData" in t ? t : pathWeights(t, { sigmaMin });
+    expectShape("flowPath", "the weights of the times", ofData, [B]);
+    const [data, rest] = [ofData, ofNoise].map((weight) => reshape(weight, column));
     return { xt: add(mul(x0, data), mul(noise, rest)), velocity: sub(mul(noise, 1 - sigmaMin), x0) };
   });
 }

@@ -8,7 +8,7 @@ import { permute, pixelShuffle3d, reshape, slice } from "../ops/movement.ts";
 import { type NormSpec, normSpec } from "../nn/block.ts";
 import type { Parameters, ParameterSpec } from "../nn/parameters.ts";
 import type { FloatDType } from "../tensor/dtype.ts";
-import type { Generator } from "../tensor/random.ts";
+import { Generator } from "../tensor/random.ts";
 import { tidy } from "../tensor/scope.ts";
 import { expectShape, type Tensor } from "../tensor/tensor.ts";
 
@@ -154,9 +154,9 @@ export function ssEncode({ args, dtype, params: p }: SsEncoder, x: Tensor): Post
   });
 }
 
-/** A sample `mean + exp(logvar / 2) ε` of a posterior. */
-export function samplePosterior({ mean, logvar }: Posterior, random: Generator): Tensor {
-  return tidy(() => add(mean, mul(exp(mul(logvar, 0.5)), random.normal(mean.shape))));
+/** A sample `mean + exp(logvar / 2) ε` of a posterior; ε is drawn from a generator, or given, of the mean's shape. */
+export function samplePosterior({ mean, logvar }: Posterior, random: Generator | Tensor): Tensor {
+  return tidy(() => add(mean, mul(exp(mul(logvar, 0.5)), random instanceof Generator ? random.normal(mean.shape) : random)));
 }
 
 /** Occupancy logits [B, out, R, R, R] f32 of a latent z [B, latent, r, r, r] f32: a voxel is occupied where the logit is above 0. */

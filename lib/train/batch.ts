@@ -137,15 +137,25 @@ export function toBytes(values: Float32Array): Uint8Array<ArrayBuffer> {
   return out;
 }
 
-/** Bytes one after the other as values in [0, 1]: a tensor of this shape. */
-export function bytesTensor(parts: readonly Uint8Array[], shape: readonly number[]): Tensor {
+/** Bytes one after the other on the device. */
+export function joinBytes(parts: readonly Uint8Array[], shape: readonly number[]): Tensor {
   const joined = new Uint8Array(parts.reduce((n, p) => n + p.length, 0));
   let at = 0;
   for (const p of parts) {
     joined.set(p, at);
     at += p.length;
   }
-  return tidy(() => mul(cast(tensorFromBytes(joined, shape, "u8"), "f32"), 1 / 255));
+  return tensorFromBytes(joined, shape, "u8");
+}
+
+/** Bytes as values in [0, 1]. */
+export function unitRange(bytes: Tensor): Tensor {
+  return tidy(() => mul(cast(bytes, "f32"), 1 / 255));
+}
+
+/** Bytes one after the other as values in [0, 1]: a tensor of this shape. */
+export function bytesTensor(parts: readonly Uint8Array[], shape: readonly number[]): Tensor {
+  return tidy(() => unitRange(joinBytes(parts, shape)));
 }
 
 /** The sum of squared differences, or some sum from `enough` up where it is no less than that. */

@@ -77,13 +77,14 @@ export interface TrainingFlags {
   memoryLimit?: string;
   profile?: boolean;
   tune?: boolean;
+  record?: boolean;
   dryRun?: boolean;
   /** Seconds that a process waits for the others. */
   rankTimeout?: string;
 }
 
 /** What of it a recipe's loop needs; ckpt is "latest" by default. */
-export type RunFlags = Pick<TrainingFlags, "output"> & Partial<Pick<TrainingFlags, "ckpt" | "profile" | "tune" | "dryRun">>;
+export type RunFlags = Pick<TrainingFlags, "output"> & Partial<Pick<TrainingFlags, "ckpt" | "profile" | "tune" | "record" | "dryRun">>;
 
 /** A training recipe's command: sizes, config file, output folder, checkpoint to go on from. */
 export function trainingCommand(name: string, description: string, sizes: Record<string, unknown>): Command {

@@ -16,7 +16,7 @@ import type { FloatDType } from "../tensor/dtype.ts";
 import { Generator } from "../tensor/random.ts";
 import { noGrad } from "../tensor/tape.ts";
 import { type Tensor, tensor } from "../tensor/tensor.ts";
-import { bytesTensor, type Precision, trainingDtype } from "./batch.ts";
+import { joinBytes, type Precision, trainingDtype, unitRange } from "./batch.ts";
 
 /** Which encoder, and its size. */
 export type ConditionConfig =
@@ -124,13 +124,30 @@ export function latentHead(config: ConditionConfig, { channels, resolution }: { 
   };
 }
 
-/** Tokens [B, M, channels] of B pictures [3, S, S] in bytes, whose colour channels are multiplied by `gains` [B, 3]. */
-export function encodeDrawn(condition: Condition, { images, gains }: { images: Uint8Array[]; gains: number[] }): Tensor {
-  const B = images.length, S = condition.config.image_size;
-  return condition.encode(mul(bytesTensor(images, [B, 3, S, S]), tensor(gains, [B, 3, 1, 1])));
+/** The conditions of B samples on the device. */
+export interface ConditionTensors {
+  /** [B, 3, S, S] u8. */
+  images: Tensor;
+  /** [B, 3, 1, 1]: what the colour channels are multiplied by. */
+  gains: Tensor;
+  /** [B, 1, 1]: 0 where the condition is dropped, else 1. */
+  kept: Tensor;
 }
 
-/** Tokens [B, M, channels] times kept [B]: those of a dropped condition are zeros. */
-export function dropTokens(tokens: Tensor, kept: Float32Array<ArrayBuffer>): Tensor {
-  return mul(tokens, tensor(kept, [kept.length, 1, 1]));
+/** B pictures [3, S, S] in bytes, with `gains` [B, 3] and `kept` [B], on the device. */
+export function conditionTensors(
+  { images, gains, kept }: { images: Uint8Array[]; gains: number[]; kept: Float32Array<ArrayBuffer> },
+): ConditionTensors {
+  const B = images.length, S = Math.sqrt(images[0].length / 3);
+  return { images: joinBytes(images, [B, 3, S, S]), gains: tensor(gains, [B, 3, 1, 1]), kept: tensor(kept, [B, 1, 1]) };
+}
+
+/** Tokens [B, M, channels] of B pictures. */
+export function encodeDrawn(condition: Condition, { images, gains }: Pick<ConditionTensors, "images" | "gains">): Tensor {
+  return condition.encode(mul(unitRange(images), gains));
+}
+
+/** Tokens [B, M, channels] times kept [B, 1, 1]: those of a dropped condition are zeros. */
+export function dropTokens(tokens: Tensor, kept: Tensor): Tensor {
+  return mul(tokens, kept);
 }

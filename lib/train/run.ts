@@ -2,6 +2,7 @@
 import { writeFileAtomic } from "../io/atomic.ts";
 import { communicator } from "../dist/communicator.ts";
 import type { Histogram } from "../ops/histogram.ts";
+import { openReplays, type Replays } from "../memory/replay.ts";
 import { MOST_SKIPPED } from "../optim/optimizer.ts";
 import { debugStep } from "../tensor/debug.ts";
 import { firstNonFinite } from "../tensor/tape.ts";
@@ -48,6 +49,8 @@ export interface RunOptions {
   profile?: boolean;
   /** Whether {@linkcode Run.tune} chooses algorithms. */
   tune?: boolean;
+  /** Whether {@linkcode Run.replays} records passes. */
+  record?: boolean;
   /** Whether the run only says what it would do: {@linkcode openRun} then throws a {@linkcode DryRun} and writes nothing. */
   dryRun?: boolean;
 }
@@ -64,6 +67,8 @@ export interface Run {
   };
   /** Before the first step: the products of `pass` are done by the algorithms that the run keeps. See {@linkcode openProducts}. */
   tune(pass: () => unknown): void;
+  /** What runs the passes of a training of `params`: recorded ones with `record`, where this process trains alone. */
+  replays(params: unknown): Replays;
   /** For {@linkcode Optimizer.stepLater}: what writes the histograms of step `done`, where they are due. */
   histograms(done: number): ((found: Record<string, Histogram>) => void) | undefined;
   /** Whether a sample is due after `done` steps; the first step and the last one count. */
@@ -198,6 +203,7 @@ export function openRun(folder: string, options: RunOptions): Run {
       },
     },
     tune: (pass) => openProducts(folder, pass, { tune: options.tune, say: log.say }),
+    replays: (params) => openReplays(params, { enabled: (options.record ?? false) && ranks.world === 1, say: log.say }),
     histograms: (done) => histogramEvery > 0 && done % histogramEvery === 0 ? (found) => log.histograms(done, found) : undefined,
     sampleDue: (done) => sampleEvery > 0 && (done % sampleEvery === 0 || done === steps || done === 1),
     saveOrStop(done) {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { createRandom } from "../../lib/data/random.ts";
-import { drawTimes, errorsByTime, flowPath } from "../../lib/flow/path.ts";
+import { drawTimes, errorsByTime, flowPath, pathWeights } from "../../lib/flow/path.ts";
 import { step } from "../../lib/tensor/scope.ts";
 import { tensor, zeros } from "../../lib/tensor/tensor.ts";
 import { assertClose, random } from "../check.ts";
@@ -10,6 +10,8 @@ Deno.test("flowPath() is the straight path and its velocity, each sample at its 
   for (const sigmaMin of [1e-5, 0.1, 0]) {
     step(() => {
       const { xt, velocity } = flowPath(tensor(x0, shape), tensor(noise, shape), t, { sigmaMin });
+      const again = flowPath(tensor(x0, shape), tensor(noise, shape), pathWeights(t, { sigmaMin }), { sigmaMin });
+      assert.deepEqual([again.xt, again.velocity].map((y) => y.read()), [xt, velocity].map((y) => y.read()));
       assert.deepEqual([xt.shape, velocity.shape], [shape, shape]);
       const at = (i: number): number => t[Math.floor(i / each)];
       const want = Array.from(x0, (x, i) => (1 - at(i)) * x + (sigmaMin + (1 - sigmaMin) * at(i)) * noise[i]);
@@ -24,7 +26,7 @@ Deno.test("flowPath() refuses noise of another shape and another number of times
   step(() => {
     const x0 = zeros([2, 3]);
     assert.throws(() => flowPath(x0, zeros([1, 3]), [0, 1]), /Cannot run flowPath: noise is \[1,3\], it must be \[2,3\]/);
-    assert.throws(() => flowPath(x0, zeros([2, 3]), [0.5]), /1 values are given, it must be 2/);
+    assert.throws(() => flowPath(x0, zeros([2, 3]), [0.5]), /Cannot run flowPath: the weights of the times is \[1\], it must be \[2\]/);
   });
 });
 

@@ -80,6 +80,24 @@ Deno.test("the recipes train, evaluate and export on a dataset of four objects",
     trainSsFlow(flowConfig(), { output: `${FOLDER}/flow_cut` });
     assert.deepEqual(losses(`${FOLDER}/flow_cut`), losses(`${FOLDER}/flow`));
   });
+  await t.step("one whose passes are recorded has the losses and parameters of one that runs them, to the bit", () => {
+    const { stderr } = Deno, write = stderr.writeSync, said: string[] = [];
+    stderr.writeSync = (bytes) => said.push(new TextDecoder().decode(bytes)) && bytes.length;
+    try {
+      trainSsVae(vaeConfig(), { output: `${FOLDER}/vae_recorded`, record: true });
+      trainSsFlow(flowConfig(), { output: `${FOLDER}/flow_recorded`, record: true });
+    } finally {
+      stderr.writeSync = write;
+    }
+    assert.equal(said.filter((text) => text === "a step's passes run from a recording from now on\n").length, 2, said.join(""));
+    for (const [run, models] of [["vae", ["encoder", "decoder"]], ["flow", ["flow"]]] as const) {
+      assert.deepEqual(losses(`${FOLDER}/${run}_recorded`), losses(`${FOLDER}/${run}`));
+      for (const model of models) {
+        const [a, b] = ["", "_recorded"].map((kind) => Deno.readFileSync(`${FOLDER}/${run}${kind}/models/${model}.safetensors`));
+        assert.deepEqual(a, b);
+      }
+    }
+  });
   await t.step("so it has in fp8, whose losses are near those without, and the same where a step's parts are computed again", () => {
     const precision = "fp8", folder = (name: string): string => `${FOLDER}/flow_fp8${name}`;
     trainSsFlow(flowConfig({ precision }), { output: folder("") });
