@@ -16,7 +16,7 @@ import { batchCoords, makeVoxels, type Voxels } from "../lib/sparse/voxels.ts";
 import type { FloatDType } from "../lib/tensor/dtype.ts";
 import { Generator } from "../lib/tensor/random.ts";
 import { persist, step } from "../lib/tensor/scope.ts";
-import { backward } from "../lib/tensor/tape.ts";
+import { backward, checkpoint } from "../lib/tensor/tape.ts";
 import { type Tensor, tensor } from "../lib/tensor/tensor.ts";
 
 /** Tokens of a condition picture: DINOv2 at 518 pixels. */
@@ -26,8 +26,8 @@ const TOKENS = 1374;
 export interface Work {
   name: string;
   optimizer: Optimizer<unknown>;
-  /** Queues forward and backward; the loss is left on the device, for the caller to free. */
-  pass(options?: PassOptions): Tensor;
+  /** Queues forward and backward; the loss is left on the device, for the caller to free. `whole`: with all of the model in one checkpoint. */
+  pass(options?: PassOptions, whole?: boolean): Tensor;
   /** Floating-point operations of a forward and a backward pass. */
   flops: number;
   free(): void;
@@ -85,9 +85,9 @@ function inTraining<S>(
     name,
     optimizer,
     flops,
-    pass: (options) =>
+    pass: (options, whole) =>
       step(() => {
-        const loss = mse(velocity(optimizer.params, options), target);
+        const run = (): Tensor => velocity(optimizer.params, options), loss = mse(whole ? checkpoint(run, inputs) : run(), target);
         backward(loss);
         return loss;
       }),

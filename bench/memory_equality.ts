@@ -59,6 +59,7 @@ function alike(work: Work, sizes: number[], card: Card, budgets: [gib: number, o
   const others = [
     ["the same pass again", () => work.pass()] as const,
     ["whole blocks made again", () => work.pass({ recompute: 24 })] as const,
+    ["these inside a checkpoint of the whole model", () => work.pass({ recompute: 24 }, true)] as const,
     ...planned,
   ];
   return others.map(([what, pass]) =>

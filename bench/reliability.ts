@@ -1,7 +1,7 @@
 /**
  * The long forms of the reliability tests, a section at a time, with their counts in bench/results/reliability.json.
  *
- *   deno run -P=test bench/reliability.ts damage | disk | kills [COUNT] | cuts [STEPS CUTS RECIPE RESOLUTION] | fuzz [COUNT TARGET]
+ *   deno run -P=test bench/reliability.ts damage | disk | kills [COUNT] | cuts [STEPS CUTS RECIPE RESOLUTION] | fuzz [COUNT TARGET] | growth [COUNT]
  */
 import { writeFileAtomic } from "../lib/io/atomic.ts";
 import { device } from "../lib/tensor/device.ts";
@@ -30,7 +30,16 @@ const SECTIONS: Record<string, (folder: string, args: string[]) => Promise<Recor
   fuzz: async (_, [count = "1000000", only]) => {
     const chunk = 50_000, found: Record<string, Counts> = {};
     for (const target of Object.keys(TARGETS).filter((name) => !only || only.split(",").includes(name))) {
-      const sum = { executions: 0, accepted: 0, refused: 0, crashes: [] as unknown[], slowestMs: 0, peakMiB: 0, hangs: [] as string[] };
+      const sum = {
+        executions: 0,
+        accepted: 0,
+        refused: 0,
+        crashes: [] as unknown[],
+        slowestMs: 0,
+        peakMiB: 0,
+        grownMiB: 0,
+        hangs: [] as string[],
+      };
       const began = performance.now();
       for (let first = 0; first < Number(count); first += chunk) {
         try {
@@ -39,6 +48,7 @@ const SECTIONS: Record<string, (folder: string, args: string[]) => Promise<Recor
           sum.crashes.push(...part.crashes);
           sum.slowestMs = Math.max(sum.slowestMs, part.slowestMs);
           sum.peakMiB = Math.max(sum.peakMiB, part.peakMiB);
+          sum.grownMiB = Math.max(sum.grownMiB, part.grownMiB);
         } catch (error) {
           sum.hangs.push((error as Error).message);
         }
@@ -47,6 +57,11 @@ const SECTIONS: Record<string, (folder: string, args: string[]) => Promise<Recor
       console.error(target, JSON.stringify(found[`fuzz ${target}`]).slice(0, 2000));
     }
     return found;
+  },
+  growth: async (_, [count = "50000"]) => {
+    const found = await fuzzApart("all", { count: Number(count), seed: 3, timeoutMs: 3_600_000 });
+    const list = found.map(({ target, grownMiB }) => [target, Math.round(100 * grownMiB) / 100]);
+    return { "fuzz growth": { executions: Number(count), mostMiBOfAnInput: Object.fromEntries(list) } };
   },
   cuts: async (folder, [steps = "1000", cuts = "20", only, resolution = "32"]) => {
     const found: Record<string, Counts> = {};

@@ -14,9 +14,10 @@ export interface FuzzCounts {
   refused: number;
   /** Inputs answered with anything but an error of ours: none may be. By their number, so that `input` makes them again. */
   crashes: { input: number; error: string }[];
-  /** The slowest input, and the peak of the process's memory. */
+  /** The slowest input, the peak of the process's memory, and by how much one input made its heap and buffers grow at most, garbage included. */
   slowestMs: number;
   peakMiB: number;
+  grownMiB: number;
 }
 
 /** What is the same for all inputs of a target. */
@@ -64,10 +65,11 @@ async function timed(target: Target, bytes: Uint8Array<ArrayBuffer>): Promise<{ 
 
 /** Runs inputs `first` to `first + count - 1`. */
 export async function fuzz(target: Target, count: number, seed: number, first = 0): Promise<FuzzCounts> {
-  const counts: FuzzCounts = { executions: 0, accepted: 0, refused: 0, crashes: [], slowestMs: 0, peakMiB: 0 };
+  const counts: FuzzCounts = { executions: 0, accepted: 0, refused: 0, crashes: [], slowestMs: 0, peakMiB: 0, grownMiB: 0 };
   const ready = prepare(target);
   for (let n = first; n < first + count; n++) {
-    const bytes = input(ready, seed, n), took = await timed(target, bytes), { error, ms } = took;
+    const bytes = input(ready, seed, n), before = memoryInUse(), took = await timed(target, bytes), { error, ms } = took;
+    counts.grownMiB = Math.max(counts.grownMiB, (memoryInUse() - before) / 2 ** 20);
     if (!took.failed) counts.accepted++;
     else {
       if (isOurs(error)) counts.refused++;
@@ -80,6 +82,12 @@ export async function fuzz(target: Target, count: number, seed: number, first = 
   }
   counts.peakMiB = Math.round(peakMemory() / 2 ** 20);
   return counts;
+}
+
+/** Bytes of the heap and of buffers. */
+function memoryInUse(): number {
+  const { heapUsed, external } = Deno.memoryUsage();
+  return heapUsed + external;
 }
 
 function peakMemory(): number {
