@@ -25,6 +25,9 @@ const FIRST = [
   "tflops",
   "memory_used",
   "memory_peak",
+  "memory",
+  "memory_predicted",
+  "remade_share",
   "skipped",
   "log_scale",
 ];
