@@ -94,6 +94,7 @@ export type { GaussianActivation, RawGaussians, SplatArrays } from "./lib/render
 export { normalizeMesh } from "./lib/render/mesh.ts";
 export { renderMesh } from "./lib/render/render_mesh.ts";
 export { renderVoxels } from "./lib/render/render_voxels.ts";
+export { type CutOut, matchColors } from "./lib/render/match_colors.ts";
 export { rasterize, renderSplats } from "./lib/render/splat.ts";
 export type { SplatOptions, SplatPictures, Splats } from "./lib/render/splat.ts";
 

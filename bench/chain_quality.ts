@@ -32,12 +32,20 @@ export interface ViewScores {
   behind: PictureScore;
 }
 
-/** What was generated with one strength of the guidance. */
+/** Strengths of the guidance of both stages. */
+export interface Guidance {
+  voxels: number;
+  colors: number;
+}
+
+/** What was generated with one strength of the guidance a stage. */
 export interface GeneratedScores {
-  guidance: number;
+  guidance: Guidance;
   /** Voxels and colours; null without a structure stage. */
   whole: ViewScores | null;
   onTrueVoxels: ViewScores;
+  /** Both in the mean colour of the picture. */
+  matched: { whole: ViewScores | null; onTrueVoxels: ViewScores };
   /** What each part alone costs: the true object's latents on the generated voxels, each voxel those of the nearest true one; null without a structure stage. */
   trueColors: ViewScores | null;
   /** On the true voxels, from the picture of another object: no worse than its own where the model does not look at pictures. */
@@ -93,14 +101,20 @@ async function truthOf({ row }: e.DatasetItem, cameras: e.Camera[], size: number
 /** Latents on voxels, not normalised. */
 type Latents = e.VoxelRows;
 
-/** Views of what a decoder makes of latents. */
-function drawn(decoder: e.SlatGaussianDecoder, { coords, feats }: Latents, cameras: e.Camera[], size: number): View[] {
+/** Views of what a decoder makes of latents, in the mean colour of `picture` where it is given. */
+function drawn(
+  decoder: e.SlatGaussianDecoder,
+  { coords, feats }: Latents,
+  { cameras, size, picture }: { cameras: e.Camera[]; size: number; picture?: e.CutOut },
+): View[] {
   if (coords.length === 0) return cameras.map(() => viewOf(new Float32Array(3 * size * size), 0));
   const blur = decoder.args.representation_config["2d_filter_kernel_size"], N = coords.length / 3;
   return e.step(() =>
     e.noGrad(() => {
       const x = { features: e.tensor(feats, [N, feats.length / N]), voxels: e.makeVoxels(e.batchCoords([coords])) };
-      const { color, alpha } = e.renderSplats(e.splatsOfLatents(decoder, x), [cameras], { size, blur }), area = size * size;
+      const made = e.splatsOfLatents(decoder, x),
+        splats = picture ? e.splatsOf([e.matchColors(e.readSplats(made)[0], picture, { blur })]) : made;
+      const { color, alpha } = e.renderSplats(splats, [cameras], { size, blur }), area = size * size;
       const pixels = e.minimum(color, e.tensor([1], [1])).read(), covered = e.sum(alpha, { axes: [1, 2] }).read();
       return cameras.map((_, v) => viewOf(pixels.slice(v * 3 * area, (v + 1) * 3 * area), covered[v]));
     })
@@ -184,28 +198,35 @@ function nearestOf(pictures: Float32Array[], train: e.DatasetItem[], size: numbe
 }
 
 /**
- * Measures `chain` on held-out objects, from each one's clearest view, with both stages guided by each of `guidance`; the contact sheet shows `shown`
+ * Measures `chain` on held-out objects, from each one's clearest view, guided by each of `guidance`; the contact sheet shows `shown`
  * of the objects with the first: input, truth, ours from four sides.
  */
 export async function measureChain(
   chain: Chain,
   { train, heldOut }: { train: e.DatasetItem[]; heldOut: e.DatasetItem[] },
-  { guidance, shown = 10, seed = 0 }: { guidance: number[]; shown?: number; seed?: number },
+  { guidance, shown = 10, seed = 0 }: { guidance: Guidance[]; shown?: number; seed?: number },
 ): Promise<{ scores: ChainScores; sheet: e.Image }> {
   const { structure, slat, encoder } = chain, R = slat.flow.args.resolution;
   const size = slat.condition.config.image_size, seen = e.clearestPictures(heldOut, size);
   const trueVoxels = heldOut.map((item) => e.voxelsAbove(e.loadVoxels(item, R), R) as Int32Array<ArrayBuffer>);
   const structurePictures = structure && e.clearestPictures(heldOut, structure.condition.config.image_size);
-  const made = guidance.map((cfgStrength) => {
-    const guided = { ...chain, slat: { ...slat, sampler: { ...slat.sampler, cfgStrength } } };
+  const others = seen.map((_, k) => seen[(k + 1) % seen.length]), known = new Map<number, Latents[][]>();
+  /** Of the true voxels, from the objects' own pictures and from others'. */
+  const onTrueVoxels = (guided: Chain, strength: number): Latents[][] => {
+    const lists = known.get(strength) ?? [seen, others].map((pictures) => sampleColors(guided, trueVoxels, pictures, seed));
+    known.set(strength, lists);
+    return lists;
+  };
+  const made = guidance.map((strength) => {
+    const guided = { ...chain, slat: { ...slat, sampler: { ...slat.sampler, cfgStrength: strength.colors } } };
     const voxels = structure &&
-      sampleVoxels({ ...structure, sampler: { ...structure.sampler, cfgStrength } }, structurePictures!, seed);
+      sampleVoxels({ ...structure, sampler: { ...structure.sampler, cfgStrength: strength.voxels } }, structurePictures!, seed);
     const iou = voxels && voxels.reduce((sum, list, k) => sum + e.voxelIou(trueVoxels[k], list, R), 0) / heldOut.length;
-    const others = seen.map((_, k) => seen[(k + 1) % seen.length]);
-    const [onTrue, mistaken] = [seen, others].map((pictures) => sampleColors(guided, trueVoxels, pictures, seed));
+    const [onTrue, mistaken] = onTrueVoxels(guided, strength.colors);
     const whole = voxels && sampleColors(guided, voxels, seen, seed);
     const sums = { whole: scoreSum(), onTrue: scoreSum(), mistaken: scoreSum(), trueColors: scoreSum() };
-    return { guidance: cfgStrength, iou, voxels, whole, onTrue, mistaken, sums };
+    const matched = { whole: scoreSum(), onTrue: scoreSum() };
+    return { matched, guidance: strength, iou, voxels, whole, onTrue, mistaken, sums };
   });
   const nearest = nearestOf(seen, train, size), sums = { reconstructed: scoreSum(), nearest: scoreSum() }, tiles: e.Image[] = [];
   let nearestIou = 0;
@@ -213,10 +234,13 @@ export async function measureChain(
   for (const [k, item] of heldOut.entries()) {
     const view = e.clearestView(item), front = e.conditionCamerasOf(item)[view], cameras = [front, behindOf(front)];
     const truth = await truthOf(item, cameras, S), rows = e.readFeatures(e.assetPaths(item.root, item.sha256).features(chain.features));
-    const latents = encoded(encoder, rows), draw = (of: Latents): View[] => drawn(slat.decoder, of, cameras, S);
-    for (const { voxels, whole, onTrue, mistaken, sums } of made) {
-      if (voxels) sums.whole.add(draw(whole![k]), truth), sums.trueColors.add(draw(carried(latents, voxels[k], R)), truth);
+    const latents = encoded(encoder, rows), cutOut = e.readImage(e.assetPaths(item.root, item.sha256).view(view));
+    const draw = (of: Latents, picture?: e.CutOut): View[] => drawn(slat.decoder, of, { cameras, size: S, picture });
+    for (const { voxels, whole, onTrue, mistaken, sums, matched } of made) {
+      if (voxels) sums.trueColors.add(draw(carried(latents, voxels[k], R)), truth);
+      if (whole) sums.whole.add(draw(whole[k]), truth), matched.whole.add(draw(whole[k], cutOut), truth);
       sums.onTrue.add(draw(onTrue[k]), truth);
+      matched.onTrue.add(draw(onTrue[k], cutOut), truth);
       sums.mistaken.add(draw(mistaken[k]), truth);
     }
     sums.reconstructed.add(draw(latents), truth);
@@ -225,12 +249,14 @@ export async function measureChain(
     if (k % Math.max(1, Math.floor(heldOut.length / shown)) === 0 && tiles.length < 9 * shown) {
       tiles.push(picture(seen[k], size), ...(await truthOf(item, SIDES, TILE)).map(({ pixels }) => picture(pixels, TILE)));
       const { whole, onTrue } = made[0];
-      tiles.push(...drawn(slat.decoder, (whole ?? onTrue)[k], SIDES, TILE).map(({ pixels }) => picture(pixels, TILE)));
+      const shown = { cameras: SIDES, size: TILE, picture: slat.matchColors ? cutOut : undefined };
+      tiles.push(...drawn(slat.decoder, (whole ?? onTrue)[k], shown).map(({ pixels }) => picture(pixels, TILE)));
     }
   }
-  const generated = made.map(({ guidance, iou, whole, sums }) => ({
+  const generated = made.map(({ guidance, iou, whole, sums, matched }) => ({
     ...{ guidance, iou, whole: whole && sums.whole.mean(), onTrueVoxels: sums.onTrue.mean(), othersPicture: sums.mistaken.mean() },
     trueColors: whole && sums.trueColors.mean(),
+    matched: { whole: whole && matched.whole.mean(), onTrueVoxels: matched.onTrue.mean() },
   }));
   return {
     scores: { objects: heldOut.length, generated, reconstructed: sums.reconstructed.mean(), nearest: sums.nearest.mean(), nearestIou },

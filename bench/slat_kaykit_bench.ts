@@ -7,7 +7,7 @@
  *   PIPELINE  models of deno task train:slat-flow, for pictures turned into objects (left out where it is not set)
  *   STRUCTURE models of deno task train:ss-flow, for their voxels (without it the true ones are coloured alone)
  *   OBJECTS   how many held-out objects are made of pictures, by default all
- *   GUIDANCE  strengths of the guidance, 3,1 for instance; the first is the contact sheet's; by default the pipeline's own
+ *   GUIDANCE  strengths of the guidance of voxels and colours, 3:1,1:1 for instance; the first is the contact sheet's; by default the pipelines' own
  *   COMMANDS  a text file with the commands of the training, to be recorded
  *
  * Writes bench/results/slat_kaykit.json and pictures in bench/results/slat_kaykit/.
@@ -47,27 +47,29 @@ async function chainRows(
   const slat = e.loadSlatStage(pipeline),
     encoder = e.loadSlatEncoder(`${vae}/encoder`),
     structure = STRUCTURE ? e.loadPipeline(STRUCTURE) : null;
-  const guidance = GUIDANCE ? GUIDANCE.split(",").map(Number) : [slat.sampler.cfgStrength];
+  const own = { voxels: structure?.sampler.cfgStrength ?? 0, colors: slat.sampler.cfgStrength };
+  const guidance = GUIDANCE
+    ? GUIDANCE.split(",").map((pair) => pair.split(":").map(Number)).map(([voxels, colors]) => ({ voxels, colors }))
+    : [own];
   const { scores, sheet } = await measureChain({ structure, slat, encoder, features: FEATURES }, { train, heldOut: some }, { guidance });
   e.writePng(`${RESULTS}whole_chain.png`, sheet);
-  const kinds: [name: string, scores: ViewScores][] = [
-    ...scores.generated.flatMap(({ guidance, whole }) =>
-      whole ? [[`picture to object, guidance ${guidance}`, whole] as [string, ViewScores]] : []
-    ),
-    ...scores.generated.map(({ guidance, onTrueVoxels }): [string, ViewScores] => [
-      `picture and true voxels to colours, guidance ${guidance}`,
-      onTrueVoxels,
-    ]),
-    ...scores.generated.flatMap(({ guidance, trueColors }) =>
-      trueColors ? [[`picture to voxels, guidance ${guidance}, in the true colours`, trueColors] as [string, ViewScores]] : []
-    ),
-    ...scores.generated.map(({ guidance, othersPicture }): [string, ViewScores] => [
-      `another object's picture and true voxels to colours, guidance ${guidance}`,
-      othersPicture,
-    ]),
-    ["reconstruction through the VAE, no picture", scores.reconstructed],
+  const named = scores.generated.flatMap((
+    { guidance: { voxels: v, colors: c }, whole, onTrueVoxels, matched, trueColors, othersPicture },
+  ) =>
+    ([
+      [`picture to object, guidance ${v} and ${c}, in the picture's mean colour`, matched.whole],
+      [`picture to object, guidance ${v} and ${c}, colours as sampled`, whole],
+      [`picture and true voxels to colours, guidance ${c}, in the picture's mean colour`, matched.onTrueVoxels],
+      [`picture and true voxels to colours, guidance ${c}, as sampled`, onTrueVoxels],
+      [`another object's picture and true voxels to colours, guidance ${c}`, othersPicture],
+      [`picture to voxels, guidance ${v}, in the true colours`, trueColors],
+    ] as const).flatMap(([name, scores]) => scores ? [{ name, scores }] : [])
+  );
+  const kinds: { name: string; scores: ViewScores }[] = [
+    ...new Map(named.map((of) => [of.name, of])).values(),
+    { name: "reconstruction through the VAE, no picture", scores: scores.reconstructed },
   ];
-  const rows = kinds.flatMap(([name, { front, behind }]) =>
+  const rows = kinds.flatMap(({ name, scores: { front, behind } }) =>
     ([["input view", front, scores.nearest.front], ["from behind", behind, scores.nearest.behind]] as const).flatMap(([view, ours, peer]) =>
       ([["psnr", "PSNR", "dB"], ["ssim", "SSIM", ""], ["color", "error of the mean colour", "of 1 a channel"]] as const).map((
         [key, metric, unit],
@@ -82,9 +84,16 @@ async function chainRows(
   );
   const peer = { peer: scores.nearestIou, peer_name: "the training asset with the nearest picture" };
   const voxels = scores.generated.flatMap(({ guidance, iou }) =>
-    iou === null
-      ? []
-      : [measured({ case: `picture to voxels, guidance ${guidance}`, metric: "IoU", unit: "", ours: iou, ...peer, ratio: iou / peer.peer })]
+    iou === null ? [] : [
+      measured({
+        case: `picture to voxels, guidance ${guidance.voxels}`,
+        metric: "IoU",
+        unit: "",
+        ours: iou,
+        ...peer,
+        ratio: iou / peer.peer,
+      }),
+    ]
   );
   return [...rows, ...voxels];
 }

@@ -29,6 +29,8 @@ export interface GenerateOptions {
   cfg?: number;
   slatSteps?: number;
   slatCfg?: number;
+  /** Whether the Gaussians get the picture's mean colour; by default what the pipeline says. */
+  matchColors?: boolean;
   /** Shapes of each picture; by default 1. */
   samples?: number;
   /** Triangles that a mesh is simplified to; by default it is left as it is. */
@@ -164,6 +166,11 @@ function sampleLogits({ structure: pipeline }: Stages, input: Input, seed: numbe
   );
 }
 
+/** What every splat gains on the screen. */
+function blurOf({ decoder }: e.SlatStage): number {
+  return decoder.args.representation_config["2d_filter_kernel_size"];
+}
+
 /** The Gaussians of a picture on its voxels. */
 function sampleSplats(slat: e.SlatStage, input: Input, coords: Int32Array, seed: number, { options, timed }: Work): e.SplatArrays {
   const { condition, sampler, normalization: { mean, std }, decoder } = slat, S = condition.config.image_size, C = mean.length;
@@ -177,7 +184,8 @@ function sampleSplats(slat: e.SlatStage, input: Input, coords: Int32Array, seed:
       e.noGrad(() => {
         const latents = e.tensor(z.map((v, i) => v * std[i % C] + mean[i % C]), [z.length / C, C]),
           voxels = e.makeVoxels(e.batchCoords([coords]));
-        return e.readSplats(e.splatsOfLatents(decoder, { features: latents, voxels }))[0];
+        const [splats] = e.readSplats(e.splatsOfLatents(decoder, { features: latents, voxels })), blur = blurOf(slat);
+        return options.matchColors ?? slat.matchColors ? e.matchColors(splats, input.cutOut, { blur }) : splats;
       })
     ));
 }
@@ -269,7 +277,7 @@ async function generateOne(
     );
   }
   const splats = slat ? sampleSplats(slat, input, voxels, seed, work) : null;
-  const blur = slat?.decoder.args.representation_config["2d_filter_kernel_size"];
+  const blur = slat && blurOf(slat);
   const draw = splats
     ? (cameras: e.Camera[], size: number): e.Image[] => e.step(() => e.splatPictures(e.splatsOf([splats]), cameras, { size, blur }))
     : undefined;
@@ -374,6 +382,8 @@ if (import.meta.main) {
       .option("--cfg <strength>", "strength of the guidance for the voxels (default: the pipeline's)", Number)
       .option("--slat-steps <count>", "Euler steps for the latents (default: the pipeline's)", Number)
       .option("--slat-cfg <strength>", "strength of the guidance for the latents (default: the pipeline's)", Number)
+      .option("--match-colors", "give the Gaussians the picture's mean colour (default: as the pipeline says)")
+      .option("--no-match-colors", "leave their colours as they were made")
       .option("--samples <count>", "objects of each picture, with seeds that follow on each other", Number, 1)
       .option("--faces <count>", "triangles to simplify the mesh to (default: all)", Number)
       .option("--no-color", "leave the mesh without colours")

@@ -40,6 +40,8 @@ export interface SlatFlowConfig {
    * model of few objects knows colours by shapes, and does not look for them in the picture. Only where the latents are of `appearance` features.
    */
   recolor: e.RecolorOptions & { encoder: string | null };
+  /** Whether `generate` gives objects their picture's mean colour, which a model of few objects does not take from it. */
+  matchColors: boolean;
   /** Pictures are moved by up to this part of their side. */
   shift: number;
   sampler: e.FlowSampler;
@@ -85,6 +87,7 @@ export const SLAT_FLOW_SIZES: Record<string, SlatFlowConfig> = {
     flow: e.FLOW_DEFAULTS,
     normalization: null,
     recolor: AS_STORED,
+    matchColors: true,
     shift: 0,
     sampler: { ...e.SAMPLER_DEFAULTS, cfgStrength: 1 },
     steps: 600,
@@ -106,6 +109,7 @@ export const SLAT_FLOW_SIZES: Record<string, SlatFlowConfig> = {
     flow: e.FLOW_DEFAULTS,
     normalization: null,
     recolor: AS_STORED,
+    matchColors: true,
     shift: 1 / 16,
     sampler: e.SAMPLER_DEFAULTS,
     steps: 8000,
@@ -124,6 +128,7 @@ export const SLAT_FLOW_SIZES: Record<string, SlatFlowConfig> = {
     flow: e.FLOW_DEFAULTS,
     normalization: e.PUBLISHED_SLAT_NORMALIZATION,
     recolor: AS_STORED,
+    matchColors: false,
     shift: 0,
     sampler: { ...e.SAMPLER_DEFAULTS, cfgStrength: 5 },
     steps: 1_000_000,
@@ -155,6 +160,7 @@ const SCHEMA: z.ZodType<SlatFlowConfig> = z.strictObject({
   flow: e.FLOW_SCHEMA,
   normalization: STATISTICS.nullable(),
   recolor: e.RECOLOR_SCHEMA.extend({ encoder: z.string().nullable() }),
+  matchColors: z.boolean(),
   shift: z.number().min(0).max(1),
   sampler: e.SAMPLER_SCHEMA,
   steps: e.COUNT,
@@ -230,10 +236,8 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
 
   const dtype = e.trainingDtype(c.precision, c.model.use_fp16 ?? false), opened = e.openCondition(c.condition, c.precision);
   if (opened.channels !== c.model.cond_channels) {
-    const { encoder } = c.condition;
-    throw new e.UserError(
-      `Cannot train: model.cond_channels is ${c.model.cond_channels}, it must be ${opened.channels} for the encoder ${encoder}`,
-    );
+    const wanted = `${opened.channels} for the encoder ${c.condition.encoder}`;
+    throw new e.UserError(`Cannot train: model.cond_channels is ${c.model.cond_channels}, it must be ${wanted}`);
   }
   const specs = { flow: e.slatFlowSpec(c.model, dtype), image: opened.spec };
   const optimizer = e.createOptimizer(specs, e.initialize(specs, new e.Generator(c.seed)), c.optimizer);
@@ -354,10 +358,10 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
     if (run.saveOrStop(i + 1)) Deno.exit(130);
   }
 
-  const averaged = optimizer.averaged(), folder = `${output}/models`, { decoder, structure } = c;
+  const averaged = optimizer.averaged(), folder = `${output}/models`, { decoder, structure, matchColors } = c;
   const flow = { ...model, params: averaged.flow }, trained = condition.withParameters(averaged.image);
-  const stage = { flow, decoder, structure, condition: trained, normalization, sampler: c.sampler, sigmaMin: c.flow.sigmaMin };
-  if (run.writes) e.saveSlatStage(folder, stage);
+  const stage = { decoder, structure, matchColors, condition: trained, normalization, sampler: c.sampler, sigmaMin: c.flow.sigmaMin };
+  if (run.writes) e.saveSlatStage(folder, { ...stage, flow });
   const held = heldOut.length ? heldOutLoss(flow, trained) : null, sampled = e.sumStatistics(C), data = e.sumStatistics(C);
   for (const group of e.groupByLoad(tested.map((item) => item.numVoxels), VOXELS_TOGETHER)) {
     for (const z of sample(flow, trained, group)) sampled.add(z);

@@ -34,6 +34,8 @@ export interface SlatStage {
   sampler: PipelineSampler;
   /** Of the latents: the flow model works on (z - mean) / std. */
   normalization: ChannelStatistics;
+  /** Whether objects are to get the mean colour of their picture, see {@linkcode matchColors}. No published pipeline says so. */
+  matchColors: boolean;
 }
 
 /** What {@linkcode saveSlatStage} writes; see {@linkcode SlatStage}. */
@@ -45,6 +47,7 @@ export interface SlatStageToSave {
   sampler: Omit<PipelineSampler, "sigmaMin">;
   sigmaMin: number;
   normalization: ChannelStatistics;
+  matchColors?: boolean;
   /** The folder of a pipeline with the sparse-structure stage, which is copied to make a whole pipeline; null for this stage alone. */
   structure: string | null;
 }
@@ -58,6 +61,7 @@ const FILE = z.looseObject({
     slat_normalization: NORMALIZATION_FILE,
     image_cond_model: CONDITION_FILE.optional(),
     slat_image_cond_model: CONDITION_FILE.optional(),
+    slat_match_colors: z.boolean().optional(),
   }),
 });
 const STRUCTURE_FILE = z.looseObject({
@@ -109,7 +113,7 @@ export function expectStageParts(
 
 /** Writes the stage into `folder`, which is made if need be; `pipeline.json` comes last, so that it never names what is not there. */
 export function saveSlatStage(folder: string, stage: SlatStageToSave): void {
-  const { flow, decoder, condition, sampler, sigmaMin, normalization: { mean, std }, structure } = stage;
+  const { flow, decoder, condition, sampler, sigmaMin, normalization: { mean, std }, structure, matchColors } = stage;
   Deno.mkdirSync(folder, { recursive: true });
   const first = structure === null ? {} : copyStructure(structure, folder);
   savePretrained(join(folder, "slat_flow"), { name: "SLatFlowModel", args: { ...flow.args } }, flow.params);
@@ -122,6 +126,7 @@ export function saveSlatStage(folder: string, stage: SlatStageToSave): void {
     slat_sampler: describeSampler(sampler, sigmaMin),
     slat_normalization: { mean, std },
     slat_image_cond_model: describeCondition(condition),
+    ...(matchColors && { slat_match_colors: true }),
   };
   writeFileAtomic(join(folder, "pipeline.json"), new TextEncoder().encode(JSON.stringify({ name: NAME, args }, null, 4) + "\n"));
 }
@@ -177,6 +182,7 @@ export function loadSlatStage(
     decoder: loadSlatGaussianDecoder(decoderPath),
     sampler: readSampler(file.slat_sampler),
     normalization: file.slat_normalization,
+    matchColors: file.slat_match_colors ?? false,
   };
   expectFit(folder, stage);
   return stage;

@@ -93,6 +93,20 @@ Deno.test("generate() repeats itself, and writes the formats that are asked for 
   await inFolder({ ...options, formats: ["ply"], seed: 1 }, ({ made: [shape] }) => assert.notDeepEqual(shape.splats!.colors, runs[0]));
 });
 
+Deno.test("generate() gives Gaussians the picture's mean colour where it is asked to", async () => {
+  const brightness = async (matchColors?: boolean): Promise<number> => {
+    let mean = 0;
+    const options = { pictures: { "disc.png": picture() }, whole: true, matchColors, slatSteps: 1, formats: ["ply"] as const };
+    await inFolder(options, ({ made: [{ splats }] }) => {
+      mean = splats!.colors.reduce((a, b) => a + b, 0) / splats!.colors.length;
+    });
+    return mean;
+  };
+  const [byItself, left, matched] = [await brightness(), await brightness(false), await brightness(true)];
+  assert.equal(byItself, left);
+  assert.notEqual(matched, left);
+});
+
 Deno.test("generate() gives each picture and each sample a folder, samples with seeds that follow on each other", async () => {
   const pictures = { "disc.png": picture(), "other.png": picture({ radius: 6 }) };
   let second: Int32Array | undefined;

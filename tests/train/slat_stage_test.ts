@@ -27,7 +27,9 @@ Deno.test("saveSlatStage() and loadSlatStage() keep every value", () => {
     assert.deepEqual(values(loaded.condition.trained), values(stage.condition.trained));
     assert.deepEqual(loaded.sampler, { ...stage.sampler, sigmaMin: stage.sigmaMin });
     assert.deepEqual(loaded.normalization, stage.normalization);
-    assert.deepEqual(loaded.decoder.args.latent_channels, 2);
+    assert.deepEqual([loaded.decoder.args.latent_channels, loaded.matchColors], [2, false]);
+    saveSlatStage(`${folder}/models`, { ...stage, matchColors: true });
+    assert.equal(loadSlatStage(`${folder}/models`).matchColors, true);
     assert.throws(() => loadPipeline(`${folder}/models`), /sparse_structure/);
   });
 });
