@@ -1,12 +1,13 @@
 /**
  * Times data parallel training steps of SS-Flow image-L (555.5 M parameters, bf16, batch 8 a GPU) on all GPUs of this machine, each alone and joined,
- * with the optimizer whole and spread over them, beside PyTorch's DDP, and says what to expect of more. Writes bench/results/scaling.json.
+ * with the optimizer whole and spread over them, by copies and by NCCL, beside PyTorch's DDP, and says what to expect of more: by copies on the eight
+ * GPUs of a machine, by NCCL on several machines. Writes bench/results/scaling.json.
  *
  *   NCCL_NVLS_ENABLE=0 deno task bench bench/scaling_bench.ts
  */
 import { openCudart } from "../ffi/cudart.ts";
 import { benchmark, measured, type PeerTime, type Row, timePeers } from "./harness.ts";
-import type { Mode, ModeTimes, RankTimes } from "./scaling_rank.ts";
+import type { CollectiveTimes, Mode, ModeTimes, RankTimes } from "./scaling_rank.ts";
 
 const ROOT = new URL("../", import.meta.url).pathname, GIB = 2 ** 30;
 const NAME = "SS-Flow image-L bf16 batch 8", LARGE = 2 ** 28;
@@ -102,7 +103,16 @@ function rowsOf(ranks: RankTimes[], peers: PeerTime[]): Row[] {
   const speedup = (ms: number, alone: number[]): number => world / ms / (total(alone.map((t) => 1 / t)) / world);
   const peersAlone = aloneMs.map((_, i) => peer(`GPU ${i} alone`)?.ms), peerMs = peer(`on ${world}`)?.ms;
   const peerSpeedup = peerMs && peersAlone.every((ms) => ms !== undefined) ? speedup(peerMs, peersAlone) : undefined;
-  for (const [mode, what] of [["joined", `on ${world}`], ["spread", `on ${world}, optimizer spread over them`]] as const) {
+  const { collectives } = ranks[0],
+    spread = ", optimizer spread over them",
+    byNccl = collectives[0].by === collectives[1].by ? "" : ", by NCCL";
+  const runs: [Mode, string][] = [
+    ["joined", `on ${world}`],
+    ["spread", `on ${world}${spread}`],
+    ["joinedNccl", `on ${world}${byNccl}`],
+    ["spreadNccl", `on ${world}${spread}${byNccl}`],
+  ];
+  for (const [mode, what] of byNccl ? runs : runs.slice(0, 2)) {
     const ms = largest(of(mode).map(({ stepMs }) => stepMs)), ours = speedup(ms, aloneMs);
     rows.push(
       measured({ case: `${step} ${what}`, metric: "time", unit: "ms", ...beside(ms, `on ${world}`) }),
@@ -141,33 +151,36 @@ function rowsOf(ranks: RankTimes[], peers: PeerTime[]): Row[] {
       }),
     );
   }
-  const { collectives } = ranks[0],
-    bucket = largest(of("joined")[0].bytes),
-    link = 2 * (world - 1) / world * bucket / (collectives.allReduce / 1e3);
-  const large = peer("all-reduce of 256 MiB bf16"), busOf = (ms: number): number => 2 * (world - 1) / world * LARGE / ms / 1e6;
-  rows.push(
-    measured({
-      case: "all-reduce of 256 MiB bf16",
-      metric: "bus bandwidth",
-      unit: "GB/s",
-      ours: busOf(collectives.large),
-      ...(large ? { peer: busOf(large.ms), peer_name: large.name, ratio: large.ms / collectives.large } : {}),
-    }),
-    measured({
-      case: `all-reduce of ${bucket / 2 ** 20} MiB f32, a bucket of gradients`,
-      metric: "bus bandwidth",
-      unit: "GB/s",
-      ours: link / 1e9,
-    }),
-  );
-  for (const [mode, what, passes, gathered] of [["joined", "", 2, 0], ["spread", ", optimizer spread over them", 1, GATHERED]] as const) {
-    const joinedMs = largest(of(mode).map(({ stepMs }) => stepMs)), alone = largest(aloneMs), [times] = of(mode);
+  const bucket = largest(of("joined")[0].bytes), large = peer("all-reduce of 256 MiB bf16");
+  const busOf = (ms: number, bytes: number): number => 2 * (world - 1) / world * bytes / ms / 1e6;
+  const linkOf = ({ allReduce }: CollectiveTimes): number => 1e9 * busOf(allReduce, bucket);
+  for (const times of byNccl ? collectives : collectives.slice(0, 1)) {
+    const by = byNccl && `, by ${times.by}`;
+    rows.push(
+      measured({
+        case: `all-reduce of 256 MiB f32${by}`,
+        metric: "bus bandwidth",
+        unit: "GB/s",
+        ours: busOf(times.large, LARGE),
+        ...(large ? { peer: busOf(large.ms, LARGE), peer_name: `${large.name}, bf16`, ratio: large.ms / times.large } : {}),
+      }),
+      measured({
+        case: `all-reduce of ${bucket / 2 ** 20} MiB f32, a bucket of gradients${by}`,
+        metric: "bus bandwidth",
+        unit: "GB/s",
+        ours: linkOf(times) / 1e9,
+      }),
+    );
+  }
+  for (const [mode, what, passes, gathered] of [["joined", "", 2, 0], ["spread", spread, 1, GATHERED]] as const) {
     for (const n of [8, 64, 256]) {
-      const ms = predicted({ world, aloneMs: alone, joinedMs, times, passes, link, gathered }, n);
+      const far = n > 8, used = of(far ? `${mode}Nccl` : mode), link = linkOf(collectives[far ? 1 : 0]), alone = largest(aloneMs);
+      const joinedMs = largest(used.map(({ stepMs }) => stepMs));
+      const ms = predicted({ world, aloneMs: alone, joinedMs, times: used[0], passes, link, gathered }, n);
       rows.push(
         measured({
-          case: `predicted efficiency on ${n} GPUs${what} (ring at ${
-            n > 8 ? "45 GB/s a GPU between machines, assumed" : "the measured rate"
+          case: `predicted efficiency on ${n} GPUs${what} (${
+            far ? "ring at 45 GB/s a GPU between machines, assumed" : "at the measured rate"
           }; not run)`,
           metric: "samples a second a GPU over those of the slowest alone",
           unit: "",

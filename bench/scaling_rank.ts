@@ -1,13 +1,13 @@
 /**
- * One rank of scaling_bench.ts: steps of SS-Flow image-L alone, joined with all other ranks, and with the optimizer spread over them, a block of steps
- * of each in turn, so that all see the same clocks; then the collectives alone. Rank 0 prints what all measured as JSON.
+ * One rank of scaling_bench.ts: steps of SS-Flow image-L alone, joined with all other ranks, and with the optimizer spread over them, both also by NCCL,
+ * a block of steps of each in turn, so that all see the same clocks; then the collectives alone. Rank 0 prints what all measured as JSON.
  */
 import { openCudart } from "../ffi/cudart.ts";
-import { type Communicator, openCommunicator } from "../lib/dist/communicator.ts";
+import { type Communicator, joinRanks, openCommunicator } from "../lib/dist/communicator.ts";
 import { findPlace } from "../lib/dist/place.ts";
 import { device, openDevice } from "../lib/tensor/device.ts";
 import { persist } from "../lib/tensor/scope.ts";
-import { stream, type Tensor, zeros } from "../lib/tensor/tensor.ts";
+import { stream, zeros } from "../lib/tensor/tensor.ts";
 import { ssFlowWork, type Work } from "./flow_models.ts";
 
 const ROUNDS = 3,
@@ -15,10 +15,10 @@ const ROUNDS = 3,
   WARM_UP = 2,
   BATCH = 8,
   BUCKET = 64 * 2 ** 20,
-  ALL_REDUCED = 2 ** 27,
-  MODES = ["alone", "joined", "spread"] as const;
+  LARGE = 2 ** 26,
+  MODES = ["alone", "joined", "spread", "joinedNccl", "spreadNccl"] as const;
 
-/** How ranks work: each by itself, joined, or joined with a spread optimizer. */
+/** How ranks work: each by itself, joined, or joined with a spread optimizer; by what collectives take by default, or by NCCL. */
 export type Mode = typeof MODES[number];
 
 /** What a rank measured in a mode. */
@@ -37,11 +37,21 @@ export interface ModeTimes {
   waits: number[];
 }
 
+/** Milliseconds: of a bucket's sum, of its reduce-scatter, of gathering as many bytes, and of the sum of 256 MiB of f32. */
+export interface CollectiveTimes {
+  /** What does them. */
+  by: string;
+  allReduce: number;
+  reduceScatter: number;
+  allGather: number;
+  large: number;
+}
+
 /** What one rank measured. */
 export interface RankTimes {
   modes: Record<Mode, ModeTimes>;
-  /** Milliseconds: of a bucket's sum, of its reduce-scatter, of gathering as many bytes, and of the sum of 256 MiB of bf16. */
-  collectives: { allReduce: number; reduceScatter: number; allGather: number; large: number };
+  /** By default, and by NCCL. */
+  collectives: [CollectiveTimes, CollectiveTimes];
 }
 
 const median = (all: number[]): number => all.toSorted((a, b) => a - b)[all.length >> 1];
@@ -97,7 +107,7 @@ class Runner {
       },
     };
     const { memory } = device(), before = memory.use().used;
-    this.work = ssFlowWork({ batch: BATCH, optimizer: { ranks: watched, shard: mode === "spread", bucketBytes: BUCKET } });
+    this.work = ssFlowWork({ batch: BATCH, optimizer: { ranks: watched, shard: mode.startsWith("spread"), bucketBytes: BUCKET } });
     memory.synchronize();
     this.held = memory.use().used - before;
   }
@@ -135,26 +145,10 @@ class Runner {
   }
 }
 
-if (import.meta.main) {
-  openDevice("cuda", { ordinal: findPlace().localRank });
-  const ranks = openCommunicator(), { memory } = device(), watch = stopwatch();
-  const modes = ranks.world > 1 ? MODES : MODES.slice(0, 1), runners = modes.map((mode) => new Runner(mode, ranks, watch));
-  const measured: Partial<Record<Mode, ModeTimes>> = {};
-  for (const runner of runners) {
-    runner.run(WARM_UP, ranks);
-    runner.blocks.length = runner.peak = 0;
-  }
-  for (let round = 0; round < ROUNDS; round++) {
-    for (const runner of runners) {
-      runner.run(STEPS, ranks);
-      measured[runner.mode] = runner.times();
-    }
-  }
-  for (const { work } of runners) work.free();
-  const row = BUCKET / 4 / ranks.world,
-    x = persist(() => zeros([BUCKET / 4])),
-    y = persist(() => x.view([row], { offset: ranks.rank * row }));
-  const large = persist(() => zeros([ALL_REDUCED], "bf16"));
+/** What the collectives of `ranks` take. */
+function timeCollectives(ranks: Communicator, watch: ReturnType<typeof stopwatch>): CollectiveTimes {
+  const { memory } = device(), row = BUCKET / 4 / ranks.world, large = persist(() => zeros([LARGE]));
+  const x = persist(() => large.view([BUCKET / 4])), y = persist(() => x.view([row], { offset: ranks.rank * row }));
   const timed = (call: () => void, count: number): number =>
     median(Array.from({ length: 9 }, () => {
       memory.synchronize();
@@ -167,14 +161,40 @@ if (import.meta.main) {
       memory.synchronize();
       return watch.between(begin, end) / count;
     }));
-  const collectives = {
+  const times = {
+    by: ranks.by,
     allReduce: timed(() => ranks.allReduce(x), 4),
     reduceScatter: timed(() => ranks.reduceScatter(y, x), 4),
     allGather: timed(() => ranks.allGather(x, y), 4),
     large: timed(() => ranks.allReduce(large), 1),
   };
+  for (const t of [x, y, large]) t.free();
+  return times;
+}
+
+if (import.meta.main) {
+  const place = findPlace();
+  openDevice("cuda", { ordinal: place.localRank });
+  const ranks = openCommunicator(), { memory } = device(), watch = stopwatch();
+  const nccl = ranks.world > 1 ? joinRanks({ ...place, file: `${place.file}.nccl` }, { collectives: "nccl" }) : ranks;
+  const modes = ranks.world > 1 ? MODES : MODES.slice(0, 1);
+  const runners = modes.map((mode) => new Runner(mode, mode.endsWith("Nccl") ? nccl : ranks, watch));
+  const measured: Partial<Record<Mode, ModeTimes>> = {};
+  for (const runner of runners) {
+    runner.run(WARM_UP, ranks);
+    runner.blocks.length = runner.peak = 0;
+  }
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const runner of runners) {
+      runner.run(STEPS, ranks);
+      measured[runner.mode] = runner.times();
+    }
+  }
+  for (const { work } of runners) work.free();
+  memory.trim();
+  const collectives: [CollectiveTimes, CollectiveTimes] = [timeCollectives(ranks, watch), timeCollectives(nccl, watch)];
   const all = ranks.exchange<RankTimes>({ modes: measured as Record<Mode, ModeTimes>, collectives });
   if (ranks.rank === 0) console.log(JSON.stringify(all));
-  for (const t of [x, y, large] as Tensor[]) t.free();
+  if (nccl !== ranks) nccl.close();
   ranks.close();
 }

@@ -1,4 +1,4 @@
-/** The NVIDIA driver: which GPUs there are, without opening any of them. */
+/** The NVIDIA driver: which GPUs there are, without opening any of them, and streams that wait for values in memory. */
 import { openCudaLibrary } from "./shared_library.ts";
 
 const SYMBOLS = {
@@ -9,6 +9,8 @@ const SYMBOLS = {
   cuDeviceGetName: { parameters: ["buffer", "i32", "i32"], result: "i32" },
   cuDeviceGetAttribute: { parameters: ["buffer", "i32", "i32"], result: "i32" },
   cuDeviceTotalMem_v2: { parameters: ["buffer", "i32"], result: "i32" },
+  cuStreamWriteValue32_v2: { parameters: ["u64", "u64", "u32", "u32"], result: "i32" },
+  cuStreamWaitValue32_v2: { parameters: ["u64", "u64", "u32", "u32"], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
 const ATTRIBUTE = { major: 75, minor: 76 }, NO_DEVICE = 100;
@@ -29,13 +31,33 @@ export interface Driver {
   gpus: Gpu[];
 }
 
+const openDriver = () => openCudaLibrary(["libcuda.so.1"], SYMBOLS, { what: "the NVIDIA driver", purpose: "lists the GPUs" });
+
+function check(call: string, status: number): void {
+  if (status !== 0) throw new Error(`Cannot run ${call}: the driver's status is ${status}, it must be 0`);
+}
+
+/** Values that streams write to device memory, also another GPU's, and wait for. Neither takes a multiprocessor. */
+export interface StreamValues {
+  /** Writes the 32-bit `value` once the stream's work so far is done and seen by all GPUs. */
+  write(stream: bigint, address: bigint, value: number): void;
+  /** The stream's later work waits until the value at `address` is `value` or up to 2^31 - 1 past it, modulo 2^32. */
+  wait(stream: bigint, address: bigint, value: number): void;
+}
+
+/** Opens the driver's calls on streams. Throws where there is no driver. */
+export function openStreamValues(): StreamValues {
+  const cuda = openDriver();
+  return {
+    write: (stream, address, value) => check("cuStreamWriteValue32", cuda.cuStreamWriteValue32_v2(stream, address, value, 0)),
+    wait: (stream, address, value) => check("cuStreamWaitValue32", cuda.cuStreamWaitValue32_v2(stream, address, value, 0)),
+  };
+}
+
 /** Asks the driver (libcuda.so.1). Throws where there is none, or where it fails. */
 export function readDriver(): Driver {
-  const cuda = openCudaLibrary(["libcuda.so.1"], SYMBOLS, { what: "the NVIDIA driver", purpose: "lists the GPUs" });
+  const cuda = openDriver();
   const out = new Int32Array(1), size = new BigUint64Array(1), name = new Uint8Array(256);
-  const check = (call: string, status: number): void => {
-    if (status !== 0) throw new Error(`Cannot run ${call}: the driver's status is ${status}, it must be 0`);
-  };
   const ask = (call: string, status: number): number => {
     check(call, status);
     return out[0];

@@ -2,6 +2,10 @@
 import { observer } from "./observer.ts";
 import { openCudaLibrary } from "./shared_library.ts";
 
+/** Bytes of a cudaIpcMemHandle_t, which is passed by value. */
+export const IPC_HANDLE_BYTES = 64;
+const IPC_HANDLE = { struct: Array(IPC_HANDLE_BYTES / 8).fill("u64") as "u64"[] };
+
 const SYMBOLS = {
   cudaGetErrorString: { parameters: ["i32"], result: "pointer" },
   cudaGetDeviceCount: { parameters: ["buffer"], result: "i32" },
@@ -10,6 +14,12 @@ const SYMBOLS = {
   cudaSetDevice: { parameters: ["i32"], result: "i32" },
   cudaDeviceGetAttribute: { parameters: ["buffer", "i32", "i32"], result: "i32" },
   cudaDeviceGetPCIBusId: { parameters: ["buffer", "i32", "i32"], result: "i32" },
+  cudaDeviceGetStreamPriorityRange: { parameters: ["buffer", "buffer"], result: "i32" },
+  cudaMalloc: { parameters: ["buffer", "u64"], result: "i32" },
+  cudaFree: { parameters: ["u64"], result: "i32" },
+  cudaIpcGetMemHandle: { parameters: ["buffer", "u64"], result: "i32" },
+  cudaIpcOpenMemHandle: { parameters: ["buffer", IPC_HANDLE, "u32"], result: "i32" },
+  cudaIpcCloseMemHandle: { parameters: ["u64"], result: "i32" },
   cudaMemGetInfo: { parameters: ["buffer", "buffer"], result: "i32" },
   cudaMemPoolCreate: { parameters: ["buffer", "buffer"], result: "i32" },
   cudaMemPoolSetAttribute: { parameters: ["u64", "i32", "buffer"], result: "i32" },
@@ -22,6 +32,8 @@ const SYMBOLS = {
   cudaFreeHost: { parameters: ["u64"], result: "i32" },
   cudaMemsetAsync: { parameters: ["u64", "i32", "u64", "u64"], result: "i32" },
   cudaStreamCreateWithFlags: { parameters: ["buffer", "u32"], result: "i32" },
+  cudaStreamCreateWithPriority: { parameters: ["buffer", "u32", "i32"], result: "i32" },
+  cudaStreamDestroy: { parameters: ["u64"], result: "i32" },
   cudaStreamWaitEvent: { parameters: ["u64", "u64", "u32"], result: "i32" },
   cudaStreamSynchronize: { parameters: ["u64"], result: "i32" },
   cudaEventCreate: { parameters: ["buffer"], result: "i32" },
@@ -44,6 +56,8 @@ type Status = Exclude<keyof typeof SYMBOLS, "cudaGetErrorString" | "cudaGetLastE
 
 /** cudaErrorMemoryAllocation. */
 export const CUDA_OUT_OF_MEMORY = 2;
+/** cudaErrorNotReady. */
+export const CUDA_NOT_READY = 600;
 
 /** A CUDA runtime call failed. */
 export class CudaError extends Error {

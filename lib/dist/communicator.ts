@@ -1,11 +1,11 @@
 /** Several processes that train one model: collectives on tensors, and what their hosts agree on. */
-import { openCudart } from "../../ffi/cudart.ts";
 import { addressOf } from "../../ffi/host.ts";
 import { K_REDUCE_SUM } from "../../ffi/symbols.ts";
-import { NCCL_OP, NCCL_TYPE, openNccl, UNIQUE_ID_BYTES } from "../../ffi/nccl.ts";
 import { device } from "../tensor/device.ts";
 import { DTYPE } from "../tensor/dtype.ts";
-import { stream, type Tensor } from "../tensor/tensor.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { copyCollectives } from "./copies.ts";
+import { ncclCollectives } from "./nccl.ts";
 import { ALONE, findPlace, type Place } from "./place.ts";
 import { joinSockets, type Sockets } from "./sockets.ts";
 
@@ -17,6 +17,8 @@ import { joinSockets, type Sockets } from "./sockets.ts";
 export interface Communicator {
   readonly rank: number;
   readonly world: number;
+  /** What does the collectives on tensors, for people. */
+  readonly by: string;
   /** t = the sum of all ranks' t: any shape, f32 or i64. */
   allReduce(t: Tensor): void;
   /** y [n] = this rank's row of the sum of all ranks' x [world, n], f32. */
@@ -37,12 +39,15 @@ export interface Communicator {
 export interface CommunicatorOptions {
   /** Seconds that a rank waits for the others; 60 by default. */
   timeout?: number;
+  /** What does collectives on GPUs: by default ESPALIER_COLLECTIVES says, and where it does not, copies where they work and else NCCL. */
+  collectives?: "auto" | "copies" | "nccl";
 }
 
 /** The communicator of one process: nothing to be done. */
 const NO_OTHERS: Communicator = {
   rank: 0,
   world: 1,
+  by: "nothing, it is alone",
   allReduce: () => {},
   reduceScatter: (y, x) => device().memory.copy(y.addr, x.addr, x.bytes),
   allGather: (y, x) => y.addr === x.addr ? undefined : device().memory.copy(y.addr, x.addr, x.bytes),
@@ -66,23 +71,31 @@ export function communicator(): Communicator {
 }
 
 /** Joins the processes of this one's job, which its launcher's environment tells; one that was started alone is the only rank. Once a process. */
-export function openCommunicator({ timeout = 60 }: CommunicatorOptions = {}, place: Place = findPlace()): Communicator {
+export function openCommunicator(options: CommunicatorOptions = {}, place: Place = findPlace()): Communicator {
   if (current) return current;
   if (place === ALONE || place.world === 1) return current = NO_OTHERS;
-  const sockets = joinSockets(place, timeout),
-    onDevice = device().name === "cuda" ? ncclCollectives(place, sockets) : socketCollectives(sockets);
-  return current = {
-    rank: place.rank,
-    world: place.world,
+  const joined = joinRanks(place, options);
+  const close = (): void => {
+    joined.close();
+    current = undefined;
+  };
+  return current = { ...joined, close };
+}
+
+/** Joins the processes of a job of several, beside what else this process has joined. */
+export function joinRanks(place: Place, { timeout = 60, collectives }: CommunicatorOptions = {}): Communicator {
+  const { rank, world } = place, sockets = joinSockets(place, timeout);
+  const ranks: Ranks = { rank, world, exchange: (value) => exchange(sockets, world, value) };
+  const onDevice = device().name === "cuda" ? cudaCollectives(place, ranks, sockets, collectives) : socketCollectives(sockets);
+  return {
+    ...ranks,
     ...onDevice,
-    exchange: (value) => exchange(sockets, place.world, value),
     close() {
-      const meet = (): unknown => exchange(sockets, place.world, null);
+      const meet = (): unknown => ranks.exchange(null);
       meet(); // none leaves while another may still wait for it
-      onDevice.close();
+      onDevice.close(meet);
       meet();
       sockets.close();
-      current = undefined;
     },
   };
 }
@@ -97,53 +110,50 @@ function exchange<T>({ kernels: k, handle }: Sockets, world: number, value: T): 
   return Array.from(lengths, (n, r) => JSON.parse(new TextDecoder().decode(all.subarray(r * most, r * most + n))));
 }
 
-type OnDevice = Pick<Communicator, "allReduce" | "reduceScatter" | "allGather" | "broadcast" | "join" | "close">;
+/** What the hosts of the ranks have. */
+export type Ranks = Pick<Communicator, "rank" | "world" | "exchange">;
+
+/** The collectives of a kind of device. All ranks close them together; `meet` returns once all have called it. */
+export interface OnDevice extends Pick<Communicator, "by" | "allReduce" | "reduceScatter" | "allGather" | "broadcast" | "join"> {
+  close(meet: () => unknown): void;
+}
+
+const COLLECTIVES = ["auto", "copies", "nccl"];
+
+/** On CUDA: copies by the GPUs' copy engines where all ranks are on one machine and reach each other's memory, else NCCL. */
+function cudaCollectives(place: Place, ranks: Ranks, sockets: Sockets, collectives?: string): OnDevice {
+  const wish = collectives ?? (Deno.env.get("ESPALIER_COLLECTIVES") || "auto"), wishes = ranks.exchange(wish);
+  if (!wishes.every((other) => other === wish && COLLECTIVES.includes(other))) {
+    throw new RangeError(
+      `Cannot join GPUs: ESPALIER_COLLECTIVES is ${wishes.join(", ")} by rank, it must be the same on all and one of ${
+        COLLECTIVES.join(", ")
+      }`,
+    );
+  }
+  if (wish === "nccl") return ncclCollectives(place, sockets);
+  const copies = copyCollectives(ranks, (t) => sumOnHost(t, sockets));
+  if (!("fault" in copies)) return copies;
+  if (wish === "copies") throw new Error(`Cannot join GPUs by copies: ${copies.fault}; ESPALIER_COLLECTIVES=auto takes NCCL then`);
+  const nccl = ncclCollectives(place, sockets);
+  return { ...nccl, by: `${nccl.by} (copies by the GPUs' copy engines: ${copies.fault})` };
+}
+
+/** t = the sum of all ranks' t, at once, through the hosts. */
+function sumOnHost(t: Tensor, { kernels: k, handle }: Sockets): void {
+  const values = t.readRaw(), at = addressOf(values);
+  k.k_all_reduce_fwd(at, at, handle, BigInt(t.size), K_REDUCE_SUM, DTYPE[t.dtype], 0n);
+  device().memory.upload(t.addr, values);
+}
 
 /** On the CPU: at once, through rank 0. */
 function socketCollectives({ kernels: k, handle }: Sockets): OnDevice {
   return {
+    by: "sockets",
     allReduce: (t) => k.k_all_reduce_fwd(t.addr, t.addr, handle, BigInt(t.size), K_REDUCE_SUM, DTYPE[t.dtype], 0n),
     reduceScatter: (y, x) => k.k_reduce_scatter_fwd(y.addr, x.addr, handle, BigInt(y.size), K_REDUCE_SUM, DTYPE[y.dtype], 0n),
     allGather: (y, x) => k.k_all_gather_fwd(y.addr, x.addr, handle, BigInt(x.size), DTYPE[x.dtype], 0n),
     broadcast: (t) => k.k_broadcast_fwd(t.addr, t.addr, handle, BigInt(t.size), 0, DTYPE[t.dtype], 0n),
     join: () => {},
     close: () => {},
-  };
-}
-
-const NO_TIMING = 2, NON_BLOCKING = 1;
-
-/** On CUDA: NCCL on a stream of its own. Rank 0's id reaches the others through the sockets. */
-function ncclCollectives({ rank, world }: Place, { kernels, handle }: Sockets): OnDevice {
-  const cuda = openCudart(), nccl = openNccl(), out = new BigUint64Array(1), id = new Uint8Array(UNIQUE_ID_BYTES);
-  if (rank === 0) nccl.ncclGetUniqueId(id);
-  kernels.k_broadcast_fwd(addressOf(id), addressOf(id), handle, BigInt(id.length), 0, DTYPE.u8, 0n);
-  nccl.ncclCommInitRank(out, world, id, rank);
-  const comm = out[0];
-  cuda.cudaStreamCreateWithFlags(out, NON_BLOCKING);
-  const side = out[0];
-  cuda.cudaEventCreateWithFlags(out, NO_TIMING);
-  const event = out[0];
-  /** Work queued on `later` from now on waits for what is queued on `earlier`. */
-  const order = (earlier: bigint, later: bigint): void => {
-    cuda.cudaEventRecord(event, earlier);
-    cuda.cudaStreamWaitEvent(later, event, 0);
-  };
-  const queued = (call: () => void): void => {
-    order(stream(), side);
-    call();
-  };
-  return {
-    allReduce: (t) => queued(() => nccl.ncclAllReduce(t.addr, t.addr, BigInt(t.size), NCCL_TYPE[t.dtype], NCCL_OP.sum, comm, side)),
-    reduceScatter: (y, x) =>
-      queued(() => nccl.ncclReduceScatter(x.addr, y.addr, BigInt(y.size), NCCL_TYPE[y.dtype], NCCL_OP.sum, comm, side)),
-    allGather: (y, x) => queued(() => nccl.ncclAllGather(x.addr, y.addr, BigInt(x.size), NCCL_TYPE[x.dtype], comm, side)),
-    broadcast: (t) => queued(() => nccl.ncclBroadcast(t.addr, t.addr, BigInt(t.size), NCCL_TYPE[t.dtype], 0, comm, side)),
-    join: () => order(side, stream()),
-    close() {
-      cuda.cudaStreamSynchronize(side);
-      nccl.ncclCommDestroy(comm);
-      cuda.cudaEventDestroy(event);
-    },
   };
 }

@@ -118,6 +118,7 @@ export function openRun(folder: string, options: RunOptions): Run {
   if (!options.dryRun) Deno.mkdirSync(folder, { recursive: true });
   const { tensors, config, steps, log: { every, sampleEvery, saveEvery, keep, milestoneEvery = 0, histogramEvery = 0 } } = options;
   const say = (text: string): void => writes ? console.error(text) : undefined;
+  if (ranks.world > 1) say(`${ranks.world} processes, joined by ${ranks.by}`);
   const found = resume(folder, { ckpt: options.ckpt, tensors, say });
   const first = found?.step ?? 0, state = found?.state as RunState | undefined;
   if (state) options.restore(state.recipe);

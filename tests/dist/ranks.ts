@@ -30,7 +30,12 @@ export interface RankOutcome {
 export async function runRanks(
   world: number,
   code: string,
-  { timeout = 20, device = "cpu", args = [] }: { timeout?: number; device?: "cpu" | "cuda"; args?: string[] } = {},
+  { timeout = 20, device = "cpu", args = [], env: more = {} }: {
+    timeout?: number;
+    device?: "cpu" | "cuda";
+    args?: string[];
+    env?: Record<string, string>;
+  } = {},
 ): Promise<RankOutcome[]> {
   const folder = Deno.makeTempDirSync(), decoder = new TextDecoder();
   const head = `
@@ -45,6 +50,7 @@ export async function runRanks(
       const env = {
         ...{ RANK: `${rank}`, WORLD_SIZE: `${world}`, LOCAL_RANK: `${rank}` },
         ...{ TORCHELASTIC_RUN_ID: folder, ESPALIER_RENDEZVOUS: `${folder}/meet` },
+        ...more,
       };
       const { code: status, stdout, stderr } = await program(head + code, { env, args }).output();
       return { code: status, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
