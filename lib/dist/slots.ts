@@ -17,8 +17,8 @@ export interface Slots {
   /** Opens the others', given the handles of all ranks. */
   open(handles: Uint8Array<ArrayBuffer>[]): void;
   /**
-   * Queues a turn, which all ranks take: copies `send(r)`, at most a row, to each other rank r and waits for what they send. Where that lies until the
-   * next turn but one is returned, by rank.
+   * Queues a turn, which all ranks take: copies `send(r)`, at most a row, to each other rank r and waits for what they send. Where that lies until this
+   * rank's next turn is returned, by rank.
    */
   turn(send: (rank: number) => { from: bigint; bytes: number }): bigint[];
   /** Waits for nothing any more: what was to come will not. */
@@ -30,8 +30,9 @@ export interface Slots {
 }
 
 /**
- * Makes this rank's slots, of rows of `turnBytes` over the number of ranks: for each of two turns a row from each other rank, then a number of each rank, the last turn that its row is there of. A rank
- * ends a turn when all the others' rows have come, so these have read what they got in the turn before, and the next may write over it: two are enough.
+ * Makes this rank's slots, of rows of `turnBytes` over the number of ranks: for each of two turns a row from each other rank, then a number of each rank,
+ * the last turn that its row is there of. A rank gets past a turn when all others have begun it, so they have read what they got in the turn before, and
+ * the next turn may write over that: two are enough.
  */
 export function makeSlots(rank: number, world: number, turnBytes: number): Slots {
   const cuda = openCudart(), values = openStreamValues(), word = new BigUint64Array(1), others = world - 1;

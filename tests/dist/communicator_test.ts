@@ -1,60 +1,56 @@
 import assert from "node:assert/strict";
 import { addressOf } from "../../ffi/host.ts";
 import { openKernels } from "../../ffi/kernels.ts";
+import { expectCollectives } from "./collectives.ts";
 import { countGpus, runRanks } from "./ranks.ts";
 
 const TENSORS = `import { tensor, empty } from("lib/tensor/tensor.ts");`;
-
-/** What each rank says of every collective; `empty` tensors and those that lie in place too. */
-const COLLECTIVES = `${TENSORS}
-  const n = 2 * world, values = Array.from({ length: n }, (_, i) => 10 * rank + i + 0.5), say = [];
-  const sum = (i) => 5 * world * (world - 1) + world * (i + 0.5), check = (t, value) => say.push(t.read().every((v, i) => v === value(i)));
-  const all = tensor(values, [n]);
-  ranks.allReduce(all);
-  const part = empty([2]), scattered = tensor(values, [world, 2]), gathered = empty([world, n]), own = tensor(values, [n]), first = tensor(values, [n]);
-  ranks.reduceScatter(part, scattered);
-  ranks.allGather(gathered, own);
-  ranks.broadcast(first);
-  ranks.allReduce(empty([0]));
-  ranks.join();
-  check(all, sum);
-  check(part, (i) => sum(2 * rank + i));
-  check(gathered, (i) => 10 * Math.floor(i / n) + i % n + 0.5);
-  check(first, (i) => i + 0.5);
-  const wanted = Array.from({ length: world }, (_, rank) => ({ rank, text: "x".repeat(rank) }));
-  say.push(JSON.stringify(ranks.exchange({ rank, text: "x".repeat(rank) })) === JSON.stringify(wanted));
-  console.log(JSON.stringify(say));
-  ranks.close();`;
-
-async function expectCollectives(world: number, device: "cpu" | "cuda"): Promise<void> {
-  for (const { code, stdout, stderr } of await runRanks(world, COLLECTIVES, { device })) {
-    assert.equal(code, 0, stderr);
-    assert.deepEqual(JSON.parse(stdout), [true, true, true, true, true]);
-  }
-}
 
 Deno.test("collectives of four ranks on the CPU", () => expectCollectives(4, "cpu"));
 
 const gpus = countGpus();
 Deno.test({
-  name: gpus > 1 ? `collectives of ${gpus} GPUs` : "collectives of several GPUs (skipped: fewer than two GPUs are here)",
+  name: `collectives of ${gpus > 1 ? `${gpus} GPUs` : "several GPUs (skipped: fewer than two GPUs are here)"}`,
   ignore: gpus < 2,
   fn: () => expectCollectives(gpus, "cuda"),
 });
 
-Deno.test("sums of large buffers are equal to the bit on all ranks, and those of one process in the order of ranks", async () => {
-  const outcomes = await runRanks(
-    3,
-    `${TENSORS}
+for (const [world, device] of [[3, "cpu"], [gpus, "cuda"]] as const) {
+  const ignore = device === "cuda" && gpus < 2;
+  Deno.test({
+    name: `sums of large buffers are equal to the bit on all ranks, and those of one process in the order of ranks${
+      device === "cpu" ? "" : `, on GPUs${ignore ? " (skipped: fewer than two GPUs are here)" : ""}`
+    }`,
+    ignore,
+    fn: async () => {
+      const outcomes = await runRanks(
+        world,
+        `${TENSORS}
     import { Generator } from("lib/tensor/random.ts");
     const n = 700_001, mine = new Generator(rank).normal([n]);
     const wanted = new Generator(0).normal([n]).read();
-    for (const r of [1, 2]) new Generator(r).normal([n]).read().forEach((v, i) => wanted[i] = Math.fround(wanted[i] + v));
+    for (let r = 1; r < world; r++) new Generator(r).normal([n]).read().forEach((v, i) => wanted[i] = Math.fround(wanted[i] + v));
     ranks.allReduce(mine);
+    ranks.join();
     console.log(mine.read().every((v, i) => v === wanted[i]));
     ranks.close();`,
-  );
-  for (const { stdout, stderr } of outcomes) assert.equal(stdout.trim(), "true", stderr);
+        { device },
+      );
+      for (const { stdout, stderr } of outcomes) assert.equal(stdout.trim(), "true", stderr);
+    },
+  });
+}
+
+Deno.test({
+  name: `ranks that are told different collectives are told so, on GPUs${gpus > 1 ? "" : " (skipped: fewer than two GPUs are here)"}`,
+  ignore: gpus < 2,
+  fn: async () => {
+    const outcomes = await runRanks(2, "ranks.close();", { device: "cuda", env: { ESPALIER_COLLECTIVES: "nvlink" } });
+    for (const { code, stderr } of outcomes) {
+      assert.equal(code, 1);
+      assert.match(stderr, /ESPALIER_COLLECTIVES is nvlink, nvlink by rank, it must be the same on all and one of auto, copies, nccl/);
+    }
+  },
 });
 
 Deno.test("a rank that ends is named to the others", async () => {

@@ -1,39 +1,7 @@
-/** Copies between the processes of a machine, without GPUs: on the host's memory, through host_cuda.cpp in the place of CUDA. */
+/** Copies between the processes of a machine, without GPUs. */
 import assert from "node:assert/strict";
+import { HOST_CUDA } from "./host_cuda.ts";
 import { runRanks } from "./ranks.ts";
-
-const HERE = new URL("./", import.meta.url).pathname, FFI = new URL("../../ffi/", import.meta.url).pathname;
-
-/** A folder with the stand-in as libcudart and libcuda; undefined where there is no compiler. */
-function buildHostCuda(): string | undefined {
-  const folder = Deno.makeTempDirSync({ prefix: "espalier_host_cuda_" }), source = Deno.readTextFileSync(`${HERE}host_cuda.cpp`);
-  const wanted = ["cudart.ts", "cuda_driver.ts"].flatMap((file) => Deno.readTextFileSync(FFI + file).match(/(?<=^ {2})cu\w+(?=: \{)/gm)!);
-  const nothing = wanted.filter((name) => !source.includes(`${name}(`)).map((name) => `DOES_NOTHING(${name})`).join(" ");
-  try {
-    const { success, stderr } = new Deno.Command("g++", {
-      args: [
-        "-std=c++17",
-        "-O1",
-        "-shared",
-        "-fPIC",
-        `-DHOST_CUDA_NOTHING=${nothing}`,
-        "-o",
-        `${folder}/libcudart.so.13`,
-        `${HERE}host_cuda.cpp`,
-        "-lrt",
-      ],
-    }).outputSync();
-    assert.ok(success, new TextDecoder().decode(stderr));
-    Deno.copyFileSync(`${folder}/libcudart.so.13`, `${folder}/libcuda.so.1`);
-    return folder;
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-    Deno.removeSync(folder, { recursive: true });
-  }
-}
-
-const folder = buildHostCuda();
-addEventListener("unload", () => folder && Deno.removeSync(folder, { recursive: true }));
 
 /** What a rank finds of collectives by copies. */
 const COPIES = `
@@ -80,25 +48,25 @@ const COPIES = `
   ranks.close();`;
 
 async function said(world: number, refuses = ""): Promise<{ fault: string | null; wrong: string[] }[]> {
-  const outcomes = await runRanks(world, COPIES, { env: { LD_LIBRARY_PATH: folder!, HOST_CUDA_REFUSES: refuses } });
+  const outcomes = await runRanks(world, COPIES, { env: { LD_LIBRARY_PATH: HOST_CUDA!, HOST_CUDA_REFUSES: refuses } });
   return outcomes.map(({ code, stdout, stderr }) => {
     assert.equal(code, 0, stderr);
     return JSON.parse(stdout);
   });
 }
 
-const skipped = folder ? "" : " (skipped: no g++ is here)";
+const skipped = HOST_CUDA ? "" : " (skipped: no g++ is here)";
 for (const world of [2, 3, 4]) {
   Deno.test({
     name: `collectives by copies between ${world} ranks are sums in their order, to the bit${skipped}`,
-    ignore: !folder,
+    ignore: !HOST_CUDA,
     fn: async () => assert.deepEqual(await said(world), Array(world).fill({ fault: null, wrong: [] })),
   });
 }
 
 Deno.test({
   name: `ranks that cannot reach each other's memory all learn why${skipped}`,
-  ignore: !folder,
+  ignore: !HOST_CUDA,
   fn: async () => {
     for (const [refused, call] of [["handle", "cudaIpcGetMemHandle"], ["open", "cudaIpcOpenMemHandle"], ["wait", "cuStreamWaitValue32"]]) {
       for (const { fault } of await said(3, refused)) assert.match(fault!, new RegExp(`^Cannot run ${call}: `));
