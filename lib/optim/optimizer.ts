@@ -91,7 +91,7 @@ export interface Optimizer<P> {
   /** What losses are multiplied by before the backward pass: 1 unless parameters are f16. Then it waits for the last step: ask after the forward pass. */
   lossScale(): number;
   /**
-   * Queues an update of the parameters from their gradients, which are then 0 or `outdated`. What is returned gives the report: asked for after the next
+   * Queues an update of the parameters from their gradients, which are then `outdated`. What is returned gives the report: asked for after the next
    * pass was queued, it does not keep the device waiting. It throws a RangeError at the hundredth step in a row that is skipped for gradients that are
    * not finite. The next step, the next loss scale and {@linkcode Optimizer.state} ask for it where nobody did.
    * `watch` is given histograms of the parameters before the step and of its gradients, by parts of the model: all processes ask for them together.
@@ -140,7 +140,7 @@ export function createOptimizer<S>(
   const scale = makeLossScale({ growth: config.scaleGrowth }), scaled = flat.copy?.dtype === "f16";
   const tensors = new Map(leaves<Tensor>(seen));
   const shared = flat.entries.map(({ name, offset }) => ({ name, offset, tensor: tensors.get(name)! }));
-  const trained = flat.entries.map(({ name }) => tensors.get(name)!), fresh = ranks.world === 1; // a sum over ranks may be on its way into what one did not touch
+  const trained = flat.entries.map(({ name }) => tensors.get(name)!);
   const sharing = shareGradients(flat.grad, shared, ranks, updater);
   let steps = 0, skipped = 0, pending: (() => OptimizerReport) | undefined;
   const settle = (): void => void pending?.();
@@ -159,6 +159,7 @@ export function createOptimizer<S>(
   };
   const stepLater: Optimizer<unknown>["stepLater"] = (watch) => {
     settle();
+    // What got no gradient: no bucket with a part of it is on its way yet, since these go when all of theirs have come, or now.
     for (const { outdated, grad } of trained) if (outdated) device().memory.zero(grad!.addr, grad!.bytes);
     sharing.finish();
     const { parts, others } = updater.own;
@@ -171,9 +172,9 @@ export function createOptimizer<S>(
       weightDecay: config.weightDecay,
       maxNorm: Number.isFinite(clip.limit) ? clip.limit : 0,
       unscale: scaled ? 1 / lossScale(scale) : 1,
-      zeroGrad: !fresh,
+      zeroGrad: false,
     });
-    for (const t of trained) t.outdated = fresh;
+    for (const t of trained) t.outdated = true;
     let report: OptimizerReport | undefined;
     return pending = () => report ??= finish(lr);
   };

@@ -7,7 +7,6 @@
 import { K_ADAMW8_BLOCK } from "../../ffi/symbols.ts";
 import { type Bucket, layOutBuckets } from "../dist/gradients.ts";
 import { gatherRun, shardedTensor } from "../dist/sharded.ts";
-import { device } from "../tensor/device.ts";
 import { persist } from "../tensor/scope.ts";
 import type { Kept } from "../tensor/snapshot.ts";
 import { empty, emptyOnHost, sizeOf, type Tensor, zeros } from "../tensor/tensor.ts";
@@ -99,10 +98,9 @@ export function shardedUpdater(flat: FlatParameters, options: UpdaterOptions & {
         ranks.join();
         queueNorm(adamw.stats.addr, all);
         for (const row of rows) {
-          applyAdamw(row, { ...row.adamw, applied: adamw.applied }, { ...step, emas: row.emas, zeroGrad: false });
+          applyAdamw(row, { ...row.adamw, applied: adamw.applied }, { ...step, emas: row.emas });
           gatherRun(row.values, row.mine, ranks); // while the next row is stepped
         }
-        device().memory.zero(grad.addr, grad.bytes);
         adamw.coming = adamw.stats.readLater();
         ranks.join();
       },

@@ -90,6 +90,29 @@ for (const [world, device] of [[2], [3], [4], [2, "cuda"]] as [number, "cuda"?][
   });
 }
 
+Deno.test("a parameter that some ranks or all give no gradient in a step is stepped by the sums of the others, as one process does", async () => {
+  const found = await said(
+    2,
+    `const alone = { ...ranks, rank: 0, world: 1 }, make1 = (shard, among) => { const specs = specsOf("f32");
+      return createOptimizer(specs, initialize(specs, new Generator(1)), { ...OPTIMIZER_DEFAULTS, clip: { maxNorm: null, percentile: null }, shard }, { ranks: among, bucketBytes: 4096 }); };
+    const all = [make1(true, ranks), make1(false, ranks), make1(false, alone)], uses = { a: () => true, b: (i, r) => i < 2 || (i + r) % 2 === 0, c: (i) => i < 2 || i === 4 };
+    for (let i = 0; i < 6; i++) {
+      for (const o of all) {
+        for (const r of o === all[2] ? [0, 1] : [rank]) {
+          step(() => {
+            const random = new Generator(1000 * i + r);
+            const parts = leaves(o.params).filter(([name, t]) => t.requiresGrad && uses[name](i, r)).map(([, t]) => sum(mul(t, random.normal(t.shape))));
+            backward(parts.reduce((x, y) => add(x, y)));
+          });
+        }
+        o.step();
+      }
+    }
+    console.log(JSON.stringify(all.map((o) => leaves(o.params).map(([name, t]) => [name, hash(tensorBytes(t))]))));`,
+  ) as unknown[][];
+  for (const [spread, whole, alone] of found) assert.deepEqual([spread, whole], [alone, alone]);
+});
+
 Deno.test("clipped steps of a spread optimizer are those of a whole one within the rounding of the norm", async () => {
   const found = await said(
     3,
