@@ -221,16 +221,15 @@ export async function quickstart(
       console.log(`      ${summary.made} made, ${summary.skipped} there before, ${summary.failed.length} unusable`);
     },
   );
-  const record = e.device().name === "cuda"; // to launch these models' kernels takes longer than to run them
   const vae = await stage(
     "vae",
     `Training the sparse-structure VAE, ${c.vaeSteps} steps: ${R}^3 voxels to a small latent and back`,
-    () => trainSsVae(vaeConfig(c, root), { output: vaeRun, record }),
+    () => trainSsVae(vaeConfig(c, root), { output: vaeRun }),
   );
   const flow = await stage(
     "flow",
     `Training the flow model of structures, ${c.flowSteps} steps: a picture and noise to a latent`,
-    () => trainSsFlow(flowConfig(c, root, vae.folder), { output: flowRun, record }),
+    () => trainSsFlow(flowConfig(c, root, vae.folder), { output: flowRun }),
   );
   const slatVae = await stage(
     "slat_vae",

@@ -238,7 +238,7 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile,
     `${train.length} objects to train on, ${heldOut.length} to test on; ${e.formatCount(optimizer.size)} parameters, blocks in ${dtype}`,
   );
 
-  const replays = run.replays(optimizer.params);
+  const replays = run.replays(optimizer.params, c.memory);
   const generate = (flow: e.SsFlow, condition: e.Condition, pictures: Float32Array[]): Int32Array[] =>
     e.inGroups(pictures, (images, first) => {
       const tokens = condition.encode(e.tensor(e.joinFloats(images), [images.length, 3, S, S]));
@@ -381,7 +381,8 @@ if (import.meta.main) {
         "--tune",
         "choose the algorithms of dense products by time and keep them in the output folder: faster, but bits differ from other runs'",
       )
-      .option("--record", "run a step's passes from a recording (on a GPU a CUDA graph): the same bits, faster where a model is small");
+      .option("--record", "run a step's passes from a recording (on a GPU a CUDA graph) also where that keeps much memory: the same bits")
+      .option("--no-record", "never do so; by default it is done on a GPU where it keeps little memory");
     const { flags, config } = e.parseTraining(command, Deno.args, SS_FLOW_SIZES);
     const c = ssFlowConfig(config);
     e.openTrainingDevice(flags);

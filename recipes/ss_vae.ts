@@ -220,7 +220,8 @@ export function trainSsVae(c: SsVaeConfig, { output, ckpt = "latest", profile, r
 if (import.meta.main) {
   await e.runRecipe(() => {
     const command = e.trainingCommand("train:ss-vae", "Trains the sparse-structure VAE on a prepared dataset.", SS_VAE_SIZES)
-      .option("--record", "run a step's passes from a recording (on a GPU a CUDA graph): the same bits, faster where a model is small");
+      .option("--record", "run a step's passes from a recording (on a GPU a CUDA graph) also where that keeps much memory: the same bits")
+      .option("--no-record", "never do so; by default it is done on a GPU where it keeps little memory");
     const { flags, config } = e.parseTraining(command, Deno.args, SS_VAE_SIZES);
     const c = ssVaeConfig(config);
     e.openTrainingDevice(flags);

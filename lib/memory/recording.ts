@@ -7,7 +7,7 @@ import { observe, type Observer } from "../../ffi/observer.ts";
 import { device } from "../tensor/device.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { flopsOf } from "../tensor/flops.ts";
-import type { Memory } from "../tensor/memory.ts";
+import { formatBytes, type Memory } from "../tensor/memory.ts";
 import { persist } from "../tensor/scope.ts";
 import { empty, type Tensor, tensorFromBytes } from "../tensor/tensor.ts";
 import { layOut, type Lifetime } from "./layout.ts";
@@ -165,12 +165,14 @@ function hostCalls(): Calls {
 }
 
 /**
- * Records `pass`, which does and takes what `log` says of an earlier run of it; it is not run. What it brings from the host is copied from memory of
- * its own, and must be the same each time. Throws where it does something else, with the device as it was.
+ * Records `pass`, which does and takes what `log` says of an earlier run of it; it is not run. It keeps all the memory that it takes, `most` bytes at
+ * most. What it brings from the host is copied from memory of its own, and must be the same each time. Throws where it does something else, with the
+ * device as it was.
  */
-export function recorded<O extends Record<string, Tensor>>(pass: () => O, log: PassLog): Recording<O> {
+export function recorded<O extends Record<string, Tensor>>(pass: () => O, log: PassLog, most = Infinity): Recording<O> {
   if (log.refusal) throw new Unrecordable(log.refusal);
   const { name, memory } = device(), { offsets, total } = layOut(log.allocations);
+  if (total > most) throw new Unrecordable(`it would keep ${formatBytes(total)} of memory, it may keep ${formatBytes(most)}`);
   const made = persist(() => [empty([total], "u8"), ...log.uploads.map((bytes) => tensorFromBytes(bytes, [bytes.length], "u8"))]);
   const [arena, ...constants] = made, base = total ? arena.addr : 0n;
   const calls = name === "cuda" ? cudaCalls(openCudart()) : hostCalls();

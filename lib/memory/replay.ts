@@ -56,11 +56,11 @@ const valueOf = (input: Tensor | (() => Tensor)): Tensor => input instanceof Ten
 
 /**
  * Replays of passes that add to the gradients of `params`. Where `enabled` says no every pass runs as it is, as it must where several processes share
- * gradients while it runs; also while a profile looks on.
+ * gradients while it runs; also while a profile looks on, and passes whose recordings would keep more than `most` bytes.
  */
 export function openReplays(
   params: unknown,
-  { enabled, say = () => {} }: { enabled: boolean; say?: (text: string) => void },
+  { enabled, most, say = () => {} }: { enabled: boolean; most?: number; say?: (text: string) => void },
 ): Replays {
   const trained = leaves<Tensor>(params).map(([, t]) => t).filter((t) => t.accumulates), known = new Map<string, Known>();
   let runs = 0, count = 0;
@@ -87,7 +87,7 @@ export function openReplays(
     const before = trained.filter((t) => t.outdated);
     try {
       device().memory.trim(); // what is kept for later passes has no later passes
-      entry.recording = recorded(() => step(pass), entry.log!);
+      entry.recording = recorded(() => step(pass), entry.log!, most);
       entry.begun = before.filter((t) => !t.outdated);
       sayOnce("a step's passes run from a recording from now on");
     } catch (error) {

@@ -4,6 +4,7 @@ import { communicator } from "../dist/communicator.ts";
 import type { Histogram } from "../ops/histogram.ts";
 import { openReplays, type Replays } from "../memory/replay.ts";
 import { MOST_SKIPPED } from "../optim/optimizer.ts";
+import { device } from "../tensor/device.ts";
 import { debugStep } from "../tensor/debug.ts";
 import { firstNonFinite } from "../tensor/tape.ts";
 import type { Kept } from "../tensor/snapshot.ts";
@@ -12,6 +13,7 @@ import type { Later } from "./batch.ts";
 import { checkpointPath, giveParts, listCheckpoints, resume } from "./checkpoint.ts";
 import { DryRun, dryRunReport } from "./dry_run.ts";
 import { type LogState, openRunLog, type RunLog, secondaryLog } from "./metrics.ts";
+import type { MemoryConfig } from "./memory_config.ts";
 import { openProducts } from "./products.ts";
 import { profileRun } from "./run_profile.ts";
 import { openSaver } from "./saver.ts";
@@ -49,7 +51,7 @@ export interface RunOptions {
   profile?: boolean;
   /** Whether {@linkcode Run.tune} chooses algorithms. */
   tune?: boolean;
-  /** Whether {@linkcode Run.replays} records passes. */
+  /** Whether {@linkcode Run.replays} records passes; by default on a GPU, where that keeps little memory. */
   record?: boolean;
   /** Whether the run only says what it would do: {@linkcode openRun} then throws a {@linkcode DryRun} and writes nothing. */
   dryRun?: boolean;
@@ -67,8 +69,11 @@ export interface Run {
   };
   /** Before the first step: the products of `pass` are done by the algorithms that the run keeps. See {@linkcode openProducts}. */
   tune(pass: () => unknown): void;
-  /** What runs the passes of a training of `params`: recorded ones with `record`, where this process trains alone. */
-  replays(params: unknown): Replays;
+  /**
+   * What runs the passes of a training of `params`: recorded ones, where `record` says so, this process trains alone, and what is made again is not
+   * decided anew by each pass.
+   */
+  replays(params: unknown, memory?: MemoryConfig): Replays;
   /** For {@linkcode Optimizer.stepLater}: what writes the histograms of step `done`, where they are due. */
   histograms(done: number): ((found: Record<string, Histogram>) => void) | undefined;
   /** Whether a sample is due after `done` steps; the first step and the last one count. */
@@ -111,6 +116,15 @@ interface RunState {
 const MOST_NON_FINITE = 10;
 /** How often several processes ask whether a checkpoint is on the disk that they wait for. */
 const WRITING_POLL_MS = 50;
+
+/** The part of the device's memory that recordings may keep where nobody asked for them: what else a run does must fit beside them. */
+const KEPT = 1 / 8;
+
+function replaysOf(params: unknown, record: boolean | undefined, { able, say }: { able: boolean; say: (text: string) => void }): Replays {
+  const { name, memory } = device();
+  if (record !== undefined) return openReplays(params, { enabled: record && able, say });
+  return openReplays(params, { enabled: name === "cuda" && able, most: KEPT * memory.limit });
+}
 
 /** Opens or resumes the run in `folder`. */
 export function openRun(folder: string, options: RunOptions): Run {
@@ -204,7 +218,9 @@ export function openRun(folder: string, options: RunOptions): Run {
       },
     },
     tune: (pass) => openProducts(folder, pass, { tune: options.tune, say: log.say }),
-    replays: (params) => openReplays(params, { enabled: (options.record ?? false) && ranks.world === 1, say: log.say }),
+    replays: (params, memory) => {
+      return replaysOf(params, options.record, { able: ranks.world === 1 && memory?.policy !== "linear", say: log.say });
+    },
     histograms: (done) => histogramEvery > 0 && done % histogramEvery === 0 ? (found) => log.histograms(done, found) : undefined,
     sampleDue: (done) => sampleEvery > 0 && (done % sampleEvery === 0 || done === steps || done === 1),
     saveOrStop(done) {

@@ -122,6 +122,15 @@ Deno.test("what a pass cannot do twice is said once, and it runs as it is", () =
     }
   }));
 
+Deno.test("a pass whose recording would keep more memory than it may runs as it is", () =>
+  step(() => {
+    const said: string[] = [], w = weight(), replays = openReplays({ w }, { enabled: true, most: 100, say: (text) => said.push(text) });
+    assert.deepEqual(squares(replays, w), WANT);
+    assert.equal(replays.count, 0);
+    assert.match(said[0], /it would keep \d+ bytes of memory, it may keep 100 bytes$/);
+    replays.free();
+  }));
+
 Deno.test("a pass is not recorded while somebody looks on, and values are those of the run that they were asked of", () =>
   step(() => {
     const w = weight(), replays = openReplays({ w }, { enabled: true }), seen: string[] = [];
