@@ -26,13 +26,18 @@ export interface RunLog {
   /** Histograms in histograms.jsonl and in TensorBoard. */
   histograms(step: number, found: Record<string, Histogram>): void;
   say(text: string): void;
-  /** The means that are not written yet, for a checkpoint. */
+  /** The means that are not written yet, for a checkpoint; what tells of this process and not of the training is left out. */
   state(): LogState;
   close(): void;
 }
 
 /** Sums and counts by name since the last record. */
 export type LogState = Record<string, [sum: number, count: number]>;
+
+/** Whether a value is of memory, which a process that goes on may use otherwise. */
+function ofProcess(name: string): boolean {
+  return /^(memory|remade)/.test(name);
+}
 
 /** JSON knows no NaN: it comes as null. */
 function withNaN(values: Record<string, number | null>): Record<string, number> {
@@ -139,7 +144,7 @@ export function openRunLog(folder: string, { steps, first, every, label, profile
       events.histograms(step, found);
     },
     say: progress.say,
-    state: () => structuredClone(sums),
+    state: () => Object.fromEntries(Object.entries(structuredClone(sums)).filter(([name]) => !ofProcess(name))),
     close() {
       count?.();
       progress.end();

@@ -16,8 +16,12 @@ export interface TinyRun {
   train(output: string, steps: number): void;
 }
 
-/** Makes a dataset in `folder`, and gives the recipes that train on it, at this resolution, with narrower flow models where time is short; their VAEs are trained for two steps here. */
-export async function tinyRuns(folder: string, { resolution = 32, objects = 6, narrow = false } = {}): Promise<TinyRun[]> {
+/** Makes a dataset in `folder`, and gives the recipes that train on it, at this resolution, with narrower flow models where time is short, and recorded passes as asked; their VAEs are trained for two steps here. */
+export async function tinyRuns(
+  folder: string,
+  { resolution = 32, objects = 6, narrow = false, record }: { resolution?: number; objects?: number; narrow?: boolean; record?: boolean } =
+    {},
+): Promise<TinyRun[]> {
   const root = `${folder}/data`, log = { every: 10, sampleEvery: 0, saveEvery: 0, keep: 2 }, size = 2 * resolution;
   const quiet = console.log;
   console.log = () => {};
@@ -68,8 +72,8 @@ export async function tinyRuns(folder: string, { resolution = 32, objects = 6, n
       ...{ batch, log },
     };
   return [
-    { name: "ss-vae", train: (output, steps) => void trainSsVae({ ...vaeConfig, steps }, { output }) },
-    { name: "ss-flow", train: (output, steps) => void trainSsFlow({ ...flowConfig, steps }, { output }) },
+    { name: "ss-vae", train: (output, steps) => void trainSsVae({ ...vaeConfig, steps }, { output, record }) },
+    { name: "ss-flow", train: (output, steps) => void trainSsFlow({ ...flowConfig, steps }, { output, record }) },
     { name: "slat-vae", train: (output, steps) => void trainSlatVae({ ...slatVaeConfig, steps }, { output }) },
     { name: "slat-flow", train: (output, steps) => void trainSlatFlow({ ...slatFlowConfig, steps }, { output }) },
   ];

@@ -26,6 +26,21 @@ Deno.test("openRunLog() writes the means since the last record, every few steps 
   });
 });
 
+Deno.test("openRunLog() gives the means that are not written yet to a checkpoint, but those of memory", () => {
+  withFolder((folder) => {
+    const options = { steps: 4, first: 0, every: 4, label: "test" }, log = openRunLog(folder, options);
+    for (const loss of [1, 2]) log.step(loss, { loss, memory: 10, memory_predicted: 10, remade_share: 0 }, 1);
+    const state = log.state();
+    log.close();
+    assert.deepEqual(state, { loss: [3, 2] });
+    const again = openRunLog(folder, { ...options, first: 2, state });
+    for (const loss of [3, 4]) again.step(loss, { loss, memory: 20 }, 1);
+    again.close();
+    const [{ loss, memory }] = records(folder);
+    assert.deepEqual([loss, memory], [2.5, 20]);
+  });
+});
+
 Deno.test("openRunLog() of a resumed run drops later records and a line that a kill cut off", () => {
   withFolder((folder) => {
     const lines = [{ step: 2, loss: 1 }, { step: 4, loss: 2 }, { step: 4, iou: 3 }, { step: 6, loss: 4 }].map((r) =>
