@@ -11,7 +11,7 @@ import { stream, zeros } from "../lib/tensor/tensor.ts";
 import { ssFlowWork, type Work } from "./flow_models.ts";
 
 const ROUNDS = 3,
-  STEPS = 4,
+  STEPS = 3,
   WARM_UP = 2,
   BATCH = 8,
   BUCKET = 64 * 2 ** 20,
@@ -21,6 +21,8 @@ const ROUNDS = 3,
 /** How ranks work: each by itself, joined, or joined with a spread optimizer; by what collectives take by default, or by NCCL. */
 export type Mode = typeof MODES[number];
 
+type Kind = "alone" | "joined" | "spread";
+
 /** What a rank measured in a mode. */
 export interface ModeTimes {
   /** Medians over blocks of a step's milliseconds. */
@@ -28,6 +30,7 @@ export interface ModeTimes {
   /** Bytes of the device's memory at most, and for state and gradients. */
   peak: number;
   held: number;
+  /** Of the mode's first step, which for NCCL's is not the model's. */
   gradNorm: number;
   /** Of a step, in ms after its beginning: when gradients of each bucket were ready, and when the backward pass ended; and the buckets' bytes. */
   ready: number[];
@@ -78,52 +81,66 @@ function stopwatch(): { mark: () => bigint; between: (a: bigint, b: bigint) => n
   };
 }
 
-/** A mode's model, and what one block of its steps took. */
-class Runner {
-  readonly blocks: number[] = [];
+/** A model that trains by `by`, which its modes set, and marks when. */
+class Model {
   readonly work: Work;
   readonly held: number;
-  #marks: { kind: "begin" | "ready" | "backward" | "join" | "joined"; at: bigint; bytes: number }[] = [];
-  gradNorm = 0;
-  peak = 0;
+  by: Communicator;
+  marks: { kind: "begin" | "ready" | "backward" | "join" | "joined"; at: bigint; bytes: number }[] = [];
 
-  constructor(readonly mode: Mode, ranks: Communicator, readonly watch: ReturnType<typeof stopwatch>) {
-    const note = (kind: "ready" | "join" | "joined", bytes = 0): void => void this.#marks.push({ kind, at: watch.mark(), bytes });
+  constructor(kind: Kind, ranks: Communicator, readonly watch: ReturnType<typeof stopwatch>) {
+    this.by = ranks;
     const watched: Communicator = {
       ...ranks,
-      ...(mode === "alone" && { rank: 0, world: 1 }),
-      allReduce(t) {
-        note("ready", t.bytes);
-        ranks.allReduce(t);
+      ...(kind === "alone" && { rank: 0, world: 1 }),
+      allReduce: (t) => {
+        this.note("ready", t.bytes);
+        this.by.allReduce(t);
       },
-      reduceScatter(y, x) {
-        note("ready", x.bytes);
-        ranks.reduceScatter(y, x);
+      reduceScatter: (y, x) => {
+        this.note("ready", x.bytes);
+        this.by.reduceScatter(y, x);
       },
-      join() {
-        note("join");
-        ranks.join();
-        note("joined");
+      allGather: (y, x) => this.by.allGather(y, x),
+      join: () => {
+        this.note("join");
+        this.by.join();
+        this.note("joined");
       },
     };
     const { memory } = device(), before = memory.use().used;
-    this.work = ssFlowWork({ batch: BATCH, optimizer: { ranks: watched, shard: mode.startsWith("spread"), bucketBytes: BUCKET } });
+    this.work = ssFlowWork({ batch: BATCH, optimizer: { ranks: watched, shard: kind === "spread", bucketBytes: BUCKET } });
     memory.synchronize();
     this.held = memory.use().used - before;
   }
 
+  note(kind: Model["marks"][number]["kind"], bytes = 0): void {
+    this.marks.push({ kind, at: this.watch.mark(), bytes });
+  }
+}
+
+/** A mode, and what blocks of its steps took. */
+class Runner {
+  readonly blocks: number[] = [];
+  gradNorm = 0;
+  peak = 0;
+
+  constructor(readonly mode: Mode, readonly model: Model, readonly by: Communicator) {}
+
   run(steps: number, ranks: Communicator): void {
-    const { memory } = device(), before = memory.use().used - this.held;
+    const { memory } = device(), { model } = this, before = memory.use().used - model.held;
+    model.by = this.by;
     memory.synchronize();
     memory.resetPeak();
     ranks.exchange(0);
     const began = performance.now();
     for (let i = 0; i < steps; i++) {
-      this.watch.restart();
-      this.#marks = [{ kind: "begin", at: this.watch.mark(), bytes: 0 }];
-      this.work.pass().free();
-      this.#marks.push({ kind: "backward", at: this.watch.mark(), bytes: 0 });
-      const report = this.work.optimizer.stepLater();
+      model.watch.restart();
+      model.marks = [];
+      model.note("begin");
+      model.work.pass().free();
+      model.note("backward");
+      const report = model.work.optimizer.stepLater();
       if (!this.gradNorm) this.gradNorm = report().grad_norm;
     }
     memory.synchronize();
@@ -132,11 +149,13 @@ class Runner {
   }
 
   times(): ModeTimes {
-    const { between } = this.watch, [begin] = this.#marks, of = (wanted: string) => this.#marks.filter(({ kind }) => kind === wanted);
+    const { watch: { between }, marks, held } = this.model,
+      [begin] = marks,
+      of = (wanted: string) => marks.filter(({ kind }) => kind === wanted);
     const joined = of("joined");
     return {
       stepMs: median(this.blocks),
-      ...{ peak: this.peak, held: this.held, gradNorm: this.gradNorm },
+      ...{ peak: this.peak, held, gradNorm: this.gradNorm },
       ready: of("ready").map(({ at }) => between(begin.at, at)),
       bytes: of("ready").map(({ bytes }) => bytes),
       backwardEnds: between(begin.at, of("backward")[0].at),
@@ -178,7 +197,9 @@ if (import.meta.main) {
   const ranks = openCommunicator(), { memory } = device(), watch = stopwatch();
   const nccl = ranks.world > 1 ? joinRanks({ ...place, file: `${place.file}.nccl` }, { collectives: "nccl" }) : ranks;
   const modes = ranks.world > 1 ? MODES : MODES.slice(0, 1);
-  const runners = modes.map((mode) => new Runner(mode, mode.endsWith("Nccl") ? nccl : ranks, watch));
+  const models = new Map<Kind, Model>();
+  const modelOf = (kind: Kind): Model => models.get(kind) ?? models.set(kind, new Model(kind, ranks, watch)).get(kind)!;
+  const runners = modes.map((mode) => new Runner(mode, modelOf(mode.replace("Nccl", "") as Kind), mode.endsWith("Nccl") ? nccl : ranks));
   const measured: Partial<Record<Mode, ModeTimes>> = {};
   for (const runner of runners) {
     runner.run(WARM_UP, ranks);
@@ -190,7 +211,7 @@ if (import.meta.main) {
       measured[runner.mode] = runner.times();
     }
   }
-  for (const { work } of runners) work.free();
+  for (const { work } of models.values()) work.free();
   memory.trim();
   const collectives: [CollectiveTimes, CollectiveTimes] = [timeCollectives(ranks, watch), timeCollectives(nccl, watch)];
   const all = ranks.exchange<RankTimes>({ modes: measured as Record<Mode, ModeTimes>, collectives });
