@@ -24,6 +24,8 @@ interface Flow<P> {
   specs: unknown;
   sizes: number[];
   error(params: P, tokens: e.Tensor, options: e.PassOptions): e.Tensor;
+  /** Whether all micro-batches have the same kernels. */
+  fixed?: boolean;
 }
 
 /** A training to predict, and what its config says besides. */
@@ -37,7 +39,7 @@ interface Made {
 const offloads = ({ memory }: FlowConfig): boolean => memory.policy === "planned" && memory.offload === true;
 
 /** A training step of a flow model with its condition. */
-function trainingOf<P>(c: FlowConfig, { specs, sizes, error }: Flow<P>, count: number): e.Training {
+function trainingOf<P>(c: FlowConfig, { specs, sizes, error, fixed = false }: Flow<P>, count: number): e.Training {
   const opened = e.randomCondition(c.condition, c.precision), all = { flow: specs, image: opened.spec };
   const optimizer = e.createOptimizer(all, e.initialize(all, new e.Generator(c.seed)), c.optimizer, { ranks: e.imaginedRanks(count) });
   const params = optimizer.params as unknown as { flow: P; image: undefined }, condition = opened.withParameters(params.image);
@@ -46,6 +48,7 @@ function trainingOf<P>(c: FlowConfig, { specs, sizes, error }: Flow<P>, count: n
     optimizer,
     parts: c.batch.split,
     sizes,
+    recorded: fixed && count === 1 && c.memory.policy === "planned",
     pass: (options) =>
       e.step(() => {
         const tokens = condition.encode(e.zeros([B, 3, S, S]));
@@ -61,6 +64,7 @@ function ssFlowTraining(flags: e.ConfigFlags, count: number): Made {
     return trainingOf<e.SsFlow["params"]>(c, {
       specs,
       sizes: new Array<number>(B).fill((r / (c.model.patch_size ?? 2)) ** 3),
+      fixed: true,
       error(params, tokens, options) {
         const random = new e.Generator(1), [xt, velocity] = [1, 2].map(() => random.normal([B, C, r, r, r]));
         return e.mse(e.ssFlow({ args: c.model, dtype, fp8: c.precision === "fp8", params }, xt, e.zeros([B]), tokens, options), velocity);

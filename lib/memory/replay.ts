@@ -38,6 +38,9 @@ export interface Replays {
   free(): void;
 }
 
+/** The part of the device's memory that recordings may keep where nobody asked for them: what else a run does must fit beside them. */
+export const KEPT_BY_RECORDINGS = 1 / 8;
+
 /** Recordings that were not used for so many runs are given up. */
 const IDLE = 64;
 

@@ -4,6 +4,7 @@ import { type PassOptions, plannedMemory } from "../memory/elastic.ts";
 import { type GivenUp, givenUp, simulateLevel } from "../memory/plan.ts";
 import { type Share, simulatedDevice } from "../memory/simulate.ts";
 import type { Optimizer } from "../optim/optimizer.ts";
+import { KEPT_BY_RECORDINGS } from "../memory/replay.ts";
 import { onDevice } from "../tensor/device.ts";
 
 /** A training to look at: made on the simulated card. */
@@ -15,6 +16,8 @@ export interface Training {
   pass(options: PassOptions): unknown;
   /** Tokens or voxels of its samples. */
   sizes: number[];
+  /** Whether passes run from a recording where that keeps little memory. */
+  recorded?: boolean;
 }
 
 /** What it takes. */
@@ -38,6 +41,8 @@ export interface Prediction {
 
 /** Seconds of the host for a kernel, its tensors and their memory, as measured at batch 1: a step cannot take less than its launches. */
 const LAUNCH = 35e-6;
+/** Seconds between two passes from a recording, in which their inputs are brought. */
+const REPLAY = 0.3e-3;
 /** The reserve of a card that is not named. */
 const RESERVE = 0.6 * 2 ** 30;
 
@@ -50,7 +55,9 @@ export function predictTraining(
 ): Prediction {
   const at = simulatedDevice("cuda", card), { meter } = at;
   return onDevice(at, () => {
-    const { optimizer, parts, pass, sizes } = make(), state = meter.used, elastic = plannedMemory({ budget, card, offload });
+    const { optimizer, parts, pass, sizes, recorded = false } = make(),
+      state = meter.used,
+      elastic = plannedMemory({ budget, card, offload });
     const tensors = Object.entries(optimizer.held), onDevice = tensors.filter(([, t]) => !t.storage.onHost);
     elastic.run(pass, sizes);
     const { ladder, level } = elastic.plan(),
@@ -61,7 +68,8 @@ export function predictTraining(
     // read and written at once: the bus carries both ways
     const bus = tensors.filter(([, t]) => t.storage.onHost).reduce((sum, [, t]) => sum + t.bytes, 0) / card.host;
     const ofOptimizer = Math.max(meter.seconds, bus), made = givenUp(ladder, level);
-    const step = parts * Math.max(seconds, launches * LAUNCH) + ofOptimizer;
+    const replayed = recorded && peak - state <= KEPT_BY_RECORDINGS * budget;
+    const step = parts * (replayed ? seconds + REPLAY : Math.max(seconds, launches * LAUNCH)) + ofOptimizer;
     const named = Object.fromEntries(onDevice.map(([name, t]) => [name, t.bytes]));
     const rest = state - onDevice.reduce((sum, [, t]) => sum + t.bytes, 0),
       { other = 0, ...kinds } = atPeak as Record<Share, number>;

@@ -2,7 +2,7 @@
 import { writeFileAtomic } from "../io/atomic.ts";
 import { communicator } from "../dist/communicator.ts";
 import type { Histogram } from "../ops/histogram.ts";
-import { openReplays, type Replays } from "../memory/replay.ts";
+import { KEPT_BY_RECORDINGS, openReplays, type Replays } from "../memory/replay.ts";
 import { MOST_SKIPPED } from "../optim/optimizer.ts";
 import { device } from "../tensor/device.ts";
 import { debugStep } from "../tensor/debug.ts";
@@ -117,13 +117,10 @@ const MOST_NON_FINITE = 10;
 /** How often several processes ask whether a checkpoint is on the disk that they wait for. */
 const WRITING_POLL_MS = 50;
 
-/** The part of the device's memory that recordings may keep where nobody asked for them: what else a run does must fit beside them. */
-const KEPT = 1 / 8;
-
 function replaysOf(params: unknown, record: boolean | undefined, { able, say }: { able: boolean; say: (text: string) => void }): Replays {
   const { name, memory } = device();
   if (record !== undefined) return openReplays(params, { enabled: record && able, say });
-  return openReplays(params, { enabled: name === "cuda" && able, most: KEPT * memory.limit });
+  return openReplays(params, { enabled: name === "cuda" && able, most: KEPT_BY_RECORDINGS * memory.limit });
 }
 
 /** Opens or resumes the run in `folder`. */

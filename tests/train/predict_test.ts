@@ -52,6 +52,12 @@ Deno.test("predictTraining() knows memory by kind and time, and touches nothing 
   }
 });
 
+Deno.test("predictTraining() of passes from a recording does not wait for launches, where the recording fits", () => {
+  const recorded = (): Training => ({ ...training({}, 1), recorded: true }), plain = predictTraining(CARDS.H200, () => training({}, 1));
+  assert.ok(predictTraining(CARDS.H200, recorded).step < plain.step / 2);
+  assert.equal(predictTraining(CARDS.H200, recorded, 1.02 * plain.peak).step, plain.step);
+});
+
 Deno.test("predictTraining() plans for a budget, and says where it is too small", () => {
   const whole = predictTraining(CARDS.H100, training),
     budget = whole.peak - 20 * 2 ** 20,
