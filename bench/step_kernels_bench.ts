@@ -31,14 +31,22 @@ const UNIT = 2 * B * L * C;
  */
 const OPTIMIZER_BYTES = 4 + 4 + 4 * 8 + 2;
 
-/** Bytes a second that a large copy reads and writes. */
-function copySpeed(): number {
-  const { memory } = device(), bytes = 2 ** 30;
-  const ms = time(() => [memory.alloc(bytes), memory.alloc(bytes)], ([a, b]) => {
-    memory.copy(b, a, bytes);
-    for (const t of [a, b]) memory.free(t, bytes);
+/** Milliseconds of a copy that reads and writes `bytes` in all. */
+function copyTime(bytes: number): number {
+  const { memory } = device(), half = bytes / 2;
+  return time(() => [memory.alloc(half), memory.alloc(half)], ([a, b]) => {
+    memory.copy(b, a, half);
+    for (const t of [a, b]) memory.free(t, half);
   });
-  return 2 * bytes / ms * 1e3;
+}
+
+/** What plain copies of the bytes of `all` take in the same run: a launch, its first and last rows, and zeros that the cache has yet to write. */
+function copies(all: Case[], speed: number): Row[] {
+  const counts = [...new Set(all.flatMap((c) => c.passes))].sort((a, b) => a - b);
+  return counts.map((passes) => {
+    const ours = 1e3 * copyTime(passes * UNIT), limit = 1e6 * passes * UNIT / speed;
+    return measured({ case: `copy, ${passes} passes`, metric: "time", unit: "µs", ours, limit, fraction_of_limit: limit / ours });
+  });
 }
 
 interface Case {
@@ -101,10 +109,12 @@ function optimizer(speed: number, peers: PeerTime[]): Row {
 }
 
 benchmark("step_kernels", (save) => {
-  const peers = timePeers("step_kernels"), speed = copySpeed();
+  const peers = timePeers("step_kernels"), large = 2 ** 31, speed = large / copyTime(large) * 1e3;
   const rows = [measured({ case: "copy of 1 GiB", metric: "rate", unit: "GB/s", ours: speed / 1e9 }), optimizer(speed, peers)];
   step(() => {
-    for (const c of cases()) {
+    const all = cases();
+    rows.push(...copies(all, speed));
+    for (const c of all) {
       rows.push(...rowsOf(c, speed, peers));
       save(rows);
     }

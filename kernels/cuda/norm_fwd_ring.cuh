@@ -1,42 +1,49 @@
-// The forward pass of layer norms of packed rows of 16 bits, up to 1024 elements, where there is no residual: warps stay, each takes consecutive rows
-// from a ring, and scale and shift are in registers while the sample is the same.
+// The forward pass of layer norms of packed rows of 16 bits, 513 to 1024 elements: warps stay, each takes consecutive rows from a ring, and scale,
+// shift and gate are in registers while the sample is the same.
 #pragma once
 #include "norm.cuh"
 #include "ring.cuh"
 
 namespace {
-constexpr int RING_WARPS = 4, RING_SLOTS = 6, RING_PACKS = 4, RING_ROW = 32 * RING_PACKS * 16;
-constexpr int RING_BLOCKS = 528;  // what 132 multiprocessors hold
+constexpr int RING_WARPS = 4, RING_PACKS = 4, RING_ROW = 32 * RING_PACKS * 16;
+constexpr int ring_slots(bool residual) { return residual ? 4 : 6; }
+constexpr int ring_bytes(bool residual) { return RING_WARPS * ring_slots(residual) * (residual ? 2 : 1) * RING_ROW; }
+constexpr int ring_resident(bool residual) { return residual ? 3 : 4; }  // by shared memory and registers
 
-template <class T, class W>
-__global__ void __launch_bounds__(32 * RING_WARPS, 3) norm_fwd_ring(Norm<T, W> at) {
-  constexpr int V = 8, P = RING_PACKS;
+// RESIDUAL: the row is x + h * gate, which is written too. Computes to the bit what norm_fwd does.
+template <class T, class W, bool RESIDUAL>
+__global__ void __launch_bounds__(32 * RING_WARPS, ring_resident(RESIDUAL)) norm_fwd_ring(Norm<T, W> at) {
+  constexpr int V = 8, P = RING_PACKS, SLOTS = ring_slots(RESIDUAL), SLOT = (RESIDUAL ? 2 : 1) * RING_ROW;
   static_assert(sizeof(T) == 2);
+  using Packed = Pack<T, V>;
   extern __shared__ __align__(16) char shared[];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, C = at.C;
   const int64_t warps = int64_t(gridDim.x) * RING_WARPS, w = int64_t(blockIdx.x) * RING_WARPS + warp, N = at.samples.N;
   const int first = int(N * w / warps), end = int(N * (w + 1) / warps);
-  char* const mine = shared + warp * RING_SLOTS * RING_ROW + lane * 16;
+  char* const mine = shared + warp * SLOTS * SLOT + lane * 16;
   const auto load = [&](int n) {
-    char* const to = mine + (n - first) % RING_SLOTS * RING_ROW;
+    char* const to = mine + (n - first) % SLOTS * SLOT;
     if (n < end) {
 #pragma unroll
       for (int p = 0; p < P; p++) {
         const int c = (p * 32 + lane) * V;
-        ring_copy(to + p * 512, at.x + int64_t(n) * C + (c < C ? c : 0), c < C);
+        const int64_t i = int64_t(n) * C + (c < C ? c : 0);
+        ring_copy(to + p * 512, at.x + i, c < C);
+        if constexpr (RESIDUAL) ring_copy(to + RING_ROW + p * 512, at.h + i, c < C);
       }
     }
     ring_commit();
   };
 #pragma unroll
-  for (int k = 0; k < RING_SLOTS - 1; k++) load(first + k);
+  for (int k = 0; k < SLOTS - 1; k++) load(first + k);
   float gain[P * V], shift[P * V];
-  int64_t current = -1;
+  Packed gate[RESIDUAL ? P : 1];
+  int change = first;  // the row from which on the sample is another one
   for (int n = first; n < end; n++) {
-    load(n + RING_SLOTS - 1);
-    ring_wait<RING_SLOTS - 1>();
-    if (const int64_t sample = at.samples.of(n); sample != current) {
-      current = sample;
+    load(n + SLOTS - 1);
+    if (n == change) {
+      const int64_t sample = at.samples.of(n);
+      change = int(at.samples.first(sample + 1));
 #pragma unroll
       for (int p = 0; p < P; p++) {
         const int c = (p * 32 + lane) * V;
@@ -45,13 +52,27 @@ __global__ void __launch_bounds__(32 * RING_WARPS, 3) norm_fwd_ring(Norm<T, W> a
         if (at.s && c < C) load_lanes(s, at.s + sample * at.stride + c);
 #pragma unroll
         for (int i = 0; i < V; i++) gain[p * V + i] = at.one + g[i], shift[p * V + i] = s[i];
+        if constexpr (RESIDUAL) {
+          gate[p] = {};
+          if (at.gate && c < C) gate[p] = *reinterpret_cast<const Packed*>(at.gate + sample * at.gate_stride + c);
+        }
       }
     }
-    const char* const from = mine + (n - first) % RING_SLOTS * RING_ROW;
+    ring_wait<SLOTS - 1>();
+    const char* const from = mine + (n - first) % SLOTS * SLOT;
     float x[P * V], sum = 0, squares = 0;
 #pragma unroll
     for (int p = 0; p < P; p++) {
-      const Pack<T, V> pack = *reinterpret_cast<const Pack<T, V>*>(from + p * 512);
+      Packed pack = *reinterpret_cast<const Packed*>(from + p * 512);
+      if constexpr (RESIDUAL) {
+        const Packed h = *reinterpret_cast<const Packed*>(from + RING_ROW + p * 512);
+        const int c = (p * 32 + lane) * V;
+#pragma unroll
+        for (int i = 0; i < V; i++) {
+          pack.v[i] = from_f32<T>(to_f32(pack.v[i]) + to_f32(h.v[i]) * (at.gate ? to_f32(gate[p].v[i]) : 1));
+        }
+        if (c < C) *reinterpret_cast<Packed*>(at.sum + int64_t(n) * C + c) = pack;
+      }
 #pragma unroll
       for (int i = 0; i < V; i++) sum += x[p * V + i] = to_f32(pack.v[i]);
     }
@@ -79,7 +100,18 @@ __global__ void __launch_bounds__(32 * RING_WARPS, 3) norm_fwd_ring(Norm<T, W> a
 
 // Whether it pays: there must be rows for every warp's ring.
 template <class T>
-bool takes_ring(const Samples& samples, int C, bool packed) {
-  return sizeof(T) == 2 && packed && C > 512 && C <= 1024 && samples.N >= RING_BLOCKS * RING_WARPS * 4;
+bool takes_ring(const Samples& samples, int C, bool packed, bool residual) {
+  return sizeof(T) == 2 && packed && C > 512 && C <= 1024 && samples.N >= 132 * ring_resident(residual) * RING_WARPS * 4;
+}
+
+template <class T, class W, bool RESIDUAL>
+int32_t launch_ring(const char* where, const Norm<T, W>& norm, uint64_t stream) {
+  const auto kernel = norm_fwd_ring<T, W, RESIDUAL>;
+  constexpr int bytes = ring_bytes(RESIDUAL);
+  if (const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)) {
+    return fail(e, where, "%s", cudaGetErrorString(e));
+  }
+  kernel<<<132 * ring_resident(RESIDUAL), 32 * RING_WARPS, bytes, stream_of(stream)>>>(norm);
+  return launched(where);
 }
 }  // namespace

@@ -3,6 +3,7 @@
 #pragma once
 #include <algorithm>
 
+#include "chain.cuh"
 #include "vector.cuh"
 #include "../include/samples.hpp"
 
@@ -15,31 +16,33 @@ struct Sums {
   bool adds = false;
 };
 
-constexpr int SUM_COLUMNS = 32, SUM_ROWS = 8;
+constexpr int SUM_COLUMNS = 32;
 
-// to[k][b, j] = sum over s of partial[b, s, k * width + j]; there are M columns
-template <class T>
-__global__ void sum_partials(Sums<T> sums, const float* partial, int S, int width, int M) {
-  __shared__ float shared[SUM_ROWS][SUM_COLUMNS];
-  const int tiles = (M + SUM_COLUMNS - 1) / SUM_COLUMNS, b = blockIdx.x / tiles, m = blockIdx.x % tiles * SUM_COLUMNS + threadIdx.x;
+// to[k][b, j] = sum over s of partial[b, s, k * width + j]; there are M columns. ROWS parts of the sum are made side by side.
+template <class T, int ROWS>
+__global__ void __launch_bounds__(SUM_COLUMNS* ROWS) sum_partials(Sums<T> sums, const float* partial, int S, int width, int M) {
+  __shared__ float shared[ROWS][SUM_COLUMNS];
+  after_previous();
+  const int x = threadIdx.x % SUM_COLUMNS, y = threadIdx.x / SUM_COLUMNS, tiles = (M + SUM_COLUMNS - 1) / SUM_COLUMNS;
+  const int b = blockIdx.x / tiles, m = blockIdx.x % tiles * SUM_COLUMNS + x;
   const int k = m < width ? 0 : m < 2 * width ? 1 : m < 3 * width ? 2 : 3;
   T* const to = m >= M ? nullptr : k == 0 ? sums.to[0] : k == 1 ? sums.to[1] : k == 2 ? sums.to[2] : sums.to[3];
   float sum = 0;
   if (to) {
 #pragma unroll 8
-    for (int s = threadIdx.y; s < S; s += SUM_ROWS) sum += partial[(int64_t(b) * S + s) * M + m];
+    for (int s = y; s < S; s += ROWS) sum += partial[(int64_t(b) * S + s) * M + m];
   }
-  shared[threadIdx.y][threadIdx.x] = sum;
+  shared[y][x] = sum;
   __syncthreads();
-  if (threadIdx.y || !to) return;
-  for (int i = 1; i < SUM_ROWS; i++) sum += shared[i][threadIdx.x];
+  if (y || !to) return;
+  for (int i = 1; i < ROWS; i++) sum += shared[i][x];
   const int64_t stride = k == 0 ? sums.stride[0] : k == 1 ? sums.stride[1] : k == 2 ? sums.stride[2] : sums.stride[3];
   T& out = to[int64_t(b) * (stride ? stride : width) + m - k * width];
   const T rounded = from_f32<T>(sum);
   out = sums.adds ? from_f32<T>(to_f32(out) + to_f32(rounded)) : rounded;
 }
 
-// For `count` outputs of [B, width] each. With S = 0 they become 0.
+// For `count` outputs of [B, width] each. With S = 0 they become 0. The kernel that makes the partial sums may call next_may_start().
 template <class T>
 int32_t launch_sum_partials(const char* where, Sums<T> sums, uint64_t partial, int64_t B, int64_t S, int64_t width, int count,
                             uint64_t stream) {
@@ -48,9 +51,12 @@ int32_t launch_sum_partials(const char* where, Sums<T> sums, uint64_t partial, i
   if (M > INT32_MAX || blocks > INT32_MAX) {
     return fail(K_BAD_ARGUMENT, where, "%lld sums are wanted, it must be fewer", static_cast<long long>(B * M));
   }
-  sum_partials<T>
-      <<<unsigned(blocks), dim3(SUM_COLUMNS, SUM_ROWS), 0, stream_of(stream)>>>(sums, at<const float>(partial), int(S), int(width), int(M));
-  return launched(where);
+  const auto launch = [&](auto rows) {
+    launch_next(sum_partials<T, rows>, dim3(unsigned(blocks)), SUM_COLUMNS * rows, 0, stream, sums, at<const float>(partial), int(S), int(width),
+                int(M));
+    return launched(where);
+  };
+  return S > 128 ? launch(std::integral_constant<int, 32>{}) : launch(std::integral_constant<int, 8>{});
 }
 
 // The sum over a part of a warp: `lanes` threads, a power of two. Every thread of the warp must call it.

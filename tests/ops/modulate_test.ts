@@ -156,6 +156,13 @@ for (const [B, L, C] of [[1, 1, 1], [3, 50, 3], [2, 1000, 32], [5, 33, 257], [8,
   });
 }
 
+for (const [counts, C] of [[[2817, 2817, 2817], 520], [[4200, 0, 4500, 9], 1024]] as [number[], number][]) {
+  checkDevices(`layerNormModulate() of many rows, ${counts}, of ${C} channels`, import.meta.url, {
+    inputs: together(modulateInputs(counts.length, 1, C), counts, C),
+    run: ({ x, shift, scale, offsets }) => layerNormModulate(x, shift, scale, { eps: 1e-3, offsets }),
+  });
+}
+
 for (
   const [counts, C] of [[[3, 0, 50], 3], [[1000, 7], 32], [[33, 0, 0, 600, 1], 257], [[517, 2000, 64], 1024], [[40, 9], 4096]] as [
     number[],

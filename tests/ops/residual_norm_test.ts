@@ -6,6 +6,7 @@ import { concat, slice } from "../../lib/ops/movement.ts";
 import { modulationParts } from "../../lib/ops/norm.ts";
 import { residualNorm } from "../../lib/ops/residual_norm.ts";
 import { sum } from "../../lib/ops/reduce.ts";
+import { device } from "../../lib/tensor/device.ts";
 import { step } from "../../lib/tensor/scope.ts";
 import { backward, checkpoint } from "../../lib/tensor/tape.ts";
 import { type Tensor, tensor } from "../../lib/tensor/tensor.ts";
@@ -96,6 +97,8 @@ for (const kind of Object.keys(fused) as Kind[]) {
     }),
     { counts: [33, 0, 0, 600, 1], C: 257, dense: false },
     { counts: [517, 2000, 64], C: 1024, dense: false },
+    { counts: [2200, 2200, 2200], C: 520, dense: true },
+    { counts: [2100, 0, 4500, 33], C: 1024, dense: false },
   ];
   for (const shape of large) {
     checkDevices(`residualNorm(), ${kind}, for ${shape.counts} rows of ${shape.C}`, import.meta.url, {
@@ -104,6 +107,17 @@ for (const kind of Object.keys(fused) as Kind[]) {
     });
   }
 }
+
+Deno.test("the norm of residualNorm() has the bits of a norm of its sum, however many rows there are", () => {
+  const dtype = device().name === "cuda" ? "bf16" : "f32", make = ({ data, shape }: Input) => tensor(data, shape, { dtype });
+  for (const counts of [[3], [1500, 1500], [3500, 3500], [4500, 4500]]) {
+    step(() => {
+      const { x, h, m } = inputsOf({ counts, C: 520, dense: true }), [gate, scale, shift] = modulationParts(make(m), 3);
+      const [sum, y] = residualNorm(make(x), make(h), gate, { scale, shift, eps: EPS });
+      assert.deepEqual(y.read(), layerNormModulate(sum, shift, scale, { eps: EPS }).read());
+    });
+  }
+});
 
 /** Gradients of all leaves under a fixed cotangent of what `run` makes of them. */
 function gradients(run: (t: Record<string, Tensor>) => Tensor, shape: Shape): Record<string, Float32Array> {
