@@ -5,99 +5,114 @@
 #include "fp8.cuh"
 
 namespace {
-// Blocks that a multiprocessor holds where each takes rows in turns, to add their columns: the grid is as large.
-constexpr int resident(int group) { return group > 128 ? 2 : 4; }
-
-int64_t sum_blocks(int64_t N, int group) {
-  return std::min<int64_t>(ceil_div(N, row_block(group) / group), 132 * resident(group));
+// A group of threads a row, as many groups as rows: others hide the time that one waits.
+template <class T, int GROUP, bool GELU, bool COLUMNS>
+__global__ void __launch_bounds__(row_block(GROUP), 1024 / row_block(GROUP))
+    quantize(uint8_t* __restrict__ y, float* __restrict__ scale, const T* __restrict__ x, const float* __restrict__ columns, int N, int C) {
+  constexpr int V = FP8_V, P = FP8_P;
+  __shared__ float buffer[GROUP / 32][1];
+  const int lane = threadIdx.x % GROUP;
+  const int64_t n = int64_t(blockIdx.x) * (row_block(GROUP) / GROUP) + threadIdx.x / GROUP;
+  float v[P][V], largest[1] = {};
+#pragma unroll
+  for (int p = 0; p < P; p++) {
+    const int c = (p * GROUP + lane) * V;
+#pragma unroll
+    for (int i = 0; i < V; i++) v[p][i] = 0;
+    if (n < N && c < C) load_lanes(v[p], x + n * C + c);
+  }
+#pragma unroll
+  for (int p = 0; p < P; p++) {
+    const int c = (p * GROUP + lane) * V;
+    if constexpr (GELU) {
+#pragma unroll
+      for (int i = 0; i < V; i++) v[p][i] = FastGelu(v[p][i]).value();
+    }
+    if (COLUMNS && c < C) {
+      float by[V];
+      load_lanes(by, columns + c);
+#pragma unroll
+      for (int i = 0; i < V; i++) v[p][i] *= by[i];
+    }
+#pragma unroll
+    for (int i = 0; i < V; i++) largest[0] = larger_size(largest[0], v[p][i]);
+  }
+  group_largest<GROUP>(largest, buffer);
+  const RowScale at(largest[0]);
+  if (n < N && lane == 0) scale[n] = at.scale;
+#pragma unroll
+  for (int p = 0; p < P; p++) {
+    const int c = (p * GROUP + lane) * V;
+    if (n < N && c < C) store_fp8(y + n * C + c, v[p], at.inverse);
+  }
 }
 
-// A group of threads a row. SUMS: each takes several, loads the next one before it works on the present one, and writes the sums of its columns
-// to partial[block, :]; otherwise there are as many groups as rows, and others hide the time that one waits.
-template <class T, int GROUP, bool GELU, bool COLUMNS, bool SUMS>
-__global__ void __launch_bounds__(row_block(GROUP), SUMS ? resident(GROUP) : 1024 / row_block(GROUP))
-    quantize(uint8_t* __restrict__ y, float* __restrict__ scale, float* __restrict__ partial, const T* __restrict__ x,
-             const float* __restrict__ columns, int N, int C) {
-  constexpr int V = FP8_V, P = FP8_P, ROWS = row_block(GROUP) / GROUP;
-  constexpr bool AHEAD = SUMS && sizeof(T) == 2;
-  __shared__ float buffer[2][GROUP / 32][1];
-  __shared__ float shared[SUMS && GROUP == 32 ? row_block(GROUP) * V : 1];
-  const int lane = threadIdx.x % GROUP, row = threadIdx.x / GROUP;
-  const int64_t step = int64_t(gridDim.x) * ROWS;
-  Pack<T, AHEAD ? V : 1> next[AHEAD ? P : 1];
-  float sums[SUMS ? P : 1][1][V] = {};
-  const auto load = [&](int64_t n) {
-    if constexpr (AHEAD) {
+// Threads of a row where columns are summed, 8 or 16 columns each, and blocks that a multiprocessor holds; each takes rows in turns.
+constexpr int sum_threads(int C) { return C <= 2048 ? 128 : C <= 4096 ? 256 : 512; }
+constexpr int sum_resident(int threads) { return 512 / threads; }
+
+int64_t sum_blocks(int64_t N, int C) { return std::min<int64_t>(N, 132 * sum_resident(sum_threads(C))); }
+
+// Rows on their way: 64 KB of bf16 in the blocks of a multiprocessor.
+template <class T>
+constexpr int sum_depth(int runs) {
+  return sizeof(T) == 2 ? 8 / runs : 1;
+}
+
+// A block a row, RUNS runs of V columns a thread; the sums of the columns of x over the block's rows go to partial[block, :].
+template <class T, int THREADS, int RUNS>
+__global__ void __launch_bounds__(THREADS, sum_resident(THREADS))
+    quantize_sums(uint8_t* __restrict__ y, float* __restrict__ scale, float* __restrict__ partial, const T* __restrict__ x,
+                  const float* __restrict__ columns, int N, int C) {
+  constexpr int V = FP8_V, PACKS = V * sizeof(T) / 16, DEPTH = sum_depth<T>(RUNS);
+  extern __shared__ __align__(16) uint8_t shared[];
+  __shared__ float buffer[2][THREADS / 32][1];
+  Ring<THREADS, DEPTH, RUNS * PACKS> ring(shared);
+  float sums[RUNS][V] = {}, by[RUNS][V];
 #pragma unroll
-      for (int p = 0; p < P; p++) {
-        const int c = (p * GROUP + lane) * V;
-        if (n < N && c < C)
-          next[p] = *reinterpret_cast<const Pack<T, V>*>(x + n * C + c);
-        else
-          next[p] = {};
-      }
-    }
-  };
-  load(int64_t(blockIdx.x) * ROWS + row);
-  bool second = false;
-  for (int64_t base = int64_t(blockIdx.x) * ROWS; base < N; base += step, second = !second) {
-    const int64_t n = base + row;
-    float v[P][V], largest[1] = {};
+  for (int p = 0; p < RUNS; p++) {
+    const int c = (p * THREADS + threadIdx.x) * V;
 #pragma unroll
-    for (int p = 0; p < P; p++) {
-      const int c = (p * GROUP + lane) * V;
-      if constexpr (AHEAD) {
-#pragma unroll
-        for (int i = 0; i < V; i++) v[p][i] = to_f32(next[p].v[i]);
-      } else {
-#pragma unroll
-        for (int i = 0; i < V; i++) v[p][i] = 0;
-        if (n < N && c < C) load_lanes(v[p], x + n * C + c);
-      }
-    }
-    load(n + step);
-#pragma unroll
-    for (int p = 0; p < P; p++) {
-      const int c = (p * GROUP + lane) * V;
-      if constexpr (SUMS) {
-#pragma unroll
-        for (int i = 0; i < V; i++) sums[p][0][i] += v[p][i];
-      }
-      if constexpr (GELU) {
-#pragma unroll
-        for (int i = 0; i < V; i++) v[p][i] = FastGelu(v[p][i]).value();
-      }
-      if (COLUMNS && c < C) {
-        float by[V];
-        load_lanes(by, columns + c);
-#pragma unroll
-        for (int i = 0; i < V; i++) v[p][i] *= by[i];
-      }
-#pragma unroll
-      for (int i = 0; i < V; i++) largest[0] = larger_size(largest[0], v[p][i]);
-    }
-    group_largest<GROUP>(largest, buffer[second]);
-    const RowScale at(largest[0]);
-    if (n < N && lane == 0) scale[n] = at.scale;
-#pragma unroll
-    for (int p = 0; p < P; p++) {
-      const int c = (p * GROUP + lane) * V;
-      if (n < N && c < C) store_fp8(y + n * C + c, v[p], at.inverse);
-    }
-    if constexpr (!SUMS) break;
+    for (int i = 0; i < V; i++) by[p][i] = 1;
+    if (columns && c < C) load_lanes(by[p], columns + c);
   }
-  if constexpr (SUMS) {
+  const auto ask = [&](int slot, int64_t n) {
+    ring.ask(slot, [&](int i) -> const void* {
+      const int c = (i / PACKS * THREADS + threadIdx.x) * V + i % PACKS * (16 / int(sizeof(T)));
+      return n < N && c < C ? x + n * C + c : nullptr;
+    });
+  };
 #pragma unroll
-    for (int p = 0; p < P; p++) {
-      float* const to = partial + int64_t(blockIdx.x) * C;
-      if constexpr (GROUP == 32) {
-        __syncthreads();
-        store_column_sums(to, sums[p], shared, C, p, GROUP, ROWS, lane, row);
-      } else {
-        const int c = (p * GROUP + lane) * V;
-        if (c < C) store_lanes(to + c, sums[p][0]);
+  for (int i = 0; i < DEPTH; i++) ask(i, blockIdx.x + int64_t(i) * gridDim.x);
+  bool second = false;
+  for (int64_t n = blockIdx.x; n < N; n += gridDim.x, second = !second) {
+    float v[RUNS][V], largest[1] = {};
+    ring.wait();
+#pragma unroll
+    for (int p = 0; p < RUNS; p++) {
+#pragma unroll
+      for (int i = 0; i < V; i++) {
+        v[p][i] = to_f32(ring.template read<T>(p * PACKS + i / (V / PACKS))[i % (V / PACKS)]);
+        sums[p][i] += v[p][i];
+        v[p][i] *= by[p][i];
+        largest[0] = larger_size(largest[0], v[p][i]);
       }
     }
+    ask(ring.slot, n + int64_t(DEPTH) * gridDim.x);
+    ring.next();
+    group_largest<THREADS>(largest, buffer[second]);
+    const RowScale at(largest[0]);
+    if (threadIdx.x == 0) scale[n] = at.scale;
+#pragma unroll
+    for (int p = 0; p < RUNS; p++) {
+      const int c = (p * THREADS + threadIdx.x) * V;
+      if (c < C) store_fp8(y + n * C + c, v[p], at.inverse);
+    }
+  }
+#pragma unroll
+  for (int p = 0; p < RUNS; p++) {
+    const int c = (p * THREADS + threadIdx.x) * V;
+    if (c < C) store_lanes(partial + int64_t(blockIdx.x) * C + c, sums[p]);
   }
 }
 
@@ -117,11 +132,35 @@ __global__ void __launch_bounds__(256)
 }  // namespace
 
 int32_t k_fp8_quantize_workspace(uint64_t* bytes, int32_t N, int32_t C) {
-  return with_row_threads(C, [&](auto group) {
-    *bytes = uint64_t(sum_blocks(N, group)) * C * sizeof(float);
-    return int32_t(K_OK);
-  });
+  *bytes = uint64_t(sum_blocks(N, C)) * C * sizeof(float);
+  return K_OK;
 }
+
+namespace {
+template <class T>
+int32_t run_with_sums(const char* where, uint64_t y, uint64_t scale, uint64_t sums, uint64_t x, uint64_t columns, uint64_t scratch, int N, int C,
+                      uint64_t stream) {
+  const int64_t blocks = sum_blocks(N, C);
+  const auto run = [&](auto threads, auto runs) {
+    constexpr int THREADS = threads, RUNS = runs, bytes = Ring<THREADS, sum_depth<T>(RUNS), RUNS * FP8_V * sizeof(T) / 16>::BYTES;
+    const auto kernel = quantize_sums<T, THREADS, RUNS>;
+    const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    if (e != cudaSuccess) return fail(e, where, "%s", cudaGetErrorString(e));
+    kernel<<<unsigned(blocks), THREADS, bytes, stream_of(stream)>>>(at<uint8_t>(y), at<float>(scale), at<float>(scratch), at<const T>(x),
+                                                                   at<const float>(columns), N, C);
+    return launched(where);
+  };
+  int32_t status = K_OK;
+  if (blocks) {
+    constexpr std::integral_constant<int, 1> one{};
+    constexpr std::integral_constant<int, 2> two{};
+    if (C <= 1024) status = run(std::integral_constant<int, 128>{}, one);
+    else if (C <= 2048) status = run(std::integral_constant<int, 128>{}, two);
+    else status = C <= 4096 ? run(std::integral_constant<int, 256>{}, two) : run(std::integral_constant<int, 512>{}, two);
+  }
+  return status ? status : launch_sum_partials(where, Sums<float>{{at<float>(sums)}}, scratch, 1, blocks, C, 1, stream);
+}
+}  // namespace
 
 int32_t k_fp8_quantize_fwd(uint64_t y, uint64_t scale, uint64_t sums, uint64_t x, uint64_t columns, uint64_t scratch, int32_t N, int32_t C,
                            int32_t act, int32_t dtype, uint64_t stream) {
@@ -129,25 +168,20 @@ int32_t k_fp8_quantize_fwd(uint64_t y, uint64_t scale, uint64_t sums, uint64_t x
   if (const int32_t status = check_fp8(where, N, C)) return status;
   if (sums && act != K_FP8_NONE) return fail(K_BAD_ARGUMENT, where, "sums are wanted with an activation, act must be 0");
   if (!aligned16(x, columns, scratch) || (y & 7)) return unaligned(where);
-  const auto add = [&](int64_t blocks) {
-    return launch_sum_partials(where, Sums<float>{{at<float>(sums)}}, scratch, 1, blocks, C, 1, stream);
-  };
-  if (N == 0) return sums ? add(0) : int32_t(K_OK);
+  if (N == 0 && !sums) return K_OK;
   return with_float_type(where, dtype, [&](auto type) {
     using T = decltype(type);
+    if (sums) return run_with_sums<T>(where, y, scale, sums, x, columns, scratch, N, C, stream);
     return with_row_threads(C, [&](auto group) {
-      const auto run = [&](auto gelu, auto by, auto adds) {
-        const int64_t blocks = adds ? sum_blocks(N, group) : ceil_div(N, row_block(group) / group);
-        quantize<T, group, gelu, by, adds><<<unsigned(blocks), row_block(group), 0, stream_of(stream)>>>(
-            at<uint8_t>(y), at<float>(scale), at<float>(scratch), at<const T>(x), at<const float>(columns), N, C);
-        const int32_t status = launched(where);
-        return status || !adds ? status : add(blocks);
+      const auto run = [&](auto gelu, auto by) {
+        quantize<T, group, gelu, by><<<unsigned(ceil_div(N, row_block(group) / group)), row_block(group), 0, stream_of(stream)>>>(
+            at<uint8_t>(y), at<float>(scale), at<const T>(x), at<const float>(columns), N, C);
+        return launched(where);
       };
       constexpr std::true_type yes{};
       constexpr std::false_type no{};
-      if (sums) return columns ? run(no, yes, yes) : run(no, no, yes);
-      if (act == K_FP8_GELU) return columns ? run(yes, yes, no) : run(yes, no, no);
-      return columns ? run(no, yes, no) : run(no, no, no);
+      if (act == K_FP8_GELU) return columns ? run(yes, yes) : run(yes, no);
+      return columns ? run(no, yes) : run(no, no);
     });
   });
 }
