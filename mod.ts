@@ -153,6 +153,7 @@ export {
   formatCount,
   inGroups,
   joinFloats,
+  layersInFp8,
   meanOf,
   microBatches,
   normalizeChannels,

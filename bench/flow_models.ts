@@ -37,8 +37,8 @@ export interface Work {
 export interface WorkOptions {
   batch: number;
   dtype?: FloatDType;
-  /** Whether the blocks' linear layers are in 8-bit floats. */
-  fp8?: boolean;
+  /** Whether the blocks' linear layers are in 8-bit floats, "all" with the forward products of the MLPs. */
+  fp8?: boolean | "all";
   /** Changes to the optimizer's usual settings. */
   optimizer?: Partial<OptimizerConfig> & OptimizerOptions;
 }
@@ -57,7 +57,7 @@ export interface SparseSamples {
 
 /** How a work is called. */
 function nameOf(model: string, { batch, dtype = "bf16", fp8 }: WorkOptions): string {
-  return `${model} ${fp8 ? "fp8" : dtype} batch ${batch}`;
+  return `${model} ${fp8 === "all" ? "fp8-all" : fp8 ? "fp8" : dtype} batch ${batch}`;
 }
 
 /** What starts at zero starts at random instead: at zero, blocks would do nothing, and gradients of zeros cost less power. */

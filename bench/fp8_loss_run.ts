@@ -1,7 +1,7 @@
 /**
- * One training of a small SS-Flow for fp8_loss_bench.ts: `fp8_loss_run.ts bf16|fp8 SEED STEPS` prints the mean losses of windows of 100 steps. Latents
+ * One training of a small SS-Flow for fp8_loss_bench.ts: `fp8_loss_run.ts bf16|bf16-again|fp8|fp8-all SEED STEPS` prints the mean losses of windows of 100 steps. Latents
  * are a fixed smooth function of codes that are drawn anew each step, which the condition tells: nothing can be learned by heart. The seed decides
- * the first parameters and all draws, so that runs of one seed differ in their precision alone.
+ * the first parameters and all draws, so that runs of one seed differ in their precision alone; "bf16-again" in a learning rate that is 1e-4 of itself higher, as much as a change of rounding.
  */
 import { createRandom } from "../lib/data/random.ts";
 import { drawTimes, flowPath } from "../lib/flow/path.ts";
@@ -27,16 +27,19 @@ const ARGS = {
   ...{ mlp_ratio: 4, patch_size: 2, qk_rms_norm: true, share_mod: false, pe_mode: "ape" as const },
 };
 
+/** How a run is told to compute. */
+export type Variant = "bf16" | "bf16-again" | "fp8" | "fp8-all";
+
 /** The mean losses of each window of a run. */
-function train(fp8: boolean, seed: number, steps: number): number[] {
+function train(precision: Variant, seed: number, steps: number): number[] {
   const dtype = device().name === "cpu" ? "f32" as const : "bf16" as const, specs = ssFlowSpec(ARGS, dtype), world = new Generator(1);
   const optimizer = createOptimizer(specs, initialize(specs, new Generator(100 + seed)), {
     ...OPTIMIZER_DEFAULTS,
-    lr: 5e-4,
+    lr: precision === "bf16-again" ? 5e-4 * (1 + 1e-4) : 5e-4,
     warmup: 50,
     emaRates: [0.99],
   });
-  const model = { args: ARGS, dtype, fp8, params: optimizer.params };
+  const model = { args: ARGS, dtype, fp8: precision === "fp8-all" ? "all" as const : precision === "fp8", params: optimizer.params };
   const toLatents = scale(world.normal([CODES, CHANNELS * R ** 3]), 0.5), toTokens = scale(world.normal([CODES, TOKENS * C]), 0.25);
   const windows: number[] = [];
   let losses: Tensor[] = [];
@@ -65,6 +68,6 @@ function train(fp8: boolean, seed: number, steps: number): number[] {
 if (import.meta.main) {
   const [precision, seed, steps] = Deno.args;
   openDevice();
-  console.log(JSON.stringify(train(precision === "fp8", Number(seed), Number(steps))));
+  console.log(JSON.stringify(train(precision as Variant, Number(seed), Number(steps))));
   Deno.exit(0);
 }

@@ -21,7 +21,7 @@ const WITHIN_BUDGET = /^SS-Flow image-L bf16 batch 8, .*budget of 24 GiB.*: (tra
 
 /** What a work is compared with: PyTorch in bf16, also where ours is in fp8. */
 function peerOf(name: string): string {
-  return name.replace(" fp8 ", " bf16 ");
+  return name.replace(/ fp8(-all)? /, " bf16 ");
 }
 
 function measure(make: () => Work, peers: PeerTime[]): Row[] {
@@ -81,8 +81,9 @@ function measure(make: () => Work, peers: PeerTime[]): Row[] {
 
 benchmark("train_step", (save) => {
   const peers = timePeers("ss_flow"), rows: Row[] = [];
-  for (const make of [(fp8: boolean) => ssFlowWork({ batch: 8, fp8 }), (fp8: boolean) => slatFlowWork({ batch: 4, fp8 })]) {
-    for (const fp8 of [false, true]) {
+  type Fp8 = boolean | "all";
+  for (const make of [(fp8: Fp8) => ssFlowWork({ batch: 8, fp8 }), (fp8: Fp8) => slatFlowWork({ batch: 4, fp8 })]) {
+    for (const fp8 of [false, true, "all"] as const) {
       rows.push(...measure(() => make(fp8), peers));
       save(rows);
     }

@@ -67,7 +67,10 @@ function ssFlowTraining(flags: e.ConfigFlags, count: number): Made {
       fixed: true,
       error(params, tokens, options) {
         const random = new e.Generator(1), [xt, velocity] = [1, 2].map(() => random.normal([B, C, r, r, r]));
-        return e.mse(e.ssFlow({ args: c.model, dtype, fp8: c.precision === "fp8", params }, xt, e.zeros([B]), tokens, options), velocity);
+        return e.mse(
+          e.ssFlow({ args: c.model, dtype, fp8: e.layersInFp8(c.precision), params }, xt, e.zeros([B]), tokens, options),
+          velocity,
+        );
       },
     }, count);
   };
@@ -97,7 +100,7 @@ function slatFlowTraining(flags: e.ConfigFlags, count: number, voxels: number): 
         const random = new e.Generator(1), [features, velocity] = [1, 2].map(() => random.normal([set.N, C]));
         return e.mse(
           e.slatFlow(
-            { args: c.model, dtype, fp8: c.precision === "fp8", params },
+            { args: c.model, dtype, fp8: e.layersInFp8(c.precision), params },
             { features, voxels: set },
             e.zeros([B]),
             tokens,

@@ -241,7 +241,7 @@ export function trainSlatFlow(c: SlatFlowConfig, { output, ckpt = "latest", prof
   }
   const specs = { flow: e.slatFlowSpec(c.model, dtype), image: opened.spec };
   const optimizer = e.createOptimizer(specs, e.initialize(specs, new e.Generator(c.seed)), c.optimizer);
-  const model: e.SlatFlow = { args: c.model, dtype, fp8: c.precision === "fp8", params: optimizer.params.flow };
+  const model: e.SlatFlow = { args: c.model, dtype, fp8: e.layersInFp8(c.precision), params: optimizer.params.flow };
   const condition = opened.withParameters(optimizer.params.image);
   let sampler = e.createEpochSampler({ length: train.length, seed: c.seed, batch: c.batch });
   const memory = e.openMemory(c.memory, { blocks: c.model.num_blocks, seed: c.seed, say: (text) => run.log.say(text) });

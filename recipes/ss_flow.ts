@@ -206,7 +206,7 @@ export function trainSsFlow(c: SsFlowConfig, { output, ckpt = "latest", profile,
     );
   }
   const optimizer = e.createOptimizer(specs, e.initialize(specs, new e.Generator(c.seed)), c.optimizer);
-  const model: e.SsFlow = { args: c.model, dtype, fp8: c.precision === "fp8", params: optimizer.params.flow };
+  const model: e.SsFlow = { args: c.model, dtype, fp8: e.layersInFp8(c.precision), params: optimizer.params.flow };
   const condition = opened.withParameters(optimizer.params.image);
   let sampler = e.createEpochSampler({ length: train.length, seed: c.seed, batch: c.batch });
   const memory = e.openMemory(c.memory, { blocks: c.model.num_blocks, seed: c.seed, say: (text) => run.log.say(text) });

@@ -76,7 +76,7 @@ export interface SlatFlow {
   args: SlatFlowArgs;
   dtype: FloatDType;
   /** Whether the transformer blocks' linear layers compute in 8-bit floats; the weights stay in `dtype`. */
-  fp8?: boolean;
+  fp8?: boolean | "all";
   params: Parameters<SlatFlowSpec>;
 }
 

@@ -50,7 +50,7 @@ export interface SsFlow {
   args: SsFlowArgs;
   dtype: FloatDType;
   /** Whether the blocks' linear layers compute in 8-bit floats; the weights stay in `dtype`. */
-  fp8?: boolean;
+  fp8?: boolean | "all";
   params: Parameters<SsFlowSpec>;
 }
 

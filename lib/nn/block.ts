@@ -81,13 +81,13 @@ export function modulatedCrossBlock(
   H: number,
   place: CrossAttentionPlace = {},
 ): Tensor {
-  const { voxels, fp8 } = place, offsets = voxels?.offsets, at = { eps: EPS, offsets, fp8 };
+  const { voxels, fp8 } = place, offsets = voxels?.offsets, at = { eps: EPS, offsets, fp8: !!fp8 };
   const m = p.adaLN_modulation ? applyLinear(p.adaLN_modulation[1], mod) : mod; // [B, 6C]
   const [shiftA, scaleA, gateA, shiftM, scaleM, gateM] = modulationParts(m, 6); // each [B, C]
   let h = multiHeadSelfAttention(p.self_attn, layerNormModulate(x, shiftA, scaleA, at), H, place);
   [x, h] = residualNorm(x, h, gateA, { w: p.norm2.weight, b: p.norm2.bias, ...at });
   h = multiHeadCrossAttention(p.cross_attn, h, context, H, place);
-  [x, h] = residualNorm(x, h, null, { shift: shiftM, scale: scaleM, ...at });
+  [x, h] = residualNorm(x, h, null, { shift: shiftM, scale: scaleM, ...at, fp8: fp8 === "all" || (fp8 && "both") });
   return gateAdd(x, feedForward(p.mlp, h, { fp8 }), gateM, { offsets });
 }
 

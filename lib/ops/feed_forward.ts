@@ -6,14 +6,15 @@ import { empty, kernels, stream, type Tensor } from "../tensor/tensor.ts";
 import { unaryForward } from "./elementwise.ts";
 import { takeColumnSums, wantColumnSums } from "./column_sums.ts";
 import { canQuantize } from "./fp8.ts";
-import { fp8FeedForward } from "./fp8_layer.ts";
+import { fp8FeedForward, fp8FeedForwardBackward, parts, rounded } from "./fp8_layer.ts";
 import { layerOf, linearGelu, type LinearOptions } from "./matmul.ts";
 import { PLAIN, type Product, product, weightGradients } from "./product.ts";
 import { withWorkspace } from "./workspace.ts";
 
 /**
  * `linear(gelu(linear(x, w1, b1)), w2, b2)` with the tanh-GELU: x [..., K], w1 [N, K], w2 [P, N] give [..., P]. What is kept between the passes
- * is x and what the GELU was applied to. Options as those of {@linkcode linear}.
+ * is x and what the GELU was applied to. With fp8 the four products of the gradients are in 8-bit floats, with fp8 "all" the two of the forward pass
+ * too: rounding these layers' inputs and weights there is nearly all that 8 bits add to a flow model's loss.
  */
 export function feedForward(
   x: Tensor,
@@ -23,7 +24,8 @@ export function feedForward(
 ): Tensor {
   const first = layerOf("feedForward", x, w1, b1), { M, N, K } = first, lead = x.shape.slice(0, -1);
   const second = layerOf("feedForward", { shape: [...lead, N], size: M * N, dtype: x.dtype }, w2, b2), P = second.N;
-  if (fp8 && canQuantize(x.dtype, M, N, K) && canQuantize(x.dtype, M, P, N)) return fp8FeedForward(x, [w1, b1], [w2, b2], [first, second]);
+  const eight = fp8 && canQuantize(x.dtype, M, N, K) && canQuantize(x.dtype, M, P, N);
+  if (eight && fp8 === "all") return fp8FeedForward(x, [w1, b1], [w2, b2], [first, second]);
   const z = empty([...lead, N], x.dtype), y = empty([...lead, P], x.dtype);
   const up = (z: Tensor): Product => ({ ...PLAIN, y: z, a: x, b: w1, bias: b1, M, N, K, transposeB: true });
   const down = (y: Tensor, g: Tensor): Product => ({ ...PLAIN, y, a: g, b: w2, bias: b2, M, N: P, K: N, transposeB: true });
@@ -46,7 +48,9 @@ export function feedForward(
     return y;
   }
   rebuildable(z, { kind: "linear", from: [x, w1, b1], fill: forward });
-  record("feedForward", y, inputs, [x, w1, w2, z], (dy, soFar) => {
+  const x8 = eight ? rounded(x, [M, K]) : null;
+  record("feedForward", y, inputs, [x, w1, w2, z, ...(x8 ? parts(x8) : [])], (dy, soFar) => {
+    if (x8) return fp8FeedForwardBackward(dy, [x, z], [w1, b1], [w2, b2], { x: x8 }, [first, second], soFar);
     const dz = empty(z.shape, z.dtype),
       g = w2.requiresGrad ? empty(z.shape, z.dtype) : null,
       db1 = b1.requiresGrad ? soFar.fresh(b1) : null;

@@ -114,21 +114,15 @@ type Operand = Pick<Quantized, "values"> & { scale: Tensor | null };
 type Rows = Omit<Product, "a" | "b" | "transposeB" | "scales">;
 
 /**
- * The most terms of sums that tensor cores keep to about 14 bits, as they do fastest. What that costs grows with the number of terms: with random
- * operands it is 0.05 % of a sum of 1,024, 0.08 % of 2,048 and 0.13 % of 4,096, where rounding a result to bf16 costs 0.17 %.
+ * The most terms of sums of the forward pass that tensor cores keep to about 14 bits, as they do fastest. What that costs grows with the number of
+ * terms: with random operands it is 0.05 % of a sum of 1,024, 0.08 % of 2,048 and 0.13 % of 4,096, where rounding a result to bf16 costs 0.17 %.
  */
 const MOST_TERMS = 1024;
 
-/** p.y = a bᵀ (+ bias), added to what it holds where p.adds: long sums in f32. */
-export function fp8Product(p: Rows, a: Operand, b: Operand): void {
+/** p.y = a bᵀ (+ bias), added to what it holds where p.adds. `fast` is whether tensor cores may keep the sums to about 14 bits. */
+export function fp8Product(p: Rows, a: Operand, b: Operand, fast = p.K <= MOST_TERMS): void {
   if (device().name === "cpu") return emulated(p, dequantize(a.values, a.scale), dequantize(b.values, b.scale));
-  onTensorCores({
-    ...p,
-    a: a.values,
-    b: b.values,
-    transposeB: true,
-    scales: { a: a.scale ?? ones(), b: b.scale ?? ones(), fast: p.K <= MOST_TERMS },
-  });
+  onTensorCores({ ...p, a: a.values, b: b.values, transposeB: true, scales: { a: a.scale ?? ones(), b: b.scale ?? ones(), fast } });
 }
 
 /** p.y = scale [1] a bᵀ, added to what it holds where p.adds: for sums over many rows, kept in f32. */

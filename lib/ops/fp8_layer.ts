@@ -1,7 +1,8 @@
 /**
- * Linear layers whose three products are in 8-bit floats. Scales are powers of two, one a row. Those of the weights' rows, which the sum of the input's
+ * Linear layers in 8-bit floats. Scales are powers of two, one a row. Those of the weights' rows, which the sum of the input's
  * gradient runs over, go into the rows of dy; those of the rows of x and dy, which the sum of the weights' gradient runs over, into the elements of x,
- * and those of w's rows out of dy again: none of it rounds again but for values too small to count. Nothing depends on earlier steps, so a pass that is run again gives the same bits.
+ * and those of w's rows out of dy again: none of it rounds again but for values too small to count. Nothing depends on earlier steps, so a pass that is run again
+ * gives the same bits. A layer's three products are in 8 bits, but for the MLPs' forward products, which only `fp8` "all" has there.
  */
 import { DTYPE } from "../tensor/dtype.ts";
 import { rebuildable, unmade } from "../tensor/storage.ts";
@@ -24,18 +25,20 @@ export interface EightBits {
   C: number;
   /** What the functions read. */
   from: (Tensor | null | undefined)[];
-  /** Makes it for the first time. */
-  fill(to: Quantized): void;
+  /** Makes it for the first time, and in the dtype where `y` is there. */
+  fill(to: Quantized, y: Tensor | null): void;
   /** Makes it again, to the bit. */
   again(to: Quantized): void;
-  /** Writes it in the dtype: asked for only where an op has no use for 8 bits. */
+  /** Writes it in the dtype. */
   wide(y: Tensor): void;
+  /** Whether it is made in the dtype too, in the same pass; by default only where an op asks. */
+  both?: boolean;
 }
 
 /** A tensor that stands for a result that is made in 8 bits, for {@linkcode fp8Linear} and its like. */
-export function inEightBits(shape: readonly number[], dtype: Tensor["dtype"], { N, C, from, fill, again, wide }: EightBits): Tensor {
-  const y = unmade(shape, dtype, { kind: "norm", from, fill: wide }), eight = emptyQuantized(N, C);
-  fill(eight);
+export function inEightBits(shape: readonly number[], dtype: Tensor["dtype"], { N, C, from, fill, again, wide, both }: EightBits): Tensor {
+  const y = both ? empty(shape, dtype) : unmade(shape, dtype, { kind: "norm", from, fill: wide }), eight = emptyQuantized(N, C);
+  fill(eight, both ? y : null);
   keptInEightBits(eight, from, again);
   made.set(y, eight);
   return y;
@@ -48,7 +51,7 @@ function keptInEightBits({ values }: Quantized, from: (Tensor | null | undefined
 }
 
 /** x [N, C] in 8 bits: as it was made, or rounded here. */
-function rounded(x: Tensor, [N, C]: [N: number, C: number]): Quantized {
+export function rounded(x: Tensor, [N, C]: [N: number, C: number]): Quantized {
   const known = made.get(x);
   if (known && !known.values.freed) return known;
   const eight = quantize(x, [N, C]);
@@ -56,10 +59,10 @@ function rounded(x: Tensor, [N, C]: [N: number, C: number]): Quantized {
   return eight;
 }
 
-/** dx = dy w: `dy` was multiplied by the scales of w's rows before it was rounded. */
+/** dx = dy w, sums kept to 14 bits: `dy` was multiplied by the scales of w's rows before it was rounded. */
 function inputGradient(dx: Tensor, dy: Quantized, w: Quantized, { M, N, K }: Extents): void {
   const b = transposeQuantized(w.values);
-  fp8Product({ ...PLAIN, y: dx, M, N: K, K: N }, dy, { values: b, scale: null });
+  fp8Product({ ...PLAIN, y: dx, M, N: K, K: N }, dy, { values: b, scale: null }, true);
   b.free();
 }
 
@@ -87,7 +90,8 @@ function gradients(
   return [dx, w.requiresGrad ? weightGradient(w, w8.scale, dy, x8, extents, soFar) : null];
 }
 
-const parts = (...all: Quantized[]): Tensor[] => all.flatMap(({ values, scale }) => [values, scale]);
+/** The tensors of some, one after the other. */
+export const parts = (...all: Quantized[]): Tensor[] => all.flatMap(({ values, scale }) => [values, scale]);
 
 /** Room for the gradient of a bias that wants one. */
 const biasGradient = (b: Tensor | null | undefined, soFar: SoFar): Tensor | null => b?.requiresGrad ? soFar.fresh(b) : null;
@@ -117,7 +121,36 @@ export function fp8Linear(x: Tensor, w: Tensor, b: Tensor | null | undefined, ex
   return y;
 }
 
-/** Two layers and the tanh-GELU between them: x [..., K] through N to P channels. What is kept is x in 8 bits and what the GELU is applied to. */
+/** What the backward pass of two layers with a GELU between them has in 8 bits from the forward pass: x, and the weights if they were rounded there. */
+export interface FeedForwardInEightBits {
+  x: Quantized;
+  w1?: Quantized;
+  w2?: Quantized;
+}
+
+/** The gradients of x, w1, b1, w2, b2 of two layers x [..., K] through z [..., N] and gelu(z) to P channels: all four products in 8 bits. */
+export function fp8FeedForwardBackward(
+  dy: Tensor,
+  [x, z]: [x: Tensor, z: Tensor],
+  [w1, b1]: [w: Tensor, b: Tensor],
+  [w2, b2]: [w: Tensor, b: Tensor],
+  eight: FeedForwardInEightBits,
+  [up, down]: [Extents, Extents],
+  soFar: SoFar,
+): (Tensor | null)[] {
+  const { M, N, K } = up, u8 = eight.w1 ?? quantize(w1, [N, K]), d8 = eight.w2 ?? quantize(w2, [down.N, N]);
+  const db1 = biasGradient(b1, soFar), [dy8, db2] = roundedGradient(dy, down, d8.scale, b2, soFar);
+  const dg = empty(z.shape, z.dtype), dz8 = emptyQuantized(M, N), g8 = emptyQuantized(M, N);
+  inputGradient(dg, dy8, d8, down);
+  geluBackward([dz8, g8, db1], dg, z, u8.scale, up);
+  dg.free();
+  const dw2 = w2.requiresGrad ? weightGradient(w2, d8.scale, dy8, g8, down, soFar) : null;
+  freeQuantized(g8, dy8);
+  const [dx, dw1] = gradients(x, w1, [dz8, eight.x, u8], up, soFar);
+  return [dx, dw1, db1, dw2, db2];
+}
+
+/** Two layers and the tanh-GELU between them, all six products in 8 bits. What is kept is x in 8 bits and what the GELU is applied to. */
 export function fp8FeedForward(
   x: Tensor,
   [w1, b1]: [w: Tensor, b: Tensor],
@@ -139,17 +172,14 @@ export function fp8FeedForward(
     return y;
   }
   rebuildable(z, { kind: "linear", from: [...parts(x8, u8), b1], fill: fillZ });
-  record("feedForward", y, inputs, [w1, w2, z, ...parts(x8, u8, d8)], (dy, soFar) => {
-    const db1 = biasGradient(b1, soFar), [dy8, db2] = roundedGradient(dy, down, d8.scale, b2, soFar);
-    const dg = empty(z.shape, z.dtype), dz8 = emptyQuantized(M, N), g8 = emptyQuantized(M, N);
-    inputGradient(dg, dy8, d8, down);
-    geluBackward([dz8, g8, db1], dg, z, u8.scale, up);
-    dg.free();
-    const dw2 = w2.requiresGrad ? weightGradient(w2, d8.scale, dy8, g8, down, soFar) : null;
-    freeQuantized(g8, dy8);
-    const [dx, dw1] = gradients(x, w1, [dz8, x8, u8], up, soFar);
-    return [dx, dw1, db1, dw2, db2];
-  }, { kind: "linear", from: [z, b2, ...parts(d8)], fill });
+  record(
+    "feedForward",
+    y,
+    inputs,
+    [w1, w2, z, ...parts(x8, u8, d8)],
+    (dy, soFar) => fp8FeedForwardBackward(dy, [x, z], [w1, b1], [w2, b2], { x: x8, w1: u8, w2: d8 }, [up, down], soFar),
+    { kind: "linear", from: [z, b2, ...parts(d8)], fill },
+  );
   if (b2.requiresGrad) wantColumnSums(y);
   return y;
 }

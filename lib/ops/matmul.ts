@@ -17,9 +17,9 @@ export interface LinearOptions {
   activation?: "none" | "gelu";
   /**
    * Whether the products of the forward pass and of the gradients are in 8-bit floats (E4M3), with a scale for each row of x, w and dy. Where N or K is
-   * no multiple of 16, or above 8192, all are in the dtype.
+   * no multiple of 16, or above 8192, all are in the dtype. "all" makes a difference to `feedForward` alone.
    */
-  fp8?: boolean;
+  fp8?: boolean | "all";
 }
 
 /** Extents of a linear layer of x [..., K], w [N, K], b [N]; throws where they do not fit. */

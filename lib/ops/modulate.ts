@@ -10,8 +10,8 @@ import { rowsOf, type SampleOptions } from "./samples.ts";
 export interface LayerNormModulateOptions extends SampleOptions {
   /** Added to the variance; 1e-6 by default. */
   eps?: number;
-  /** Whether the result is made in 8-bit floats, for a linear layer in fp8. */
-  fp8?: boolean;
+  /** Whether the result is made in 8-bit floats, for a linear layer in fp8, or in these and in its dtype, for a feedForward(). */
+  fp8?: boolean | "both";
 }
 
 /**

@@ -33,8 +33,11 @@ export interface NormAffine {
 export interface NormOptions extends NormAffine, SampleOptions {
   /** Added to the variance. */
   eps: number;
-  /** Whether the result is made in 8-bit floats, for a linear layer in fp8; where its channels are no multiple of 16, or above 8192, it is not. */
-  fp8?: boolean;
+  /**
+   * Whether the result is made in 8-bit floats, for a linear layer in fp8, or in these and in its dtype, for a {@linkcode feedForward}; where its
+   * channels are no multiple of 16, or above 8192, it is in its dtype alone.
+   */
+  fp8?: boolean | "both";
 }
 
 interface Sizes {
@@ -110,18 +113,18 @@ function makeNorm(
   const whole = (): KNorm => normProblem({ ...common(), b: b?.addr ?? 0n, shift: addressIn(shift), x: sum.addr });
   const from = [sum, w, b, scale?.of, shift?.of, mean, rstd, offsets], { shape, dtype } = sum, [N, , C] = rows;
   const fill = (y: Tensor): void => normForward({ ...whole(), y: y.addr });
-  const eight = options.fp8 && canQuantizeRows(dtype, N, C);
+  const eight = options.fp8 && canQuantizeRows(dtype, N, C), both = options.fp8 === "both";
   const y = eight
     ? inEightBits(shape, dtype, {
-      ...{ N, C, from, wide: fill },
-      fill: (to) => normForwardInEightBits({ ...whole(), ...first }, to),
+      ...{ N, C, from, wide: fill, both },
+      fill: (to, y) => normForwardInEightBits({ ...whole(), ...first, y: y?.addr ?? 0n }, to),
       again: (to) => normForwardInEightBits(whole(), to),
     })
     : empty(shape, dtype);
   if (!eight) normForward({ ...whole(), ...first, y: y.addr });
   const inputs = [sum, w, b, scale?.of, shift?.of, sum.requiresGrad ? gate?.of : null];
   const saved = [sum, w, scale?.of, mean, rstd, offsets, ...(gate ? [residual!.h, gate.of] : [])];
-  return record(op, y, inputs, saved, backward, eight ? undefined : { kind: "norm", from, fill });
+  return record(op, y, inputs, saved, backward, eight && !both ? undefined : { kind: "norm", from, fill });
 }
 
 /** The layer norm of x [B, ..., C] (or [N, C] with offsets) over the last axis; statistics in f32, rounded once. */

@@ -93,8 +93,16 @@ export function stepGenerator(seed: number, step: number): Generator {
   return new Generator(BigInt(seed + 1) << 40n | BigInt(step)); // + 1: initialisation and samples use the small seeds
 }
 
-/** How blocks compute: in a dtype, or bf16 with linear layers in 8-bit floats where a model can; "auto" goes by the model and the device. */
-export type Precision = "auto" | FloatDType | "fp8";
+/**
+ * How blocks compute: in a dtype, or bf16 with linear layers in 8-bit floats where a model can, "fp8" with the forward products of the MLPs in bf16,
+ * "fp8-all" without exception; "auto" goes by the model and the device.
+ */
+export type Precision = "auto" | FloatDType | "fp8" | "fp8-all";
+
+/** What a model is told about its linear layers. */
+export function layersInFp8(precision: Precision): boolean | "all" {
+  return precision === "fp8-all" ? "all" : precision === "fp8";
+}
 
 /**
  * The dtype of a model's blocks: as asked, or f16 where the model says use_fp16 and the device is a GPU. The CPU computes in f32, and emulates the
@@ -102,10 +110,10 @@ export type Precision = "auto" | FloatDType | "fp8";
  */
 export function trainingDtype(precision: Precision, useFp16: boolean): FloatDType {
   const cpu = device().name === "cpu";
-  if (precision === "fp8") return cpu ? "f32" : "bf16";
+  if (layersInFp8(precision)) return cpu ? "f32" : "bf16";
   if (precision === "auto") return useFp16 && !cpu ? "f16" : "f32";
   if (cpu && precision !== "f32") throw new RangeError(`Cannot train in ${precision} on the CPU: precision must be f32 or auto there`);
-  return precision;
+  return precision as FloatDType;
 }
 
 /** A count for people: "85.2 M". */

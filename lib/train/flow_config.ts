@@ -56,7 +56,7 @@ export const CONDITION_SCHEMA: z.ZodType<ConditionConfig> = z.discriminatedUnion
 ]);
 
 /** The dtype of a model's blocks. */
-export const FLOW_PRECISION_SCHEMA: z.ZodType<Precision> = z.enum(["auto", "f32", "f16", "bf16", "fp8"]);
+export const FLOW_PRECISION_SCHEMA: z.ZodType<Precision> = z.enum(["auto", "f32", "f16", "bf16", "fp8", "fp8-all"]);
 
 /** That of models without 8-bit layers. */
 export const PRECISION_SCHEMA: z.ZodType<"auto" | FloatDType> = z.enum(["auto", "f32", "f16", "bf16"]);

@@ -43,7 +43,7 @@ function trained<S>(spec: S, seed: number): { params: Parameters<S>; takeGradien
 }
 
 /** A dense flow model. */
-export function denseModel(dtype: FloatDType = "f32", fp8 = false): Trained {
+export function denseModel(dtype: FloatDType = "f32", fp8: boolean | "all" = false): Trained {
   const args = { ...COMMON, resolution: 8, patch_size: 2 }, { params, ...rest } = trained(ssFlowSpec(args, dtype), 1);
   return {
     ...rest,
@@ -61,7 +61,7 @@ export function denseModel(dtype: FloatDType = "f32", fp8 = false): Trained {
 }
 
 /** A sparse flow model, with convolutions that halve and double the grid. */
-export function sparseModel(dtype: FloatDType = "f32", fp8 = false): Trained {
+export function sparseModel(dtype: FloatDType = "f32", fp8: boolean | "all" = false): Trained {
   const args = { ...COMMON, resolution: 16, patch_size: 2, io_block_channels: [16], num_io_res_blocks: 2 };
   const { params, ...rest } = trained(slatFlowSpec(args, dtype), 2);
   return {
@@ -87,11 +87,13 @@ export function sparseModel(dtype: FloatDType = "f32", fp8 = false): Trained {
 /** Both, by name. */
 export const MODELS: Record<string, () => Trained> = { dense: denseModel, sparse: sparseModel };
 
-/** Both with linear layers in fp8, by name. */
+/** Both with linear layers in fp8, and the dense one with all of their products, by name. */
 export const FP8_MODELS: typeof MODELS = Object.fromEntries(
-  Object.entries({ dense: denseModel, sparse: sparseModel }).map(([name, make]) => [
-    `${name} fp8`,
-    () => make(device().name === "cuda" ? "bf16" : "f32", true),
+  ([["dense fp8", denseModel, true], ["sparse fp8", sparseModel, true], ["dense fp8-all", denseModel, "all"]] as const).map((
+    [name, make, fp8],
+  ) => [
+    name,
+    () => make(device().name === "cuda" ? "bf16" : "f32", fp8),
   ]),
 );
 

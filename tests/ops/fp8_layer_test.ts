@@ -76,6 +76,25 @@ Deno.test("linear() in fp8 on the CPU is within the format's rounding of the lay
   got.grads.forEach((g, i) => assert.ok(error(g, want.grads[i]) < (i === 2 ? 1e-6 : 0.05), `gradient ${i}: ${error(g, want.grads[i])}`));
 });
 
+Deno.test("feedForward() in fp8 has the results of the layers without it, to the bit, and gradients within the format's rounding", () => {
+  const data = [[5, 32], [48, 32], [48], [16, 48], [16]].map((shape, i) => ({ shape, data: random(i + 1, shape.reduce((a, b) => a * b)) }));
+  const dtype = device().name === "cpu" ? "f32" as const : "bf16" as const;
+  const run = (fp8: boolean): Float32Array[] =>
+    step(() => {
+      const leaves = data.map(({ shape, data }) => tensor(data, shape, { dtype, requiresGrad: true })), [x, w1, b1, w2, b2] = leaves;
+      const y = feedForward(x, [w1, b1], [w2, b2], { fp8 });
+      backward(y, tensor(random(9, y.size), y.shape, { dtype }));
+      return [y, ...leaves.map((t) => t.grad!)].map((t) => t.read());
+    });
+  const [y, ...grads] = run(true), [want, ...wanted] = run(false);
+  assert.deepEqual(y, want);
+  grads.forEach((g, i) => {
+    const error = Math.hypot(...g.map((v, j) => v - wanted[i][j])) / Math.hypot(...wanted[i]);
+    assert.ok(error < 0.08, `gradient ${i}: ${error}`);
+    assert.ok(error > 0 || i === 4, `gradient ${i} was not rounded`);
+  });
+});
+
 Deno.test("layers whose extents no 8-bit product takes are as without fp8 to the bit", () => {
   assert.equal(canQuantize("f32", 4, 24, 16), false);
   assert.equal(canQuantize("f32", 0, 16, 16), false);
@@ -87,8 +106,14 @@ Deno.test("layers whose extents no 8-bit product takes are as without fp8 to the
 
 const SHAPES = [[2, 8, 32], [3, 5, 272], [1, 40, 1040]] as const; // B, L, C
 
-/** A norm of a residual sum and two linear layers after it, the tokens' sums among the results; `fused` is whether the norm is made in 8 bits. */
-function normed(fused: boolean, [B, L, C]: readonly number[], choice: Choice = "keep", bad = 0): Float32Array[] {
+/** A norm of a residual sum and two linear layers after it, the tokens' sums among the results; `fused` is whether the norms are made in 8 bits. */
+function normed(
+  fused: boolean | "both",
+  [B, L, C]: readonly number[],
+  choice: Choice = "keep",
+  bad = 0,
+  fp8: true | "all" = true,
+): Float32Array[] {
   return step(() => {
     const leaf = (seed: number, shape: number[]): Tensor => {
       const size = shape.reduce((a, b) => a * b);
@@ -107,7 +132,7 @@ function normed(fused: boolean, [B, L, C]: readonly number[], choice: Choice = "
     const y = withChoice(() => choice, () =>
       tidy(() => {
         const [sum, n] = residualNorm(x, h, gate, { shift, scale, eps: 1e-6, fp8: fused });
-        const a = gateAdd(sum, feedForward(n, [w1, b1], [w2, b2], { fp8: true }), gate2);
+        const a = gateAdd(sum, feedForward(n, [w1, b1], [w2, b2], { fp8 }), gate2);
         const p = linear(layerNormModulate(a, shift2, scale2, { fp8: fused }), w1, b1, { fp8: true });
         return linear(p, w2, b2, { fp8: true, activation: "gelu" });
       }));
@@ -117,11 +142,11 @@ function normed(fused: boolean, [B, L, C]: readonly number[], choice: Choice = "
 }
 
 Deno.test("norms that are made in 8 bits give the layers after them the same bits, kept or made again", () => {
-  for (const shape of SHAPES) {
-    const want = normed(false, shape);
-    assert.deepEqual(normed(true, shape), want);
-    assert.deepEqual(normed(true, shape, "drop"), want);
-    assert.deepEqual(normed(false, shape, "drop"), want);
+  for (const [fp8, shape] of ([true, "all"] as const).flatMap((fp8) => SHAPES.map((shape) => [fp8, shape] as const))) {
+    const want = normed(false, shape, "keep", 0, fp8);
+    for (const fused of [true, "both", false] as const) {
+      for (const choice of ["keep", "drop"] as const) assert.deepEqual(normed(fused, shape, choice, 0, fp8), want);
+    }
   }
 });
 
@@ -179,10 +204,12 @@ for (const [M, N, K] of [[64, 32, 96], [1000, 512, 128], [130, 48, 1040], [5, 16
     run: ({ x, w, b }) => linear(x, w, b, { fp8: true }),
     ...cases,
   });
-  checkDevices(`feedForward() in fp8 [${M}, ${K}] through ${N}`, import.meta.url, {
-    inputs: { ...inputs, w2: { shape: [K, N], data: random(4, K * N) }, b2: { shape: [K], data: random(5, K) } },
-    run: ({ x, w, b, w2, b2 }) => feedForward(x, [w, b], [w2, b2], { fp8: true }),
-    ...cases,
-    tolerance: { f16: 4e-2, bf16: 4e-2 },
-  });
+  for (const fp8 of [true, "all"] as const) {
+    checkDevices(`feedForward() in fp8${fp8 === "all" ? " all" : ""} [${M}, ${K}] through ${N}`, import.meta.url, {
+      inputs: { ...inputs, w2: { shape: [K, N], data: random(4, K * N) }, b2: { shape: [K], data: random(5, K) } },
+      run: ({ x, w, b, w2, b2 }) => feedForward(x, [w, b], [w2, b2], { fp8 }),
+      ...cases,
+      tolerance: { f16: 4e-2, bf16: 4e-2 },
+    });
+  }
 }
