@@ -13,7 +13,7 @@ int32_t with_norm(const char* where, const k_norm& p, const Samples& samples, F 
       using W = decltype(weight);
       const Norm<T, W> norm{at<T>(p.sum), at<T>(p.y), at<T>(p.dx), at<T>(p.dh), at<float>(p.mean), at<float>(p.rstd),
                             at<float>(p.workspace), at<const T>(p.x), at<const T>(p.h), at<const T>(p.gate), at<const T>(p.dy),
-                            at<const T>(p.dsum), at<const W>(w), at<const W>(s), stride, p.gate_stride, samples, int(p.C), one, float(p.eps)};
+                            at<const T>(p.dsum), at<const W>(w), at<const W>(s), stride, p.gate_stride, samples, int(p.C), one, float(p.eps), p.dbias != 0};
       const bool packed = p.C % V == 0 && aligned16(p.x, p.h, p.sum, p.y, p.dy, p.dsum, p.dx, p.dh, p.gate, w, s) &&
                           (!p.gate || p.gate_stride % V == 0) && stride % V == 0;
       return run(norm, packed);
@@ -23,6 +23,10 @@ int32_t with_norm(const char* where, const k_norm& p, const Samples& samples, F 
 }
 
 bool is_gated(const k_norm& p) { return p.dh || p.dgate; }
+
+int64_t blocks_of(const k_norm& p, const Samples& samples) {
+  return backward_blocks(samples.B, samples.mean(), int(p.C), samples.offsets, is_gated(p), p.dtype == K_F32);
+}
 
 bool wants_sums(const k_norm& p) { return p.dw || p.db || p.dscale || p.dshift || p.dgate || p.dbias; }
 }  // namespace
@@ -37,7 +41,7 @@ int32_t k_norm_fwd(const k_norm* problem, uint64_t stream) {
 int32_t k_norm_bwd_workspace(uint64_t* bytes, const k_norm* problem) {
   Samples samples;
   if (const int32_t status = check_norm(samples, "k_norm_bwd_workspace", problem)) return status;
-  const int64_t S = backward_blocks(samples.B, samples.mean(), int(problem->C), samples.offsets);
+  const int64_t S = blocks_of(*problem, samples);
   *bytes = wants_sums(*problem) ? samples.B * S * backward_sums(is_gated(*problem)) * problem->C * sizeof(float) : 0;
   return K_OK;
 }
@@ -49,7 +53,7 @@ int32_t k_norm_bwd(const k_norm* problem, uint64_t stream) {
   if (const int32_t status = check_norm(samples, where, problem)) return status;
   if (const int32_t status = check_norm_gradients(where, problem)) return status;
   if (p.C > 8192) return fail(K_UNSUPPORTED, where, "C = %d, it must be at most 8192", int(p.C));
-  const int64_t S = backward_blocks(samples.B, samples.mean(), int(p.C), samples.offsets), blocks = samples.B * S;
+  const int64_t S = blocks_of(p, samples), blocks = samples.B * S;
   if (blocks > INT32_MAX) return fail(K_BAD_ARGUMENT, where, "B = %d, it must be smaller", samples.B);
   const bool none = samples.N == 0, gated = is_gated(p);
   return with_norm(where, p, samples, [&](auto norm, bool packed) {
@@ -57,7 +61,7 @@ int32_t k_norm_bwd(const k_norm* problem, uint64_t stream) {
     if (p.h) norm.x = at<const T>(p.sum);
     if (!wants_sums(p)) norm.partial = nullptr;
     if (!none) {
-      if (const int32_t status = backward(where, norm, gated, packed, stream)) return status;
+      if (const int32_t status = backward(where, norm, gated, packed, int(S), stream)) return status;
     }
     const int count = backward_sums(gated);
     if (p.dscale || p.dshift || p.dgate) {

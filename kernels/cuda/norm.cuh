@@ -15,5 +15,6 @@ struct Norm {
   Samples samples;
   int C;
   float one, eps;
+  bool bias;  // whether the column sums of dh, or of dx without a gate, are wanted
 };
 }  // namespace

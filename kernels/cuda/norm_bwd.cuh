@@ -1,15 +1,9 @@
 // The backward pass of layer norms on CUDA: 8 columns a thread, which keeps their sums over the rows of its block in registers.
 #pragma once
-#include "norm.cuh"
-#include "ring.cuh"
+#include "norm_bwd_ring.cuh"
 
 namespace {
 constexpr int RESIDENT = 4;  // blocks of 128 threads that a multiprocessor holds, by their registers
-
-// Sums that a block writes for each column.
-__host__ __device__ constexpr int backward_sums(bool gated) { return gated ? 4 : 3; }
-
-constexpr int COLUMNS = 8;  // of a thread in the backward pass: its packs lie side by side
 
 // Sums each value over the X threads of a group: X <= 32, a power of two, or the whole block where WIDE. Calls take turns with two buffers.
 template <int COUNT, bool WIDE>
@@ -41,6 +35,7 @@ __device__ inline void group_sums(float (&values)[COUNT], float (*buffer)[COUNT]
 template <class T, class W, int V, int R, int THREADS, bool WIDE, bool GATED>
 __global__ void __launch_bounds__(THREADS, THREADS > 128 ? 1 : RESIDENT) norm_bwd(Norm<T, W> at, int X, int S) {
   constexpr int P = COLUMNS / V, K = backward_sums(GATED);
+  next_may_start();
   using Packs = Pack<T, V>[P];
   alignas(16) __shared__ float shared[WIDE ? 2 * 32 * 2 * R : 128 * K * COLUMNS];
   const Samples& samples = at.samples;
@@ -136,115 +131,6 @@ __global__ void __launch_bounds__(THREADS, THREADS > 128 ? 1 : RESIDENT) norm_bw
   }
 }
 
-// As norm_bwd, for packed rows of 16 bits and 257 to 1024 elements: a block of 128 threads takes consecutive pairs of rows from a ring.
-constexpr int PAIR = 2, PAIR_SLOTS = 3, PAIR_PIECE = 128 * 16;
-constexpr int pair_bytes(bool gated) { return PAIR_SLOTS * PAIR * (gated ? 4 : 3) * PAIR_PIECE; }
-
-template <class T, class W, bool GATED>
-__global__ void __launch_bounds__(128, RESIDENT) norm_bwd_ring(Norm<T, W> at, int S) {
-  constexpr int V = COLUMNS, R = PAIR, ARRAYS = GATED ? 4 : 3, K = backward_sums(GATED);
-  static_assert(sizeof(T) == 2);
-  using Packed = Pack<T, V>;
-  extern __shared__ __align__(16) char shared[];
-  __shared__ float buffers[2][4][2 * R];
-  const int C = at.C, b = blockIdx.x / S, s = blockIdx.x % S, c = threadIdx.x * V;
-  const int64_t start = at.samples.first(b);
-  const int L = int(at.samples.first(b + 1) - start), pairs = (L + R - 1) / R;
-  const int first = int(int64_t(pairs) * s / S), end = int(int64_t(pairs) * (s + 1) / S);
-  const bool mine = c < C;
-  const auto piece = [&](int k, int j, int array) {
-    return shared + (((k - first) % PAIR_SLOTS * R + j) * ARRAYS + array) * PAIR_PIECE + threadIdx.x * 16;
-  };
-  const auto load = [&](int k) {
-    if (k < end) {
-#pragma unroll
-      for (int j = 0; j < R; j++) {
-        const bool live = mine && k * R + j < L;
-        const int64_t i = live ? (start + k * R + j) * C + c : 0;
-        ring_copy(piece(k, j, 0), at.x + i, live);
-        ring_copy(piece(k, j, 1), at.dy + i, live);
-        if (at.dsum) ring_copy(piece(k, j, 2), at.dsum + i, live);
-        if constexpr (GATED) ring_copy(piece(k, j, 3), at.h + i, live);
-      }
-    }
-    ring_commit();
-  };
-#pragma unroll
-  for (int k = 0; k < PAIR_SLOTS - 1; k++) load(first + k);
-  float gain[V], gate[GATED ? V : 1], sums[K][V] = {};
-#pragma unroll
-  for (int i = 0; i < V; i++) {
-    gain[i] = at.one + (at.w && mine ? to_f32(at.w[b * at.stride + c + i]) : 0);
-    if constexpr (GATED) gate[i] = mine ? to_f32(at.gate[b * at.gate_stride + c + i]) : 0;
-  }
-  float means[R], rstds[R];
-  const auto load_statistics = [&](int k) {
-#pragma unroll
-    for (int j = 0; j < R; j++) {
-      const bool live = k < end && k * R + j < L;
-      means[j] = live ? at.mean[start + k * R + j] : 0;
-      rstds[j] = live ? at.rstd[start + k * R + j] : 0;
-    }
-  };
-  load_statistics(first);
-  for (int k = first; k < end; k++) {
-    load(k + PAIR_SLOTS - 1);
-    ring_wait<PAIR_SLOTS - 1>();
-    float dots[2 * R] = {}, xhat[R][V], g[R][V], r[R];
-#pragma unroll
-    for (int j = 0; j < R; j++) {
-      const Packed x = *reinterpret_cast<const Packed*>(piece(k, j, 0)), d = *reinterpret_cast<const Packed*>(piece(k, j, 1));
-      r[j] = rstds[j];
-#pragma unroll
-      for (int i = 0; i < V; i++) {
-        const float dy = to_f32(d.v[i]);
-        xhat[j][i] = (to_f32(x.v[i]) - means[j]) * r[j];
-        g[j][i] = dy * gain[i];
-        dots[2 * j] += g[j][i];
-        dots[2 * j + 1] += g[j][i] * xhat[j][i];
-        sums[0][i] += dy * xhat[j][i];
-        sums[1][i] += dy;
-      }
-    }
-    load_statistics(k + 1);
-    group_sums<2 * R, true>(dots, buffers[k & 1], 32);
-#pragma unroll
-    for (int j = 0; j < R; j++) {
-      if (!at.dx || !mine || k * R + j >= L) continue;
-      const float mean_g = dots[2 * j] / C, mean_gx = dots[2 * j + 1] / C;
-      const int64_t to = (start + k * R + j) * C + c;
-      float out[V], other[V] = {};
-      if (at.dsum) load_lanes(other, reinterpret_cast<const T*>(piece(k, j, 2)));
-#pragma unroll
-      for (int i = 0; i < V; i++) {
-        out[i] = r[j] * (g[j][i] - mean_g - xhat[j][i] * mean_gx) + other[i];
-        sums[K - 1][i] += out[i];
-      }
-      store_lanes(at.dx + to, out);
-      if constexpr (GATED) {
-        float h[V];
-        load_lanes(h, reinterpret_cast<const T*>(piece(k, j, 3)));
-#pragma unroll
-        for (int i = 0; i < V; i++) {
-          sums[2][i] += out[i] * h[i];
-          out[i] *= gate[i];
-        }
-        if (at.dh) store_lanes(at.dh + to, out);
-      }
-    }
-  }
-  if (!at.partial || !mine) return;
-  float* const to = at.partial + int64_t(blockIdx.x) * K * C + c;
-#pragma unroll
-  for (int k = 0; k < K; k++) {
-    if (GATED && k == K - 1) {
-#pragma unroll
-      for (int i = 0; i < V; i++) sums[k][i] *= gate[GATED ? i : 0];
-    }
-    store_lanes(to + k * C, sums[k]);
-  }
-}
-
 // Threads a row in the backward pass: a power of two, or whole warps.
 int row_threads(int C) {
   const int64_t threads = ceil_div(C, COLUMNS);
@@ -254,34 +140,28 @@ int row_threads(int C) {
 // Blocks a sample in the backward pass: what fits 132 multiprocessors at a time, or, where samples differ in length, four times as many, so
 // that those of short ones make room: 9 % slower if all are equal, 2.3 times as fast if one has half of the rows. Fixed, so that every GPU
 // gives the same bits.
-int64_t backward_blocks(int64_t B, int64_t L, int C, bool ragged) {
-  const int X = row_threads(C), wanted = 132 * (X <= 32 ? RESIDENT : std::max(1, 128 * RESIDENT / X)) * (ragged ? 4 : 1);
+int64_t backward_blocks(int64_t B, int64_t L, int C, bool ragged, bool gated, bool wide) {
+  const int X = row_threads(C), resident = pairs_suit(C, wide) ? pair_resident(gated) : RESIDENT;
+  const int wanted = 132 * (X <= 32 ? resident : std::max(1, 128 * resident / X)) * (ragged ? 4 : 1);
   return std::max<int64_t>(1, std::min(wanted / std::max<int64_t>(1, B), ceil_div(L, 4)));
 }
 
 template <class T, class W>
-int32_t backward(const char* where, const Norm<T, W>& norm, bool gated, bool packed, uint64_t stream) {
+int32_t backward(const char* where, const Norm<T, W>& norm, bool gated, bool packed, int S, uint64_t stream) {
   constexpr int V = 16 / sizeof(T);
-  const int X = row_threads(norm.C), S = int(backward_blocks(norm.samples.B, norm.samples.mean(), norm.C, norm.samples.offsets));
+  const int X = row_threads(norm.C);
   const auto run = [&](auto kernel) {
     kernel<<<unsigned(norm.samples.B * S), X <= 32 ? 128 : X, 0, stream_of(stream)>>>(norm, X, S);
     return launched(where);
   };
   const auto choose = [&](auto v, auto gated) {
     if (X <= 32) return run(norm_bwd<T, W, v, 2, 128, false, gated>);
-    if (X <= 128) {
-      if constexpr (sizeof(T) == 2 && v > 1) {
-        const auto kernel = norm_bwd_ring<T, W, gated>;
-        constexpr int bytes = pair_bytes(gated);
-        if (const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)) {
-          return fail(e, where, "%s", cudaGetErrorString(e));
-        }
-        kernel<<<unsigned(norm.samples.B * S), 128, bytes, stream_of(stream)>>>(norm, S);
-        return launched(where);
-      } else {
-        return run(norm_bwd<T, W, v, 2, 128, true, gated>);
+    if constexpr (sizeof(T) == 2 && v > 1) {
+      if (pairs_suit(norm.C, false)) {
+        return norm.dsum ? launch_pairs<T, W, gated, true>(where, norm, S, stream) : launch_pairs<T, W, gated, false>(where, norm, S, stream);
       }
     }
+    if (X <= 128) return run(norm_bwd<T, W, v, 2, 128, true, gated>);
     return X <= 512 ? run(norm_bwd<T, W, v, 2, 512, true, gated>) : run(norm_bwd<T, W, v, 1, 1024, true, gated>);
   };
   const auto with_gate = [&](auto v) { return gated ? choose(v, std::true_type{}) : choose(v, std::false_type{}); };

@@ -86,6 +86,7 @@ template <class T, int V>
 __global__ void __launch_bounds__(THREADS)
     head_rms_norm_bwd(T* dx, float* __restrict__ partial, const T* dy, const T* __restrict__ x, Gammas gammas, int N, int slots, int H,
                       int D, int dy_slots, int x_slots, int lanes, int tiles, int S) {
+  next_may_start();
   const Place at(gammas, slots, H, D, lanes, blockIdx.x % tiles);
   const int count = at.live ? D - at.c : 0, s = blockIdx.x / tiles;
   float gamma[COLUMNS], sums[COLUMNS] = {};

@@ -117,6 +117,7 @@ constexpr int SUM_THREADS = 256, SUM_LOADS = 4;
 template <int K, int V, class F>
 __global__ void __launch_bounds__(SUM_THREADS) column_sums(float* partial, Samples samples, int C, int S, int rows, int X, F terms) {
   __shared__ float shared[SUM_THREADS * K * V];
+  next_may_start();
   const int tiles = (C / V + X - 1) / X, tile = blockIdx.x % tiles, chunk = blockIdx.x / tiles, b = chunk / S;
   const int x = threadIdx.x & (X - 1), y = threadIdx.x / X, Y = SUM_THREADS / X, c = (tile * X + x) * V;
   const Chunk at(samples, b, chunk % S, S, rows);

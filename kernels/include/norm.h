@@ -31,7 +31,8 @@ typedef struct k_norm {
 // Reads x, or x, h and gate; w, b, scale, shift. Writes y, mean, rstd, and sum where there is h.
 K_API int32_t k_norm_fwd(const k_norm* problem, uint64_t stream);
 
-// bytes [1]: the workspace of the backward pass where any of dgate, dw, db, dscale, dshift, dbias is wanted. Reads N, B, C and offsets.
+// bytes [1]: the workspace of the backward pass where any of dgate, dw, db, dscale, dshift, dbias is wanted. Reads dtype, N, B, C,
+// offsets, and whether dh or dgate is wanted.
 K_API int32_t k_norm_bwd_workspace(uint64_t* bytes, const k_norm* problem);
 
 // With g = dy * (1 + scale), or dy * w:
