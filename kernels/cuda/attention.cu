@@ -41,23 +41,16 @@ Card this_card() {
   return cards[device];
 }
 
-// How the windows kernels share a multiprocessor: blocks, and places of the ring of each.
-struct Rings {
-  int blocks, slots;
-};
-Rings rings_of(bool backward) {
-  const auto slots = [&](int blocks) {
-    const int bytes = (this_card().shared + 1024) / blocks - 1024;  // each takes 1 KB more than it asks for
-    return std::min(backward ? window_bwd_slots(bytes) : window_fwd_slots(bytes), MAX_SLOTS);
-  };
-  const int blocks = backward ? WINDOW_BWD_BLOCKS : WINDOW_FWD_BLOCKS;
-  return slots(blocks) >= WINDOW_LEAST ? Rings{blocks, slots(blocks)} : Rings{1, slots(1)};
+// Places of the ring of a windows kernel.
+int ring_slots(bool backward) {
+  const int bytes = this_card().shared;
+  return std::min(backward ? window_bwd_slots(bytes) : window_fwd_slots(bytes) / 8 * 8, MAX_SLOTS);
 }
 
 // Whether sequences are so short that it pays to have a whole one, of a head, in shared memory. The longest may come in parts, but one of
 // very many rows would keep its block busy alone; and most should leave place for the next ones.
 bool windows_fit(const k_attention& p, bool backward) {
-  if (p.D > 64 || rings_of(backward).slots < WINDOW_LEAST || p.L > MAX_SLOTS * SLOT_ROWS || p.M > MAX_SLOTS * SLOT_ROWS) return false;
+  if (p.D > 64 || ring_slots(backward) < WINDOW_LEAST || p.L > MAX_SLOTS * SLOT_ROWS || p.M > MAX_SLOTS * SLOT_ROWS) return false;
   const int64_t strides[] = {p.q_token, p.k_token, p.v_token, p.o_token, p.d_o_token, p.dq_token, p.dk_token, p.dv_token};
   for (int i = 0; i < (backward ? 8 : 4); i++) {
     if (strides[i] < -WINDOW_STRIDE || strides[i] > WINDOW_STRIDE) return false;
@@ -192,9 +185,13 @@ int32_t run_forward(const char* where, const k_attention& p, cudaStream_t stream
   } else {
     const Way way = way_of(p, false);
     if (way == Way::WINDOWS) {
-      const Rings rings = rings_of(false);
-      return launch(where, forward_window<T>, this_card().processors * rings.blocks, WINDOW_FWD_THREADS, window_fwd_shared(rings.slots),
-                    stream, x.o, x.q, x.k, x.v, problem, rings.slots);
+      const int slots = ring_slots(false), blocks = this_card().processors;
+      const Shares shares(problem, blocks, 1, 0);
+      const auto run = [&](auto kernel, int workers) {
+        return launch(where, kernel, blocks, window_fwd_threads(workers), window_fwd_shared(slots), stream, x.o, x.q, x.k, x.v, problem, shares,
+                      slots);
+      };
+      return slots == MAX_SLOTS ? run(forward_window<T, 16, 3>, 16) : run(forward_window<T, 8, 2>, 8);
     }
     if (way == Way::HOPPER) return forward_sm90<T>(where, p, problem, stream);
     return with_width(p, [&](auto w) {
@@ -242,12 +239,12 @@ int32_t run_backward(const char* where, const k_attention& p, cudaStream_t strea
       const auto ring = BackwardRing::fit(this_card().shared);
       const Inputs<T, 5> in{{x.q, x.k, x.v, x.d_o, x.out}};
       return launch(where, backward_window_sm90<T>, this_card().processors, WINDOW_THREADS, ring.bytes(), stream, x.dq, x.dk, x.dv, in, problem,
-                    ring);
+                    Shares(problem, this_card().processors, 1, ITEM_COST), ring);
     }
     if (way == Way::WINDOWS) {
-      const Rings rings = rings_of(true);
-      return launch(where, backward_window<T>, this_card().processors * rings.blocks, WINDOW_BWD_THREADS, window_bwd_shared(rings.slots),
-                    stream, x.dq, x.dk, x.dv, x.d_o, x.out, x.q, x.k, x.v, problem, rings.slots);
+      const int slots = ring_slots(true), blocks = this_card().processors;
+      return launch(where, backward_window<T>, blocks, WINDOW_BWD_THREADS, window_bwd_shared(slots), stream, x.dq, x.dk, x.dv, x.d_o, x.out, x.q,
+                    x.k, x.v, problem, Shares(problem, blocks, 1, 0), slots);
     }
     if (way == Way::HOPPER) return backward_sm90<T>(where, p, problem, stream);
     return with_width(p, [&](auto w) {

@@ -11,26 +11,45 @@
 namespace attention {
 constexpr int WINDOW_BWD_SLOT = 4 * SLOT_TILE, WINDOW_STATS = 2 * SLOT_ROWS * 4;  // q, k, v, d_o; -log2(e) lse and delta
 constexpr int OUT_SLOTS = 2;                                                       // of o, a loading warp: their sums are under way
-constexpr int WINDOW_BWD_BLOCKS = 1, WINDOW_BWD_WARPS = 8, WINDOW_BWD_LOADERS = 4,
+constexpr int WINDOW_BWD_WARPS = 8, WINDOW_BWD_LOADERS = 4,
                WINDOW_BWD_THREADS = (WINDOW_BWD_WARPS + WINDOW_BWD_LOADERS) * 32;
-constexpr int WINDOW_BWD_EACH = WINDOW_BWD_SLOT + WINDOW_STATS + HEADER;
+constexpr int WINDOW_BWD_AHEAD = 2;
+static_assert((WINDOW_BWD_AHEAD + 1) * WINDOW_BWD_LOADERS <= WINDOW_LEAST);
+constexpr int WINDOW_BWD_EACH = WINDOW_BWD_SLOT + WINDOW_STATS + 2 * int(sizeof(SlotEntry));
 constexpr int window_bwd_shared(int slots) {
   return slots * WINDOW_BWD_EACH + WINDOW_BWD_LOADERS * OUT_SLOTS * SLOT_TILE + WINDOW_BARRIERS;
 }
 constexpr int window_bwd_slots(int bytes) { return (bytes - window_bwd_shared(0)) / WINDOW_BWD_EACH; }
 
+// Which slots an item is made of: whole, or for each group of keys, those and then all queries, and the other way round.
+struct BackwardPlan {
+  int slots;
+  __device__ int count(int queries, int keys) const {
+    const int all = max(queries, keys), warps = WINDOW_BWD_WARPS;
+    if (all > MAX_SLOTS) __trap();  // L or M is no bound of the lengths
+    return all <= slots ? all : part_slots(keys, queries, warps) + part_slots(queries, keys, warps);
+  }
+  __device__ Fill fill(int e, int queries, int keys) const {
+    if (max(queries, keys) <= slots) return {e, Part::WHOLE, 0, true};
+    const int of_keys = part_slots(keys, queries, WINDOW_BWD_WARPS);
+    if (e < of_keys) return part_fill(e, Part::KEYS, keys, queries, WINDOW_BWD_WARPS);
+    return part_fill(e - of_keys, Part::QUERIES, queries, keys, WINDOW_BWD_WARPS);
+  }
+};
+
 template <class T>
-__global__ void __launch_bounds__(WINDOW_BWD_THREADS, WINDOW_BWD_BLOCKS)
+__global__ void __launch_bounds__(WINDOW_BWD_THREADS, 1)
     backward_window(Operand<T> dq, Operand<T> dk, Operand<T> dv, Operand<const T> d_o, Operand<const T> o, Operand<const T> q,
-                    Operand<const T> k, Operand<const T> v, const __grid_constant__ Problem p, int slots) {
+                    Operand<const T> k, Operand<const T> v, const __grid_constant__ Problem p,
+                    const __grid_constant__ Shares shares, int slots) {
   extern __shared__ uint4 memory[];
   constexpr int WORKERS = WINDOW_BWD_WARPS, LOADERS = WINDOW_BWD_LOADERS;
   constexpr int SLOT = WINDOW_BWD_SLOT, K_AT = SLOT_TILE, V_AT = 2 * SLOT_TILE, DO_AT = 3 * SLOT_TILE;
   const uint32_t shared = shared_address(memory), ring_at = (shared + 127) / 128 * 128, out_at = ring_at + slots * SLOT,
-                 stats_at = out_at + LOADERS * OUT_SLOTS * SLOT_TILE, headers = stats_at + slots * WINDOW_STATS,
-                 full = headers + slots * HEADER, empty = full + MAX_SLOTS * 8;
+                 stats_at = out_at + LOADERS * OUT_SLOTS * SLOT_TILE, entries_at = stats_at + slots * WINDOW_STATS,
+                 full = entries_at + 2 * slots * int(sizeof(SlotEntry)), empty = full + MAX_SLOTS * 8;
   const auto pointer = [&](uint32_t address) { return reinterpret_cast<char*>(memory) + (address - shared); };
-  const auto header_at = [&](int slot) { return reinterpret_cast<ItemHeader*>(pointer(headers)) + slot; };
+  SlotEntry* entries = reinterpret_cast<SlotEntry*>(pointer(entries_at));
   // Of slot `slot`: -log2(e) lse, then delta, of 16 queries.
   const auto stats_of = [&](int slot) { return reinterpret_cast<float*>(pointer(stats_at)) + slot * (WINDOW_STATS / 4); };
   const int lane = threadIdx.x % 32, warp = __shfl_sync(~0u, threadIdx.x / 32, 0), D = p.D;
@@ -38,15 +57,15 @@ __global__ void __launch_bounds__(WINDOW_BWD_THREADS, WINDOW_BWD_BLOCKS)
     ring_init(full + threadIdx.x * 8, 64);  // each lane's copies, and its part of delta
     ring_init(empty + threadIdx.x * 8, WORKERS * 32);
   }
-  Items item(p);
+  Items items(p, shares);
   __syncthreads();
   const uint32_t a_lane = lane_a<64>(), b_lane = lane_b<64>();
 
   if (warp >= WORKERS) {
     const int column = lane % 8 * 8, loader = warp - WORKERS;
     const uint32_t to = lane / 8 * SLOT_ROW + column * 2, outs_at = out_at + loader * OUT_SLOTS * SLOT_TILE;
-    int e = loader, issued = 0, summed = 0;
-    RingPlace ring(slots, e), late(slots, e);  // late: the first slot whose delta is not summed yet
+    int issued = 0, summed = 0;
+    RingPlace ring(slots, loader), late(slots, loader);  // late: the first slot whose delta is not summed yet
     // delta is the diagonal of d_o o^T.
     const auto sum_delta = [&] {
       __syncwarp();
@@ -71,32 +90,18 @@ __global__ void __launch_bounds__(WINDOW_BWD_THREADS, WINDOW_BWD_BLOCKS)
       late.advance(LOADERS);
       summed++;
     };
-    const auto find = [&] {
-      for (; item.more(); item.next()) {
-        const int queries = slots_of(item.queries()), keys = slots_of(item.keys()), count = max(queries, keys);
-        if (count > MAX_SLOTS) __trap();  // L or M is no bound of the lengths
-        if (count <= slots) {
-          if (e < count) return Fill{e, Part::WHOLE, 0};
-          e -= count;
-          continue;
-        }
-        const int of_keys = part_slots(keys, queries, WORKERS), of_queries = part_slots(queries, keys, WORKERS);
-        if (e < of_keys) return part_fill(e, Part::KEYS, keys, queries, WORKERS);
-        if (e < of_keys + of_queries) return part_fill(e - of_keys, Part::QUERIES, queries, keys, WORKERS);
-        e -= of_keys + of_queries;
-      }
-      return Fill{};
-    };
-    Fill fill = find();
-    int rows = item.more() ? slot_rows(p, item, fill.n) : 0;
-    while (item.more()) {
-      const int L = item.queries() - fill.n * SLOT_ROWS, M = item.keys() - fill.n * SLOT_ROWS, at = rows;
-      const T* qs = head_rows(q, p.q, item.sequence, item.head, item.q0) + column;
-      const T* ks = head_rows(k, p.k, item.sequence, item.head, item.k0) + column;
-      const T* vs = head_rows(v, p.k, item.sequence, item.head, item.k0) + column;
-      const T* d_outs = head_rows(d_o, p.q, item.sequence, item.head, item.q0) + column;
-      const T* outs = head_rows(o, p.q, item.sequence, item.head, item.q0) + column;
-      const float* lse = p.lse + p.stat(item.sequence, item.head, item.q0) + fill.n * SLOT_ROWS;
+    SlotFeed<LOADERS, WINDOW_BWD_AHEAD, BackwardPlan> feed(items, BackwardPlan{slots}, entries, slots, loader);
+    SlotEntry x;
+    int at;
+    while (feed.next(x, at)) {
+      feed.write();
+      const int L = x.L - x.n * SLOT_ROWS, M = x.M - x.n * SLOT_ROWS;
+      const T* qs = head_rows(q, p.q, x.sequence, x.head, x.q0) + column;
+      const T* ks = head_rows(k, p.k, x.sequence, x.head, x.k0) + column;
+      const T* vs = head_rows(v, p.k, x.sequence, x.head, x.k0) + column;
+      const T* d_outs = head_rows(d_o, p.q, x.sequence, x.head, x.q0) + column;
+      const T* outs = head_rows(o, p.q, x.sequence, x.head, x.q0) + column;
+      const float* lse = p.lse + p.stat(x.sequence, x.head, x.q0) + x.n * SLOT_ROWS;
       const uint32_t slot = ring_at + ring.slot * SLOT + to, out = outs_at + issued % OUT_SLOTS * SLOT_TILE + to;
       const uint32_t stats = stats_at + ring.slot * WINDOW_STATS, barrier = empty + ring.slot * 8;
       if (!__all_sync(~0u, ring_test(barrier, ring.parity ^ 1))) {  // what is here must not wait for what will be
@@ -104,12 +109,8 @@ __global__ void __launch_bounds__(WINDOW_BWD_THREADS, WINDOW_BWD_BLOCKS)
         while (summed < issued) sum_delta();
         ring_wait(barrier, ring.parity ^ 1);
       }
-      if (lane == 0 && (fill.n == 0 || fill.part != Part::WHOLE)) ItemHeader::put(header_at(ring.slot), item, item.queries(), fill);
       const int here = ring.slot;
       ring.advance(LOADERS);
-      e += LOADERS;
-      fill = find();
-      if (item.more()) rows = slot_rows(p, item, fill.n);  // for the next turn, while this one's copies begin
 #pragma unroll
       for (int j = 0; j < 4; j++) {
         const int r = j * 4 + lane / 8, at_q = __shfl_sync(~0u, at, r), at_k = __shfl_sync(~0u, at, r + SLOT_ROWS);
@@ -123,17 +124,17 @@ __global__ void __launch_bounds__(WINDOW_BWD_THREADS, WINDOW_BWD_BLOCKS)
       }
       if (lane < SLOT_ROWS) cp_async4(stats + lane * 4, lse + lane, lane < L);
       ring_arrive_copies(full + here * 8);
-      asm volatile("cp.async.commit_group;" ::: "memory");
+      commit_copies();
       if (++issued - summed == OUT_SLOTS) {
-        asm volatile("cp.async.wait_group %0;" ::"n"(OUT_SLOTS - 1) : "memory");
+        wait_copies<OUT_SLOTS - 1>();
         sum_delta();
       }
     }
     cp_async_wait();
     while (summed < issued) sum_delta();
-    if (e == 0) {  // the first slot behind all items
+    if (feed.has_end()) {
       ring_wait(empty + ring.slot * 8, ring.parity ^ 1);
-      if (lane == 0) header_at(ring.slot)->L = -1;
+      feed.write_end();
       ring_arrive(full + ring.slot * 8);
       ring_arrive_copies(full + ring.slot * 8);
     }
@@ -143,12 +144,13 @@ __global__ void __launch_bounds__(WINDOW_BWD_THREADS, WINDOW_BWD_BLOCKS)
   RingPlace ring(slots);
   const float c = p.scale * LOG2_E;
   int turn = 0;  // the warp that has the item's first keys
-  const auto header = [&]() -> const ItemHeader& { return *header_at(ring.slot); };
   for (;;) {
     ring_wait(full + ring.slot * 8, ring.parity);
-    const int L = header().L, M = header().M, queries = slots_of(L), keys = slots_of(M), first_own = header().first;
+    const SlotEntry& item = entries[entry_of(ring, 0)];
+    const int L = item.L, M = item.M, queries = slots_of(L), keys = slots_of(M);
     if (L < 0) return;
-    const Part part = header().part;
+    const int q0 = item.q0, k0 = item.k0, sequence = item.sequence, head = item.head, first_own = item.first;
+    const Part part = Part(item.part);
     const bool whole = part == Part::WHOLE;
     // Tiles: of keys, then of queries; in a part those that warps have of either.
     const int tiles = whole ? keys + queries : part == Part::KEYS ? keys : queries;
@@ -156,7 +158,7 @@ __global__ void __launch_bounds__(WINDOW_BWD_THREADS, WINDOW_BWD_BLOCKS)
     int own = whole ? warp - turn : first_own + warp;
     if (own < 0) own += WORKERS;
     wait_slots(full, ring, held);
-    const auto own_slot = [&](int tile) { return ring.slot_of(whole ? tile : min(warp, held - 1)); };
+    const auto own_place = [&](int tile) { return whole ? tile : min(warp, held - 1); };
     // The i-th slot of what all tiles are taken with.
     const auto other_slot = [&](int i) {
       if (whole) return ring.slot_of(i);
@@ -168,8 +170,8 @@ __global__ void __launch_bounds__(WINDOW_BWD_THREADS, WINDOW_BWD_BLOCKS)
     };
     for (; own < tiles || !whole; own += WORKERS) {
       if (whole ? own < keys : part == Part::KEYS) {
-        const uint32_t at = ring_at + own_slot(own) * SLOT;
-        const int index = row_index(p.k, header().k0, own * SLOT_ROWS, M);
+        const int place = own_place(own), index = row_index(entries[entry_of(ring, place)], p.k, 1, own * SLOT_ROWS, M);
+        const uint32_t at = ring_at + ring.slot_of(place) * SLOT;
         float sum_k[8][4] = {}, sum_v[8][4] = {};
         uint32_t k_a[4][4], v_a[4][4];
 #pragma unroll
@@ -220,11 +222,11 @@ __global__ void __launch_bounds__(WINDOW_BWD_THREADS, WINDOW_BWD_BLOCKS)
             mma(T{}, sum_k[d + 1], a_ds, g[2], g[3]);
           }
         }
-        const ItemHeader& of = header();
-        if (dk.data) write_rows(head_rows(dk, p.k, of.sequence, of.head, of.k0), int(dk.stride.token), index, sum_k, p.scale, D);
-        if (dv.data) write_rows(head_rows(dv, p.k, of.sequence, of.head, of.k0), int(dv.stride.token), index, sum_v, 1.0f, D);
+        if (dk.data) write_rows(head_rows(dk, p.k, sequence, head, k0), int(dk.stride.token), index, sum_k, p.scale, D);
+        if (dv.data) write_rows(head_rows(dv, p.k, sequence, head, k0), int(dv.stride.token), index, sum_v, 1.0f, D);
       } else {
-        const int mine = whole ? own - keys : own, slot = own_slot(mine), index = row_index(p.q, header().q0, mine * SLOT_ROWS, L);
+        const int mine = whole ? own - keys : own, place = own_place(mine), slot = ring.slot_of(place);
+        const int index = row_index(entries[entry_of(ring, place)], p.q, 0, mine * SLOT_ROWS, L);
         const uint32_t at = ring_at + slot * SLOT;
         float sum[8][4] = {};
         uint32_t q_a[4][4], do_a[4][4];
@@ -267,8 +269,7 @@ __global__ void __launch_bounds__(WINDOW_BWD_THREADS, WINDOW_BWD_BLOCKS)
             mma(T{}, sum[d + 1], a, f[2], f[3]);
           }
         }
-        const ItemHeader& of = header();
-        if (dq.data) write_rows(head_rows(dq, p.q, of.sequence, of.head, of.q0), int(dq.stride.token), index, sum, p.scale, D);
+        if (dq.data) write_rows(head_rows(dq, p.q, sequence, head, q0), int(dq.stride.token), index, sum, p.scale, D);
       }
       if (!whole) break;
     }

@@ -4,7 +4,7 @@
 // more than 64 rows are for two warpgroups together.
 //
 // On 15,192 voxels in shifted windows of 2 to 95 rows, 12 heads of 64, packed, in bf16: q, k, v, o, d_o and three gradients once are 186 MB,
-// 43 us at an H200's 4.3 TB/s; 8.7 GFLOP, 16 in tiles. Measured: 87 us; loading and writing alone 67. What stands between is the time of an
+// 43 us at an H200's 4.3 TB/s; 8.7 GFLOP, 16 in tiles. Measured: 85 us; loading and writing alone 67. What stands between is the time of an
 // item from its arrival to its gradients.
 #pragma once
 #include "attention_window_sm90.cuh"
@@ -99,7 +99,7 @@ __device__ inline void key_products(uint32_t (&ds)[WINDOW_ROWS / 16][4], float (
 template <class T>
 __global__ void __launch_bounds__(WINDOW_THREADS, 1)
     backward_window_sm90(Operand<T> dq, Operand<T> dk, Operand<T> dv, const __grid_constant__ Inputs<T, 5> in,
-                         const __grid_constant__ Problem p, BackwardRing ring) {
+                         const __grid_constant__ Problem p, const __grid_constant__ Shares shares, BackwardRing ring) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ uint4 memory[];
   char* base = reinterpret_cast<char*>(memory) + (1024 - shared_address(memory) % 1024) % 1024;
@@ -108,12 +108,12 @@ __global__ void __launch_bounds__(WINDOW_THREADS, 1)
     barrier_init(full + threadIdx.x * 8, FULL_ARRIVALS);
     barrier_init(empty + threadIdx.x * 8, WINDOW_GROUPS * 4);
   }
-  Items item(p, ITEM_COST);
+  Items items(p, shares);
   __syncthreads();
   const int group = __shfl_sync(~0u, threadIdx.x / 128, 0);
   if (group == WINDOW_GROUPS) {
     registers_shrink<80>();
-    load_items(in, p, ring, item, base);
+    load_items(in, p, ring, items, base);
     return;
   }
   registers_grow<144>();

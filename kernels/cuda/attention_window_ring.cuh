@@ -1,12 +1,11 @@
-// What the windows kernels (attention_window.cuh) have in common: barriers of a ring of rows in shared memory, the items of a block, rows.
+// What the windows kernels (attention_window.cuh) have in common: barriers of a ring of rows in shared memory, slots, rows.
 #pragma once
-#include "attention_tile.cuh"
+#include "attention_window_items.cuh"
 
 namespace attention {
-// A slot of the ring has 16 rows of each operand, padded like tiles.
-constexpr int SLOT_ROWS = 16, MAX_SLOTS = 32, WINDOW_LEAST = 12;  // slots of a ring: at most, at least
+// The rows of a slot are padded like those of tiles.
 constexpr int SLOT_ROW = PITCH<64> * 2, SLOT_TILE = SLOT_ROWS * SLOT_ROW;  // bytes
-__host__ __device__ inline int slots_of(int rows) { return (rows + SLOT_ROWS - 1) / SLOT_ROWS; }
+constexpr int WINDOW_BARRIERS = 2 * MAX_SLOTS * 8 + 128;                   // bytes, with those up to a multiple of 128
 
 // ---- Barriers in shared memory, on any card since sm_80.
 __device__ inline void ring_init(uint32_t barrier, int arrivals) {
@@ -14,6 +13,10 @@ __device__ inline void ring_init(uint32_t barrier, int arrivals) {
 }
 __device__ inline void ring_arrive(uint32_t barrier) {
   asm volatile("{\n.reg .b64 state;\nmbarrier.arrive.shared.b64 state, [%0];\n}" ::"r"(barrier) : "memory");
+}
+// Arrives `count` times, where others are yet to arrive in this phase.
+__device__ inline void ring_arrive_times(uint32_t barrier, int count) {
+  asm volatile("{\n.reg .b64 state;\nmbarrier.arrive.noComplete.shared.b64 state, [%0], %1;\n}" ::"r"(barrier), "r"(count) : "memory");
 }
 // Arrives once the copies that this thread began are complete.
 __device__ inline void ring_arrive_copies(uint32_t barrier) {
@@ -36,113 +39,12 @@ __device__ inline void ring_wait(uint32_t barrier, uint32_t parity) {
   }
 }
 
-// ---- The items of a block. Of all items, in order, a block has those that begin in its share of all rows, where each item may count for
-// some rows more than it has; those without rows may be no one's. The order is head after head, each sequence after sequence: so the windows
-// of a block are of all sizes, and the heads of a window are read at about the same time by several blocks.
-struct Items {
-  const Problem& p;
-  const int more_rows;
-  int sequence, head;
-  int q0, q1, q2, k0, k1, k2;  // offsets of the sequence, of the next one, and its end
-  int64_t at, end;             // where the item begins, where the share ends
-
-  __device__ int64_t before(int w) const {
-    return int64_t(w) * more_rows + (p.q.offsets ? int64_t(p.q.offsets[w]) + p.k.offsets[w] : int64_t(w) * (p.q.longest + p.k.longest));
-  }
-  // Rows of all sequences, as they count.
-  __device__ int64_t a_head() const {
-    return int64_t(p.B) * more_rows + (p.q.offsets ? p.q.total + p.k.total : int64_t(p.B) * (p.q.longest + p.k.longest));
-  }
-  __device__ int queries() const { return p.q.offsets ? q1 - q0 : p.q.longest; }
-  __device__ int keys() const { return p.q.offsets ? k1 - k0 : p.k.longest; }
-  __device__ bool more() const { return at < end; }
-
-  __device__ void open(int w) {
-    sequence = w;
-    if (!p.q.offsets || w >= p.B) return;
-    q0 = p.q.offsets[w], k0 = p.k.offsets[w];
-    q1 = p.q.offsets[w + 1], k1 = p.k.offsets[w + 1];
-    q2 = p.q.offsets[min(w + 2, p.B)], k2 = p.k.offsets[min(w + 2, p.B)];
-  }
-  // Has the part of a row map that the share is likely to need brought near, before offsets are known.
-  __device__ static void expect_rows(const Sequences& s, float from, float share) {
-    const int64_t r = int64_t(from * float(s.total)) - 128 + int64_t(threadIdx.x) * 32;
-    if (s.rows && r >= 0 && r < s.total && threadIdx.x * 32 < share * float(s.total) + 256) {
-      asm volatile("prefetch.global.L2 [%0];" ::"l"(s.rows + r));
-    }
-  }
-  __device__ static void expect_offsets(const int32_t* x, int B) {
-    if (x && int(threadIdx.x) * 32 < B) asm volatile("prefetch.global.L2 [%0];" ::"l"(x + threadIdx.x * 32));
-  }
-  // The whole block calls it: the first item of its share, by a search in as many parts as there are threads.
-  __device__ Items(const Problem& problem, int rows_more = 0)
-      : p(problem), more_rows(rows_more), head(0), q0(0), q1(0), q2(0), k0(0), k1(0), k2(0) {
-    expect_offsets(p.q.offsets, p.B);
-    expect_offsets(p.k.offsets, p.B);
-    const int64_t all = a_head() * p.H, share = all / gridDim.x, over = all - share * gridDim.x;
-    int64_t from = share * blockIdx.x + (blockIdx.x < over ? blockIdx.x : over);
-    end = from + share + (blockIdx.x < over);
-    if (all) {
-      const int64_t rows = a_head();
-      head = int(float(from) / float(rows));
-      while (head * rows > from) head--;
-      while ((head + 1) * rows <= from) head++;
-      from -= head * rows;
-      const float each = 1 / float(rows);
-      expect_rows(p.q, float(from) * each, float(share) * each);
-      expect_rows(p.k, float(from) * each, float(share) * each);
-    }
-    int low = 0, high = p.B;
-    while (high - low > 1) {
-      const int step = (high - low + int(blockDim.x) - 1) / int(blockDim.x), w = low + int(threadIdx.x) * step;
-      low += (__syncthreads_count(w < high && before(w) <= from) - 1) * step;
-      high = min(high, low + step);
-    }
-    open(low);
-    at = before(low) + head * a_head();
-    if (before(low) < from) next();
-  }
-  __device__ void next() {
-    at += queries() + keys() + more_rows;
-    if (sequence + 1 == p.B || (p.q.offsets && q1 == p.q.total && k1 == p.k.total)) {  // what follows has no rows
-      head++;
-      at = head * a_head();
-      open(0);
-      return;
-    }
-    sequence++;
-    q0 = q1, k0 = k1, q1 = q2, k1 = k2;
-    if (p.q.offsets) q2 = p.q.offsets[min(sequence + 2, p.B)], k2 = p.k.offsets[min(sequence + 2, p.B)];
-  }
-};
-
-// What goes into a slot: rows 16 n to 16 n + 15 of queries and keys. An item that does not fit the ring comes in parts: each warp has a
-// tile of 16 queries (or keys), which come first, and all keys (or queries) pass by.
-enum class Part { WHOLE, QUERIES, KEYS };
-struct Fill {
-  int n;
-  Part part;
-  int first;  // of the tiles that warps have in a part
-};
-// The slots of a part in which `warps` warps have tiles of `mine`.
-__device__ inline int part_slots(int mine, int others, int warps) { return mine + (mine + warps - 1) / warps * others; }
-__device__ inline Fill part_fill(int e, Part part, int mine, int others, int warps) {
-  const int group = e / (warps + others), first = group * warps, in = e - group * (warps + others), own = min(mine - first, warps);
-  return {in < own ? first + in : in - own, part, first};
+__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Waits until all but the last `pending` groups of this thread's copies are complete.
+template <int pending>
+__device__ inline void wait_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
 }
-
-// An item as the warps that compute find it, in shared memory, with its first slot; in parts with every slot.
-struct ItemHeader {
-  int L, M;  // L < 0: there are no more items
-  int q0, k0, sequence, head;
-  Part part;
-  int first;
-  __device__ static void put(void* to, const Items& item, int L, Fill fill) {
-    *reinterpret_cast<int4*>(to) = make_int4(L, item.keys(), item.q0, item.k0);
-    *(reinterpret_cast<int4*>(to) + 1) = make_int4(item.sequence, item.head, int(fill.part), fill.first);
-  }
-};
-constexpr int HEADER = 32;  // bytes
 
 // Places in the ring, and the parity of the phase that fills them.
 struct RingPlace {
@@ -155,8 +57,12 @@ struct RingPlace {
     slot += n;
     if (slot >= slots) slot -= slots, parity ^= 1;
   }
+  __device__ void go_back(int n) {
+    slot -= n;
+    if (slot < 0) slot += slots, parity ^= 1;
+  }
 };
-// A warp waits until the first n places are filled, or frees them. Every lane waits for each and arrives at each, as racecheck follows it.
+// A warp waits until the first n places are filled.
 __device__ inline void wait_slots(uint32_t full, const RingPlace& ring, int n) {
   for (bool there = false; !there;) {
     there = true;
@@ -164,10 +70,109 @@ __device__ inline void wait_slots(uint32_t full, const RingPlace& ring, int n) {
     for (int i = 0; i < n; i++) there &= ring_test(full + ring.slot_of(i) * 8, ring.parity_of(i));
   }
 }
+// One lane frees a place for the warp, or every lane the first n places.
+__device__ inline void free_slot(uint32_t barrier) {
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) ring_arrive(barrier);
+}
 __device__ inline void free_slots(uint32_t empty, const RingPlace& ring, int n) {
 #pragma unroll 4
   for (int i = 0; i < n; i++) ring_arrive(empty + ring.slot_of(i) * 8);
 }
+
+// For warps that compute on some slots only. A phase is known by its parity, so who waits for one must know that the one before is complete. A
+// loading warp loads no slot before all are loaded that are nearly half a round behind, which it follows one after the other: a warp that has
+// seen a slot loaded then knows it of the places up to half a round on.
+struct LoadedSlots {
+  uint32_t full;
+  RingPlace place;
+  int seen = 0, behind;
+  __device__ LoadedSlots(uint32_t barriers, int slots, int loaders) : full(barriers), place(slots), behind(slots / 2 - loaders) {}
+  __device__ bool allow(int number) const {
+    bool all = true;
+    for (int i = seen; i <= number - behind; i++) all &= ring_test(full + place.slot_of(i - seen) * 8, place.parity_of(i - seen));
+    return all;
+  }
+  __device__ void wait(int number) {
+    for (; seen <= number - behind; seen++, place.advance(1)) ring_wait(full + place.slot * 8, place.parity);
+  }
+};
+
+// What is known of a slot, in shared memory, for those who load it and those who compute.
+struct alignas(16) SlotEntry {
+  int L, M;  // L < 0: there are no more items
+  int q0, k0, sequence, head;
+  int16_t n;
+  int8_t part, own;
+  int first;
+  int rows[2 * SLOT_ROWS];  // where those of queries and of keys lie
+};
+// Entries are written some slots ahead, so there are twice as many as slots; a place of the ring and its phase's parity say which it is.
+__device__ inline int entry_of(const RingPlace& ring, int i) { return ring.slot_of(i) + (ring.parity_of(i) ? ring.slots : 0); }
+
+// The slots of a loading warp, every LOADERS-th. Their entries are written AHEAD slots before they are loaded, since where rows lie takes a
+// read of the map. When an entry is written anew its slot was given back, if AHEAD LOADERS is at most half of the ring. The warp commits its copies AHEAD
+// times before the first slot, and then once a slot.
+template <int LOADERS, int AHEAD, class Plan>
+struct SlotFeed {
+  Items& items;
+  const Plan plan;
+  SlotEntry* entries;
+  RingPlace written, place;
+  int pending = 0;
+  bool more = true;
+
+  __device__ SlotFeed(Items& of, Plan by, SlotEntry* at, int slots, int loader)
+      : items(of), plan(by), entries(at), written(2 * slots, loader), place(2 * slots, loader) {
+    items.e = loader;
+#pragma unroll 1
+    for (int i = 0; i < AHEAD; i++) write(), commit_copies();
+  }
+  __device__ void write() {
+    WindowItem x;
+    if (!more) return;
+    more = items.find(x, [&](int L, int M) { return plan.count(slots_of(L), slots_of(M)); });
+    if (!more) return;
+    items.e += LOADERS;
+    const Problem& p = items.p;
+    const int lane = threadIdx.x % 32;
+    const bool query = lane < SLOT_ROWS;
+    const Fill fill = plan.fill(x.n, slots_of(x.L), slots_of(x.M));
+    SlotEntry& to = entries[written.slot];
+    if (lane == 0) {
+      to.L = x.L, to.M = x.M, to.q0 = x.q0, to.k0 = x.k0, to.sequence = x.sequence, to.head = x.head;
+      to.n = int16_t(fill.n), to.part = int8_t(fill.part), to.own = fill.own, to.first = fill.first;
+    }
+    const int r = fill.n * SLOT_ROWS + lane % SLOT_ROWS;
+    const int32_t* map = query ? p.q.rows : p.k.rows;
+    if (map) {
+      cp_async4(shared_address(to.rows + lane), map + (query ? x.q0 : x.k0) + r, r < (query ? x.L : x.M));
+    } else {
+      to.rows[lane] = r;
+    }
+    written.advance(LOADERS);
+    pending++;
+  }
+  // The next slot's entry; false where there is none.
+  __device__ bool next(SlotEntry& x, int& row) {
+    if (!pending) return false;
+    wait_copies<AHEAD - 1>();
+    __syncwarp();
+    const SlotEntry& from = entries[place.slot];
+    x.L = from.L, x.M = from.M, x.q0 = from.q0, x.k0 = from.k0, x.sequence = from.sequence, x.head = from.head;
+    x.n = from.n, x.part = from.part, x.own = from.own, x.first = from.first;
+    row = from.rows[threadIdx.x % 32];
+    pending--;
+    place.advance(LOADERS);
+    return true;
+  }
+  // Behind all slots: whether the warp has the first place that no slot takes.
+  __device__ bool has_end() const { return items.e == 0; }
+  __device__ void write_end() {
+    if (threadIdx.x % 32 == 0) entries[place.slot].L = -1;
+    place.advance(LOADERS);
+  }
+};
 
 // A head's rows of a sequence, without the map.
 template <class T>
@@ -182,14 +187,6 @@ __device__ T* row_at(T* rows, const Operand<T>& x, int index) {
   return rows + int64_t(index) * int(x.stride.token);
 }
 constexpr int64_t WINDOW_STRIDE = int64_t(1) << 30;
-
-// Where the rows of the n-th slot lie: of queries in lanes 0 to 15, of keys in lanes 16 to 31.
-__device__ inline int slot_rows(const Problem& p, const Items& item, int n) {
-  const int lane = threadIdx.x % 32, r = n * SLOT_ROWS + lane % SLOT_ROWS;
-  const bool query = lane < SLOT_ROWS;
-  const int32_t* map = query ? p.q.rows : p.k.rows;
-  return map && r < (query ? item.queries() : item.keys()) ? map[(query ? item.q0 : item.k0) + r] : r;
-}
 
 // Word t of lane k to word k of lane t, among four neighbouring lanes.
 __device__ inline uint4 exchange4(const uint32_t (&w)[4]) {
@@ -218,9 +215,10 @@ __device__ inline void write_rows(T* to, int token, int index, const float (&c)[
     }
   }
 }
-// What write_rows takes for the 16 rows from `from` on.
-__device__ inline int row_index(const Sequences& s, int first, int from, int length) {
-  const int r = from + threadIdx.x % 32;
-  return threadIdx.x % 32 < SLOT_ROWS && r < length ? (s.rows ? s.rows[first + r] : r) : -1;
+// What write_rows takes for a slot's rows of queries (0) or keys (1), the first of which is row `from` of `length`.
+__device__ inline int row_index(const SlotEntry& slot, const Sequences& s, int which, int from, int length) {
+  const int lane = threadIdx.x % 32;
+  if (lane >= SLOT_ROWS || from + lane >= length) return -1;
+  return s.rows ? slot.rows[which * SLOT_ROWS + lane] : from + lane;
 }
 }  // namespace attention

@@ -107,7 +107,7 @@ __device__ inline T* rows_from(const Operand<T>& x, const Problem& p, int sequen
 
 // What a loading warp does. The lists of an item: where its rows lie, then lse.
 template <class T, int N, int LISTS>
-__device__ inline void load_items(const Inputs<T, N>& in, const Problem& p, UnitRing<N, LISTS> ring, Items& item, char* base) {
+__device__ inline void load_items(const Inputs<T, N>& in, const Problem& p, UnitRing<N, LISTS> ring, Items& items, char* base) {
   const uint32_t shared = shared_address(base), full = shared + ring.full_at(), empty = shared + ring.empty_at();
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % ITEM_LOADERS, column = lane % 8 * 8;
   // A lane's 16 bytes of rows lane / 8 and lane / 8 + 4 of each 8.
@@ -116,21 +116,20 @@ __device__ inline void load_items(const Inputs<T, N>& in, const Problem& p, Unit
   UnitSpace space(ring.count);
   int passed = 0;  // items
   const auto expect = [&](Expected& x) {
+    WindowItem item;
     x.others = 0, x.L = -1;
-    for (; item.more(); item.next()) {
-      if (!item.queries()) continue;
+    for (;; items.e++, x.others = x.others << 4 | units_of(item.L)) {
+      if (!items.find(item, [](int L, int) { return L > 0; })) return;
       if (passed++ % ITEM_LOADERS == warp) break;
-      x.others = x.others << 4 | units_of(item.queries());
     }
-    if (!item.more()) return;
-    x.L = item.queries(), x.first = item.q0, x.sequence = item.sequence, x.head = item.head;
+    items.e++;
+    x.L = item.L, x.first = item.q0, x.sequence = item.sequence, x.head = item.head;
     if (x.L > WINDOW_ROWS) __trap();  // L is no bound of the lengths
 #pragma unroll
     for (int u = 0; u < WINDOW_ROWS / 32; u++) {
       const int r = u * 32 + lane;
       x.row[u] = r < x.L ? (p.q.rows ? p.q.rows[x.first + r] : p.q.offsets ? x.first + r : r) : 0;
     }
-    item.next();
   };
   const auto pass = [&](int others) {
     while (others) {  // the first one is in the highest bits
