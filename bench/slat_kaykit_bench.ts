@@ -17,16 +17,16 @@ import { contactSheet, measureQuality } from "../recipes/slat_vae_quality.ts";
 import { measureChain, type ViewScores } from "./chain_quality.ts";
 import { benchmark, type Findings, measured, type Row } from "./harness.ts";
 
-const GRID = { resolution: { prepared: 64, model: 64 } }, HOLD_OUT = 10, S = 256, FEATURES = "appearance";
+const HOLD_OUT = 10, S = 256, FEATURES = "appearance";
 const { DATA, SLAT_VAE, PIPELINE, STRUCTURE, OBJECTS, GUIDANCE } = Deno.env.toObject();
 const RESULTS = new URL("results/slat_kaykit/", import.meta.url).pathname;
 
 function vaeRows(folder: string, heldOut: e.DatasetItem[]): Row[] {
   const encoder = e.loadSlatEncoder(`${folder}/encoder`), decoder = e.loadSlatGaussianDecoder(`${folder}/decoder`);
-  const objects = e.openObjects(heldOut, { ...GRID, features: FEATURES, channels: encoder.args.in_channels, size: S }),
-    models = { encoder, decoder };
+  const R = encoder.args.resolution, resolution = { prepared: R, model: R }, models = { encoder, decoder };
+  const objects = e.openObjects(heldOut, { resolution, features: FEATURES, channels: encoder.args.in_channels, size: S });
   const { psnr, ssim } = measureQuality(models, objects, S),
-    what = `SLat-VAE small, ${objects.length} held-out objects, 8 views each at ${S} x ${S} on black`;
+    what = `SLat-VAE small at ${R}^3, ${objects.length} held-out objects, 8 views each at ${S} x ${S} on black`;
   const every = Math.max(1, Math.floor(objects.length / 12)), shown = objects.filter((_, k) => k % every === 0).slice(0, 12);
   Deno.mkdirSync(RESULTS, { recursive: true });
   e.writePng(`${RESULTS}reconstructions.png`, contactSheet(models, shown, S));
@@ -75,7 +75,7 @@ async function chainRows(
         [key, metric, unit],
       ) =>
         measured({
-          case: `${name}, ${scores.objects} held-out objects, ${view}`,
+          case: `${name}, at ${slat.flow.args.resolution}^3, ${scores.objects} held-out objects, ${view}`,
           ...{ metric, unit, ours: ours[key], peer: peer[key], peer_name: "the training asset with the nearest picture" },
           ratio: key === "color" ? peer[key] / ours[key] : ours[key] / peer[key],
         })
@@ -86,7 +86,7 @@ async function chainRows(
   const voxels = scores.generated.flatMap(({ guidance, iou }) =>
     iou === null ? [] : [
       measured({
-        case: `picture to voxels, guidance ${guidance.voxels}`,
+        case: `picture to voxels, guidance ${guidance.voxels}, at ${slat.flow.args.resolution}^3`,
         metric: "IoU",
         unit: "",
         ours: iou,
