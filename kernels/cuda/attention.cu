@@ -191,7 +191,8 @@ int32_t run_forward(const char* where, const k_attention& p, cudaStream_t stream
         return launch(where, kernel, blocks, window_fwd_threads(workers), window_fwd_shared(slots), stream, x.o, x.q, x.k, x.v, problem, shares,
                       slots);
       };
-      return slots == MAX_SLOTS ? run(forward_window<T, 16, 3>, 16) : run(forward_window<T, 8, 2>, 8);
+      const bool any_card = slots < MAX_SLOTS || p.flags & K_ATTENTION_SM80;
+      return any_card ? run(forward_window<T, 8, 2>, 8) : run(forward_window<T, 16, 3>, 16);
     }
     if (way == Way::HOPPER) return forward_sm90<T>(where, p, problem, stream);
     return with_width(p, [&](auto w) {

@@ -40,7 +40,8 @@ struct ForwardPlan {
   }
 };
 
-// `slots` is a multiple of WORKERS, so that a warp has the same ones in each round of the ring; AHEAD as for SlotFeed.
+// `slots` is a multiple of WORKERS, so that a warp has the same ones in each round of the ring; AHEAD as for SlotFeed: 16 and 3 for a ring of
+// MAX_SLOTS, else 8 and 2.
 template <class T, int WORKERS, int AHEAD>
 __global__ void __launch_bounds__(window_fwd_threads(WORKERS), 1)
     forward_window(Operand<T> o, Operand<const T> q, Operand<const T> k, Operand<const T> v, const __grid_constant__ Problem p,
