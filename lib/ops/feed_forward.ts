@@ -49,7 +49,7 @@ export function feedForward(
   }
   rebuildable(z, { kind: "linear", from: [x, w1, b1], fill: forward });
   const x8 = eight ? rounded(x, [M, K]) : null;
-  record("feedForward", y, inputs, [x, w1, w2, z, ...(x8 ? parts(x8) : [])], (dy, soFar) => {
+  record("feedForward", y, inputs, [...(x8 ? parts(x8) : [x]), w1, w2, z], (dy, soFar) => {
     if (x8) return fp8FeedForwardBackward(dy, [x, z], [w1, b1], [w2, b2], { x: x8 }, [first, second], soFar);
     const dz = empty(z.shape, z.dtype),
       g = w2.requiresGrad ? empty(z.shape, z.dtype) : null,
