@@ -1,4 +1,5 @@
-// The backward pass of layer norms of packed rows of 16 bits, 257 to 1024 elements: a block of 128 threads takes consecutive pairs of rows from a ring.
+// The backward pass of layer norms of packed rows of 16 bits, 257 to 1024 elements: a block of 128 threads has a ring of pairs of rows, and
+// takes every S-th of its sample.
 #pragma once
 #include "norm.cuh"
 #include "ring.cuh"
@@ -12,9 +13,9 @@ __host__ __device__ constexpr int backward_sums(bool gated) { return gated ? 4 :
 constexpr int PAIR = 2, PAIR_PIECE = 128 * 16;
 // Blocks that a multiprocessor holds, by their registers, and pairs of rows in the ring of each, which leave room for as many blocks.
 constexpr int pair_resident(bool gated) { return gated ? 3 : 4; }
-constexpr int pair_slots(bool gated, bool other) { return gated || !other ? 4 : 3; }
+constexpr int pair_slots(bool gated) { return gated ? 4 : 3; }
 constexpr int pair_arrays(bool gated, bool other) { return 2 + gated + other; }
-constexpr int pair_bytes(bool gated, bool other) { return pair_slots(gated, other) * PAIR * pair_arrays(gated, other) * PAIR_PIECE; }
+constexpr int pair_bytes(bool gated, bool other) { return pair_slots(gated) * PAIR * pair_arrays(gated, other) * PAIR_PIECE; }
 // `wide`: elements are of 32 bits.
 constexpr bool pairs_suit(int C, bool wide) { return !wide && C > 256 && C <= 1024; }
 
@@ -29,10 +30,10 @@ __device__ inline float sum_of_four(const float (&v)[4]) {
   return sum;
 }
 
-// As norm_bwd; OTHER: there is dsum.
-template <class T, class W, bool GATED, bool OTHER>
+// As norm_bwd; OTHER: there is dsum; BIAS: the last sums are wanted.
+template <class T, class W, bool GATED, bool OTHER, bool BIAS>
 __global__ void __launch_bounds__(128, pair_resident(GATED)) norm_bwd_ring(Norm<T, W> at, int S) {
-  constexpr int V = COLUMNS, R = PAIR, ARRAYS = pair_arrays(GATED, OTHER), SLOTS = pair_slots(GATED, OTHER), K = backward_sums(GATED);
+  constexpr int V = COLUMNS, R = PAIR, ARRAYS = pair_arrays(GATED, OTHER), SLOTS = pair_slots(GATED), K = backward_sums(GATED);
   static_assert(sizeof(T) == 2);
   using Packed = Pack<T, V>;
   extern __shared__ __align__(16) char shared[];
@@ -41,18 +42,19 @@ __global__ void __launch_bounds__(128, pair_resident(GATED)) norm_bwd_ring(Norm<
   const int C = at.C, b = blockIdx.x / S, s = blockIdx.x % S, c = threadIdx.x * V;
   const int64_t start = at.samples.first(b);
   const int L = int(at.samples.first(b + 1) - start), pairs = (L + R - 1) / R;
-  const int first = int(int64_t(pairs) * s / S), end = int(int64_t(pairs) * (s + 1) / S);
+  const int count = s < pairs ? (pairs - s + S - 1) / S : 0;  // pairs of this block, the k-th of which is pair s + k * S of the sample
   const bool mine = c < C;
   const float inverse = 1.f / C;
   const auto piece = [&](int k, int j, int array) {
-    return shared + (((k - first) % SLOTS * R + j) * ARRAYS + array) * PAIR_PIECE + threadIdx.x * 16;
+    return shared + ((k % SLOTS * R + j) * ARRAYS + array) * PAIR_PIECE + threadIdx.x * 16;
   };
   const auto load = [&](int k) {
-    if (k < end) {
+    if (k < count) {
 #pragma unroll
       for (int j = 0; j < R; j++) {
-        const bool live = mine && k * R + j < L;
-        const int64_t i = live ? (start + k * R + j) * C + c : 0;
+        const int row = (s + k * S) * R + j;
+        const bool live = mine && row < L;
+        const int64_t i = live ? (start + row) * C + c : 0;
         ring_copy(piece(k, j, 0), at.x + i, live);
         ring_copy(piece(k, j, 1), at.dy + i, live);
         if constexpr (OTHER) ring_copy(piece(k, j, 2), at.dsum + i, live);
@@ -62,7 +64,7 @@ __global__ void __launch_bounds__(128, pair_resident(GATED)) norm_bwd_ring(Norm<
     ring_commit();
   };
 #pragma unroll
-  for (int k = 0; k < SLOTS - 1; k++) load(first + k);
+  for (int k = 0; k < SLOTS - 1; k++) load(k);
   float gain[V], gate[GATED ? V : 1], sums[K][V] = {};
 #pragma unroll
   for (int i = 0; i < V; i++) {
@@ -73,13 +75,14 @@ __global__ void __launch_bounds__(128, pair_resident(GATED)) norm_bwd_ring(Norm<
   const auto load_statistics = [&](int k) {
 #pragma unroll
     for (int j = 0; j < R; j++) {
-      const bool live = k < end && k * R + j < L;
-      means[j] = live ? at.mean[start + k * R + j] : 0;
-      rstds[j] = live ? at.rstd[start + k * R + j] : 0;
+      const int row = (s + k * S) * R + j;
+      const bool live = k < count && row < L;
+      means[j] = live ? at.mean[start + row] : 0;
+      rstds[j] = live ? at.rstd[start + row] : 0;
     }
   };
-  load_statistics(first);
-  for (int k = first; k < end; k++) {
+  load_statistics(0);
+  for (int k = 0; k < count; k++) {
     load(k + SLOTS - 1);
     ring_wait<SLOTS - 1>();
     float dots[2 * R] = {}, xhat[R][V], g[R][V], r[R];
@@ -111,15 +114,16 @@ __global__ void __launch_bounds__(128, pair_resident(GATED)) norm_bwd_ring(Norm<
     }
 #pragma unroll
     for (int j = 0; j < R; j++) {
-      if (!at.dx || !mine || k * R + j >= L) continue;
+      const int row = (s + k * S) * R + j;
+      if (!at.dx || !mine || row >= L) continue;
       const float mean_g = dots[2 * j] * inverse, mean_gx = dots[2 * j + 1] * inverse;
-      const int64_t to = (start + k * R + j) * C + c;
+      const int64_t to = (start + row) * C + c;
       float out[V], other[V] = {};
       if constexpr (OTHER) load_lanes(other, reinterpret_cast<const T*>(piece(k, j, 2)));
 #pragma unroll
       for (int i = 0; i < V; i++) {
         out[i] = r[j] * (g[j][i] - mean_g - xhat[j][i] * mean_gx) + other[i];
-        sums[K - 1][i] += out[i];
+        if constexpr (BIAS) sums[K - 1][i] += out[i];
       }
       store_lanes(at.dx + to, out);
       if constexpr (GATED) {
@@ -139,7 +143,7 @@ __global__ void __launch_bounds__(128, pair_resident(GATED)) norm_bwd_ring(Norm<
 #pragma unroll
   for (int k = 0; k < K; k++) {
     if (k == K - 1) {
-      if (!at.bias) break;
+      if constexpr (!BIAS) break;
 #pragma unroll
       for (int i = 0; i < V; i++) sums[k][i] *= GATED ? gate[GATED ? i : 0] : 1;
     }
@@ -149,7 +153,7 @@ __global__ void __launch_bounds__(128, pair_resident(GATED)) norm_bwd_ring(Norm<
 
 template <class T, class W, bool GATED, bool OTHER>
 int32_t launch_pairs(const char* where, const Norm<T, W>& norm, int S, uint64_t stream) {
-  const auto kernel = norm_bwd_ring<T, W, GATED, OTHER>;
+  const auto kernel = norm.bias ? norm_bwd_ring<T, W, GATED, OTHER, true> : norm_bwd_ring<T, W, GATED, OTHER, false>;
   constexpr int bytes = pair_bytes(GATED, OTHER);
   if (const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)) {
     return fail(e, where, "%s", cudaGetErrorString(e));

@@ -5,22 +5,22 @@
 #include "ring.cuh"
 
 namespace {
-constexpr int RING_WARPS = 4, RING_PACKS = 4, RING_ROW = 32 * RING_PACKS * 16;
+constexpr int RING_PACKS = 4, RING_ROW = 32 * RING_PACKS * 16, RING_FULL = 32 * RING_PACKS * 8;
 constexpr int ring_slots(bool residual) { return residual ? 4 : 6; }
-constexpr int ring_bytes(bool residual) { return RING_WARPS * ring_slots(residual) * (residual ? 2 : 1) * RING_ROW; }
-constexpr int ring_resident(bool residual) { return residual ? 3 : 4; }  // by shared memory and registers
+constexpr int ring_bytes(bool residual) { return ring_slots(residual) * (residual ? 2 : 1) * RING_ROW; }
+constexpr int ring_resident(bool residual) { return residual ? 12 : 16; }  // warps of a multiprocessor, by shared memory and registers
 
-// RESIDUAL: the row is x + h * gate, which is written too. Computes to the bit what norm_fwd does.
-template <class T, class W, bool RESIDUAL>
-__global__ void __launch_bounds__(32 * RING_WARPS, ring_resident(RESIDUAL)) norm_fwd_ring(Norm<T, W> at) {
+// A block is a warp. RESIDUAL: the row is x + h * gate, which is written too; FULL: C is RING_FULL. Computes to the bit what norm_fwd does.
+template <class T, class W, bool RESIDUAL, bool FULL>
+__global__ void __launch_bounds__(32, ring_resident(RESIDUAL)) norm_fwd_ring(Norm<T, W> at) {
   constexpr int V = 8, P = RING_PACKS, SLOTS = ring_slots(RESIDUAL), SLOT = (RESIDUAL ? 2 : 1) * RING_ROW;
   static_assert(sizeof(T) == 2);
   using Packed = Pack<T, V>;
   extern __shared__ __align__(16) char shared[];
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, C = at.C;
-  const int64_t warps = int64_t(gridDim.x) * RING_WARPS, w = int64_t(blockIdx.x) * RING_WARPS + warp, N = at.samples.N;
-  const int first = int(N * w / warps), end = int(N * (w + 1) / warps);
-  char* const mine = shared + warp * SLOTS * SLOT + lane * 16;
+  const int lane = threadIdx.x, C = FULL ? RING_FULL : at.C;
+  const int64_t N = at.samples.N;
+  const int first = int(N * blockIdx.x / gridDim.x), end = int(N * (blockIdx.x + 1) / gridDim.x);
+  char* const mine = shared + lane * 16;
   const auto load = [&](int n) {
     char* const to = mine + (n - first) % SLOTS * SLOT;
     if (n < end) {
@@ -101,17 +101,13 @@ __global__ void __launch_bounds__(32 * RING_WARPS, ring_resident(RESIDUAL)) norm
 // Whether it pays: there must be rows for every warp's ring.
 template <class T>
 bool takes_ring(const Samples& samples, int C, bool packed, bool residual) {
-  return sizeof(T) == 2 && packed && C > 512 && C <= 1024 && samples.N >= 132 * ring_resident(residual) * RING_WARPS * 4;
+  return sizeof(T) == 2 && packed && C > 512 && C <= 1024 && samples.N >= 132 * ring_resident(residual) * 4;
 }
 
 template <class T, class W, bool RESIDUAL>
 int32_t launch_ring(const char* where, const Norm<T, W>& norm, uint64_t stream) {
-  const auto kernel = norm_fwd_ring<T, W, RESIDUAL>;
-  constexpr int bytes = ring_bytes(RESIDUAL);
-  if (const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)) {
-    return fail(e, where, "%s", cudaGetErrorString(e));
-  }
-  kernel<<<132 * ring_resident(RESIDUAL), 32 * RING_WARPS, bytes, stream_of(stream)>>>(norm);
+  const auto kernel = norm.C == RING_FULL ? norm_fwd_ring<T, W, RESIDUAL, true> : norm_fwd_ring<T, W, RESIDUAL, false>;
+  kernel<<<132 * ring_resident(RESIDUAL), 32, ring_bytes(RESIDUAL), stream_of(stream)>>>(norm);
   return launched(where);
 }
 }  // namespace
