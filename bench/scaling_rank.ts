@@ -90,9 +90,13 @@ class Model {
 
   constructor(kind: Kind, ranks: Communicator, readonly watch: ReturnType<typeof stopwatch>) {
     this.by = ranks;
+    const bursts = () => this.by.bursts;
     const watched: Communicator = {
       ...ranks,
       ...(kind === "alone" && { rank: 0, world: 1 }),
+      get bursts() {
+        return bursts();
+      },
       allReduce: (t) => {
         this.note("ready", t.bytes);
         this.by.allReduce(t);

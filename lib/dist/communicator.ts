@@ -19,6 +19,8 @@ export interface Communicator {
   readonly world: number;
   /** What does the collectives on tensors, for people. */
   readonly by: string;
+  /** Where sums should go together in few bursts: which parts of all must be ready for each, such as a half; what comes after goes at the end. */
+  readonly bursts?: readonly number[];
   /** t = the sum of all ranks' t: any shape, f32 or i64. */
   allReduce(t: Tensor): void;
   /** y [n] = this rank's row of the sum of all ranks' x [world, n], f32. */
@@ -114,7 +116,7 @@ function exchange<T>({ kernels: k, handle }: Sockets, world: number, value: T): 
 export type Ranks = Pick<Communicator, "rank" | "world" | "exchange">;
 
 /** The collectives of a kind of device. All ranks close them together; `meet` returns once all have called it. */
-export interface OnDevice extends Pick<Communicator, "by" | "allReduce" | "reduceScatter" | "allGather" | "broadcast" | "join"> {
+export interface OnDevice extends Pick<Communicator, "by" | "bursts" | "allReduce" | "reduceScatter" | "allGather" | "broadcast" | "join"> {
   close(meet: () => unknown): void;
 }
 

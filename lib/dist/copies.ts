@@ -7,12 +7,17 @@ import { CUDA_NOT_READY, CudaError, openCudart } from "../../ffi/cudart.ts";
 import { device } from "../tensor/device.ts";
 import { DTYPE, DTYPE_BYTES } from "../tensor/dtype.ts";
 import { persist } from "../tensor/scope.ts";
-import { stream, type Tensor, tensor } from "../tensor/tensor.ts";
+import { stream, type Tensor, tensor, zeros } from "../tensor/tensor.ts";
 import type { OnDevice, Ranks } from "./communicator.ts";
 import { makeSlots, ROW_BYTES, type Slots } from "./slots.ts";
 
 /** How long the first sum may take. */
 const TRIAL_MS = 10_000;
+/**
+ * Over links that are at least this fast, in bytes a second, sums go together after half of them and just before the last. GPUs that compute at their power
+ * limit slow down by 3 % for as long as data is on its links every few milliseconds, however little (kernels/README.md); in bursts these sleep in between.
+ */
+const FAST = 100e9, BURSTS = [1 / 2, 15 / 16];
 const NO_TIMING = 2, COPY_ANY = 4, F32 = DTYPE_BYTES.f32;
 /** Of kernels/include/elementwise.h. */
 const ADD = 0;
@@ -60,8 +65,9 @@ export function copyCollectives(
   });
   const handles = exchange(handle).map((bytes) => Uint8Array.from(bytes));
   fault ??= faultOf(() => slots!.open(handles));
-  fault ??= faultOf(() => tryOut(made = collectivesOn(slots!, ranks, sumOnHost), slots!, world));
-  if (fault === null) return made!;
+  let rate = 0;
+  fault ??= faultOf(() => rate = tryOut(made = collectivesOn(slots!, ranks, sumOnHost), slots!, world));
+  if (fault === null) return { ...made!, bursts: Math.min(...exchange(rate)) >= FAST ? BURSTS : [] };
   slots?.abandon();
   slots?.leave();
   exchange(null);
@@ -69,9 +75,9 @@ export function copyCollectives(
   return { fault };
 }
 
-/** Throws where a sum over all ranks is wrong or does not come. */
-function tryOut(ours: OnDevice, { side }: Slots, world: number): void {
-  const cuda = openCudart(), word = new BigUint64Array(1), end = Date.now() + TRIAL_MS, n = 1000;
+/** Throws where a sum over all ranks is wrong or does not come. Gives the bytes a second that a rank sends of large ones, and gets. */
+function tryOut(ours: OnDevice, { side, row }: Slots, world: number): number {
+  const cuda = openCudart(), word = new BigUint64Array(1), until = Date.now() + TRIAL_MS, n = 1000;
   const t = persist(() => tensor(Array.from({ length: n }, (_, i) => i), [n]));
   ours.allReduce(t);
   ours.join();
@@ -88,13 +94,28 @@ function tryOut(ours: OnDevice, { side }: Slots, world: number): void {
     }
   };
   while (!done()) {
-    if (Date.now() > end) throw new Error(`a sum over the ranks did not come within ${TRIAL_MS / 1000} s`);
+    if (Date.now() > until) throw new Error(`a sum over the ranks did not come within ${TRIAL_MS / 1000} s`);
     Atomics.wait(pause, 0, 0, 1);
   }
   cuda.cudaEventDestroy(event);
   const right = t.read().every((v, i) => v === world * i);
   t.free();
   if (!right) throw new Error("a sum over the ranks is wrong");
+  const large = persist(() => zeros([world * row / F32])), elapsed = new Float32Array(1);
+  const [begin, end] = [0, 0].map(() => {
+    cuda.cudaEventCreate(word);
+    return word[0];
+  });
+  for (let i = 0; i < 2; i++) { // the second time all is warm
+    cuda.cudaEventRecord(begin, side);
+    ours.allReduce(large);
+    cuda.cudaEventRecord(end, side);
+  }
+  cuda.cudaEventSynchronize(end);
+  cuda.cudaEventElapsedTime(elapsed, begin, end);
+  for (const e of [begin, end]) cuda.cudaEventDestroy(e);
+  large.free();
+  return 2 * (world - 1) * row / Math.max(elapsed[0] / 1e3, 1e-9);
 }
 
 function collectivesOn(slots: Slots, { rank, world }: Ranks, sumOnHost: (t: Tensor) => void): OnDevice {

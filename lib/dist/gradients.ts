@@ -97,8 +97,17 @@ export function shareGradients(
     for (const bucket of p.buckets) bucket.parameters.push(p);
     return p;
   });
+  const goAtOf = ({ bursts = [] }: Communicator): number[] => bursts.map((part) => Math.ceil(part * all.length));
+  let goAt = goAtOf(ranks);
   let order = all.map((_, i) => all.length - 1 - i), next = 0, arrivals = 0;
   const complete = ({ parameters }: Sent): boolean => parameters.every(({ came, expected }) => expected > 0 && came >= expected);
+  /** Sends the buckets that are whole, once there are enough of them. */
+  const sendWhole = (): void => {
+    let whole = next;
+    while (whole < order.length && complete(all[order[whole]])) whole++;
+    if (goAt.length && whole < (goAt.find((at) => at > next) ?? Infinity)) return;
+    while (next < whole) sendNext();
+  };
   const sendNext = (): void => {
     const bucket = all[order[next]];
     send(bucket.view, order[next++]);
@@ -120,7 +129,7 @@ export function shareGradients(
           } values) got ${p.came} in a step, it must be at most the ${p.expected} of earlier steps`,
         );
       }
-      while (next < order.length && complete(all[order[next]])) sendNext();
+      sendWhole();
     };
   }
   return {
@@ -134,6 +143,7 @@ export function shareGradients(
         p.expected = Math.max(p.expected, p.came);
         p.came = 0;
       }
+      goAt = goAtOf(ranks);
       next = arrivals = 0;
     },
     free() {

@@ -43,6 +43,26 @@ Deno.test("buckets go out during the backward pass from the second step on", () 
   sharing.free();
 });
 
+Deno.test("in bursts, buckets wait until enough of them are whole, and the last ones until the end", () => {
+  for (const [bursts, during] of [[[], 3], [[2 / 3], 2], [[0.3, 0.6], 2], [[1 / 3, 1], 3]] as const) {
+    const { grad, parameters, sent, ranks, tensors: [a, b, c] } = setUp();
+    const sharing = shareGradients(grad, parameters, { ...ranks, bursts }, { buckets: layOutBuckets(24, { bucketBytes: 32 }) });
+    for (const wanted of [0, during]) {
+      sent.length = 0;
+      grad.write(new Float32Array(24));
+      step(() => backward(sum(add(mul(a, b), mul(b, c)))));
+      assert.equal(sent.length, wanted);
+      sharing.finish();
+      assert.equal(sent.length, 3);
+      assert.deepEqual(
+        [...grad.read()],
+        [b.read(), a.read().map((v, k) => v + c.read()[k]), b.read()].flatMap((v) => [...v]).map((v) => 2 * v),
+      );
+    }
+    sharing.free();
+  }
+});
+
 Deno.test("a gradient that comes after its bucket was sent is an error", () => {
   const { grad, parameters, ranks, tensors: [a, b, c] } = setUp();
   const sharing = shareGradients(grad, parameters, ranks, { buckets: layOutBuckets(24, { bucketBytes: 32 }) });
