@@ -4,7 +4,7 @@
 
 A row is {"case", "name", "ms"}; ms is null, with a "note", where it cannot run the case. Needs PyTorch and the package flex_gemm, with its default
 algorithm, whose backward pass cannot do without the weight's gradient. It tunes its kernels the first time that it meets a size, which takes
-minutes, and keeps what it found in a cache of its own.
+minutes, and keeps what it found in a cache of its own: FLEX_GEMM_AUTOTUNE_CACHE_PATH names one.
 """
 import json
 import statistics
@@ -21,18 +21,21 @@ WARM_UP, RUNS, SPACERS = 3, 20, 8
 MAP_RUNS, MAP_SPACERS = 41, 32
 TABLE = ((32, 1024), (64, 128), (64, 1024), (128, 512), (256, 256), (512, 128))
 BATCH, BATCH_CHANNELS = tuple(range(66, 74)), (64, 128, 256, 512, 1024)
+SLAT_FLOW = ((64, 128, 128), (64, 2048, 128), (32, 128, 1024), (32, 1024, 1024))
 DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16}
 NAME = f"FlexGEMM (PyTorch {torch.__version__})"
 spacer = torch.empty(2**28, dtype=torch.uint8, device="cuda")
 
 
 def cases():
-    """The name, the sides of the samples' grids, channels and dtype of every case."""
+    """The name, the sides of the samples' grids, Cin, Cout and dtype of every case."""
     for dtype in DTYPES:
         for side, channels in TABLE:
-            yield f"{dtype} {side}³ C {channels}", (side,), channels, dtype
+            yield f"{dtype} {side}³ C {channels}", (side,), channels, channels, dtype
         for channels in BATCH_CHANNELS:
-            yield f"{dtype} batch of {len(BATCH)} C {channels}", BATCH, channels, dtype
+            yield f"{dtype} batch of {len(BATCH)} C {channels}", BATCH, channels, channels, dtype
+    for side, inputs, outputs in SLAT_FLOW:
+        yield f"f16 SLat-Flow {side}³ C {inputs} to {outputs}", (side,) * 4, inputs, outputs, "f16"
 
 
 def shells(sides):
@@ -64,13 +67,13 @@ def median_ms(run, runs=RUNS, spacers=SPACERS):
     return statistics.median(times)
 
 
-def passes(sides, channels, dtype):
+def passes(sides, inputs, outputs, dtype):
     """What is timed of one case, by name: each makes its inputs and returns what to run."""
     coords, shape = shells(sides)
     options = {"device": "cuda", "dtype": DTYPES[dtype]}
-    x, bias = torch.randn(len(coords), channels, **options), torch.randn(channels, **options)
-    weight = torch.randn(channels, 3, 3, 3, channels, **options) / (13 * channels) ** 0.5
-    build = lambda: SubMConv3dFunction._compute_neighbor_cache(coords, shape, (3, 3, 3), (1, 1, 1), True)
+    x, bias = torch.randn(len(coords), inputs, **options), torch.randn(outputs, **options)
+    weight = torch.randn(outputs, 3, 3, 3, inputs, **options) / (13 * inputs) ** 0.5
+    build = lambda coords=coords: SubMConv3dFunction._compute_neighbor_cache(coords, shape, (3, 3, 3), (1, 1, 1), True)
     cache = build()
     run = lambda: sparse_submanifold_conv3d(x, coords, shape, weight, bias, cache)[0]
 
@@ -80,30 +83,35 @@ def passes(sides, channels, dtype):
                 run()
         return inference
 
-    def gradient(*inputs):
+    def gradient(*wanted):
         def backward():
             for t in (x, weight):
-                t.requires_grad_(any(t is i for i in inputs))
+                t.requires_grad_(any(t is w for w in wanted))
             y = run()
             dy = torch.randn_like(y)
-            return lambda: torch.autograd.grad(y, inputs, dy, retain_graph=True)
+            return lambda: torch.autograd.grad(y, wanted, dy, retain_graph=True)
         return backward
+
+    def any_order():
+        mixed = coords[torch.randperm(len(coords), device="cuda")].contiguous()
+        return lambda: build(mixed)
 
     return {
         "forward": forward,
         "backward": gradient(x, weight),
         "weight gradient": gradient(weight),
         "map": lambda: build,
+        "map, any order": any_order,
     }
 
 
 def main():
     rows = []
-    for case, sides, channels, dtype in cases():
-        for name, make in passes(sides, channels, dtype).items():
+    for case, sides, inputs, outputs, dtype in cases():
+        for name, make in passes(sides, inputs, outputs, dtype).items():
             row = {"case": f"{case} {name}", "name": NAME, "ms": None}
             try:
-                row["ms"] = median_ms(make(), MAP_RUNS, MAP_SPACERS) if name == "map" else median_ms(make())
+                row["ms"] = median_ms(make(), MAP_RUNS, MAP_SPACERS) if name.startswith("map") else median_ms(make())
             except Exception as error:  # it may refuse a case, or run out of memory
                 row["note"] = str(error).strip().split("\n")[0][:200]
             rows.append(row)

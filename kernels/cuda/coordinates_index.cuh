@@ -19,7 +19,7 @@ struct Words {  // for scan::run
 };
 
 struct Index {
-  Word *runs, *cells;
+  Word *runs, *cells;  // runs: null where every run has a word, in their order
   uint32_t* rows;
   int B, side, depth;  // depth: runs along z
 
@@ -27,6 +27,7 @@ struct Index {
   // The word of the run of 32 cells that p is in, null where it has no voxel. p must be inside.
   __device__ Word* find_run(const Place& p) const {
     const int64_t run = run_of(p);
+    if (!runs) return cells + run;
     const Word w = runs[run >> 5];
     const uint32_t bit = 1u << (run & 31);
     return w.bits & bit ? cells + w.rank + __popc(w.bits & (bit - 1)) : nullptr;

@@ -17,7 +17,7 @@ K_API int32_t k_spconv_table_workspace(uint64_t* bytes, int32_t rows, int32_t N,
 //   the q for which q * stride + t - padding = to[r]      (transposed = 1: its inverse, and its gradient's table), -1 where there is none.
 // Submanifold: to = from, stride 1, padding (kernel - 1) / 2; its transposed table is its own with the taps in the opposite order. A row of
 // `to` with a batch outside of [0, B) gets -1. Of rows of `from` at one place the first stands for it; rows of `from` outside are left out.
-//   table: [rows, kernel^3] i32    taps: [rows, ceil(kernel^3 / 32)] i32, bit t of a row's words = table[r, t] >= 0
+//   table: [rows, kernel^3] i32, aligned to 16    taps: [rows, ceil(kernel^3 / 32)] i32, bit t of a row's words = table[r, t] >= 0
 //   to: [rows, 4] i32    from: [N, 4] i32, within B and side    stride: 1 to 5    padding: 0 to kernel - 1
 //   faults: [3] i32 = rows of `from` that are outside; that repeat a place; that have a smaller batch than the row before. 0 where all is
 //   well

@@ -182,12 +182,18 @@ for (
 }
 
 const SHELL = shuffle(9, shell(3, 30));
-checkDevices(`spconvTable() of ${SHELL.length / 4} voxels`, import.meta.url, {
-  inputs: { coords: { shape: [SHELL.length / 4, 4], data: Float32Array.from(SHELL), dtype: "i32" } },
-  run: ({ coords }) => spconvTable({ coords, B: 3, side: 30 }, { coords, B: 3, side: 30 }, { kernel: 3, padding: 1 }).entries,
-  dtypes: ["f32"],
-  tolerance: { f32: 0 },
-});
+// Side by side: a row number a cell, bits and ranks of every run of cells, and of those that have a voxel.
+for (const side of [37, 190, 1024]) {
+  for (const [axis, offset] of [[1, 0], [1, 7], [3, 5]]) {
+    const coords = SHELL.map((v, i) => i % 4 === axis ? v + offset : v), N = coords.length / 4;
+    checkDevices(`spconvTable() of ${N} voxels in ${side}³, ${offset} along axis ${axis}`, import.meta.url, {
+      inputs: { coords: { shape: [N, 4], data: Float32Array.from(coords), dtype: "i32" } },
+      run: ({ coords }) => spconvTable({ coords, B: 3, side }, { coords, B: 3, side }, { kernel: 3, padding: 1 }).entries,
+      dtypes: ["f32"],
+      tolerance: { f32: 0 },
+    });
+  }
+}
 
 for (const [samples, side] of [[3, 30], [2, 90], [2, 190]]) {
   const coords = shuffle(9, shell(samples, side)), N = coords.length / 4;
