@@ -2,6 +2,7 @@
 // writes its pairs. Whoever counts also adds up groups of runs, so that a run reads some 2 sqrt(runs) counts a tap.
 #pragma once
 #include "chain.cuh"
+#include "mma.cuh"
 
 namespace sparse {
 namespace pairs {
@@ -70,19 +71,13 @@ static __global__ void __launch_bounds__(WRITERS)
   after_previous();
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, run = blockIdx.x, mine = run / group;
   const int64_t first = int64_t(run) * of_run;
-  const int count = int(rows - first < of_run ? rows - first : of_run) * K;
-  const int32_t* const from = table + first * K;
-#pragma unroll 4
-  for (int i = threadIdx.x * 4; i < of_run * K; i += WRITERS * 4) {
-    int4 v{-1, -1, -1, -1};
+  const int own_rows = int(rows - first < of_run ? rows - first : of_run), count = own_rows * K;
+  for (int i = threadIdx.x * 4; i < count; i += WRITERS * 4) {
     if (i + 4 <= count) {
-      v = *reinterpret_cast<const int4*>(from + i);
-    } else if (i < count) {
-      v.x = from[i];
-      if (i + 1 < count) v.y = from[i + 1];
-      if (i + 2 < count) v.z = from[i + 2];
+      cp_async16(shared_address(part + i), table + first * K + i, true);
+    } else {
+      for (int j = i; j < count; j++) cp_async4(shared_address(part + j), table + first * K + j, true);
     }
-    *reinterpret_cast<int4*>(part + i) = v;
   }
   int taps_before = 0;  // pairs of the words before
   for (int word = 0; word < words; word++) {
@@ -116,11 +111,13 @@ static __global__ void __launch_bounds__(WRITERS)
     }
     __syncthreads();
   }
+  cp_async_wait();
+  __syncthreads();
   for (int tap = warp; tap < K; tap += WRITERS / 32) {
     int64_t at = starts[tap];
 #pragma unroll 4
     for (int r = lane; r < of_run; r += 32) {
-      const int32_t n = part[r * K + tap];
+      const int32_t n = r < own_rows ? part[r * K + tap] : -1;
       const uint32_t some = __ballot_sync(0xffffffffu, n >= 0);
       if (n >= 0) {
         const int64_t to = at + __popc(some & ((1u << lane) - 1));

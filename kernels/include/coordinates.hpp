@@ -70,12 +70,15 @@ K_COORDINATES int mask_tap(int K, int i) {
   const int kernel = K == 64 ? 4 : 5, inner = kernel - 2;
   return ((i / (inner * inner) + 1) * kernel + i / inner % inner + 1) * kernel + i % inner + 1;
 }
-K_COORDINATES uint32_t order_key(uint32_t mask, int taps) {
+K_COORDINATES constexpr uint32_t order_key(uint32_t mask, int taps) {
   if (taps == 27) {
     constexpr uint32_t edges = 1u << 1 | 1u << 3 | 1u << 5 | 1u << 7 | 1u << 9 | 1u << 11 | 1u << 15 | 1u << 17 | 1u << 19 | 1u << 21 |
                                1u << 23 | 1u << 25,
                        faces = 1u << 4 | 1u << 10 | 1u << 12 | 1u << 13 | 1u << 14 | 1u << 16 | 1u << 22;
     uint32_t upper = 0, middle = 0, lower = 0;
+#ifdef __CUDACC__
+#pragma unroll
+#endif
     for (int t = 0; t < 27; t++) {
       const uint32_t bit = mask >> t & 1;
       if (edges >> t & 1)
