@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { type Places, spconv, type SpconvMap, spconvMap, spconvTable, type Window } from "../../lib/ops/spconv.ts";
+import { withWorkspace } from "../../lib/ops/workspace.ts";
 import { step } from "../../lib/tensor/scope.ts";
 import { backward } from "../../lib/tensor/tape.ts";
-import { type Tensor, tensor } from "../../lib/tensor/tensor.ts";
+import { empty, kernels, stream, type Tensor, tensor } from "../../lib/tensor/tensor.ts";
 import { checkDevices, checkOp, type Input, random } from "../check.ts";
 import { indexOf, scatter, shell, shuffle } from "../voxels.ts";
 
@@ -208,6 +209,24 @@ for (const [samples, side] of [[3, 30], [2, 90], [2, 190]]) {
       tolerance: { f32: 0 },
     });
   }
+}
+
+{
+  const coords = shell(2, 190), N = coords.length / 4;
+  checkDevices(`the order of ${N} voxels in one group, which no cluster holds`, import.meta.url, {
+    inputs: { coords: { shape: [N, 4], data: Float32Array.from(coords), dtype: "i32" } },
+    run: ({ coords }) => {
+      const at = { coords, B: 2, side: 190 }, { taps } = spconvTable(at, at, { kernel: 3, padding: 1 }), k = kernels();
+      const order = empty([N], "i32"), masks = empty([Math.ceil(N / 64)], "i32");
+      withWorkspace(
+        (bytes) => k.k_spconv_plan_workspace(bytes, N, 27, 1),
+        (scratch) => k.k_spconv_plan(order.addr, masks.addr, taps.addr, scratch, N, 27, 1, 0, stream()),
+      );
+      return order;
+    },
+    dtypes: ["f32"],
+    tolerance: { f32: 0 },
+  });
 }
 
 {
