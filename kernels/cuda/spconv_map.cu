@@ -11,34 +11,41 @@
 namespace {
 using namespace sparse;
 
-// A block has 32 rows, one a lane, and a warp LINES lines of taps along z, all of which it asks for before it uses the first.
-template <class Finder, int LINES>
-__global__ void fill_table(int32_t* table, uint32_t* taps, Finder places, const Place* to, int32_t rows, int B, int side, int kernel, int stride,
+// A block has 32 rows, one a lane. With KERNEL 3 and stride 1 a warp has the nine taps of one x, all asked for before the first is used; else
+// (KERNEL 0: any) those of one x and y.
+template <class Places, int KERNEL>
+__global__ void fill_table(int32_t* table, uint32_t* taps, Places places, const Place* to, int32_t rows, int B, int side, int kernel, int stride,
                            int padding, bool transposed) {
   extern __shared__ __align__(16) int32_t found[];  // [32, K]
   after_previous();
+  if (KERNEL) kernel = KERNEL;
   const int K = kernel * kernel * kernel, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t first = int64_t(blockIdx.x) * 32;
   const Place center = first + lane < rows ? to[first + lane] : Place{-1, 0, 0, 0};
-  int row[LINES][5];
+  if constexpr (KERNEL == 3) {
+    const Place p{center.batch, center.x + warp - padding, center.y - padding, center.z - padding};
+    const bool some = unsigned(p.batch) < unsigned(B) && unsigned(p.x) < unsigned(side);
+    int row[3][3];
 #pragma unroll
-  for (int l = 0; l < LINES; l++) {
-    const int line = warp * LINES + l;
-    Place p{center.batch, reads(center.x, line / kernel, stride, padding, transposed),
-            reads(center.y, line % kernel, stride, padding, transposed), 0};
-    const bool some = p.inside(B, side);
-    Finder finder = places;
+    for (int l = 0; l < 3; l++) {
+      const bool here = some && unsigned(p.y + l) < unsigned(side);
+      auto line = places.line(here ? Place{p.batch, p.x, p.y + l, 0} : Place{0, 0, 0, 0});
 #pragma unroll
-    for (int t = 0; t < 5; t++) {
-      if (t < kernel) p.z = reads(center.z, t, stride, padding, transposed);
-      row[l][t] = t < kernel && some && unsigned(p.z) < unsigned(side) ? finder.find(p) : -1;
+      for (int t = 0; t < 3; t++) row[l][t] = here && unsigned(p.z + t) < unsigned(side) ? line.at(p.z + t) : -1;
     }
-  }
 #pragma unroll
-  for (int l = 0; l < LINES; l++) {
+    for (int l = 0; l < 3; l++) {
 #pragma unroll
-    for (int t = 0; t < 5; t++) {
-      if (t < kernel) found[lane * K + (warp * LINES + l) * kernel + t] = row[l][t];
+      for (int t = 0; t < 3; t++) found[lane * 27 + warp * 9 + l * 3 + t] = row[l][t];
+    }
+  } else {
+    const Place p{center.batch, reads(center.x, warp / kernel, stride, padding, transposed),
+                  reads(center.y, warp % kernel, stride, padding, transposed), 0};
+    const bool some = p.inside(B, side);
+    auto line = places.line(some ? p : Place{0, 0, 0, 0});
+    for (int t = 0; t < kernel; t++) {
+      const int z = reads(center.z, t, stride, padding, transposed);
+      found[lane * K + warp * kernel + t] = some && unsigned(z) < unsigned(side) ? line.at(z) : -1;
     }
   }
   __syncthreads();
@@ -103,9 +110,10 @@ int32_t k_spconv_table(uint64_t table, uint64_t taps, uint64_t faults, uint64_t 
   return TableLayout(N, B, side).build(scratch, at<const Place>(from), at<int32_t>(faults), stream, [&](auto places) {
     if (rows) {
       using Places = decltype(places);
-      launch_next(kernel == 3 ? fill_table<Places, 3> : fill_table<Places, 1>, unsigned(ceil_div(rows, 32)),
-                  32 * (kernel == 3 ? 3 : kernel * kernel), 32 * K * sizeof(int32_t), stream, at<int32_t>(table), at<uint32_t>(taps), places,
-                  at<const Place>(to), rows, B, side, kernel, stride, padding, transposed != 0);
+      const bool plain = kernel == 3 && stride == 1 && !transposed;
+      launch_next(plain ? fill_table<Places, 3> : fill_table<Places, 0>, unsigned(ceil_div(rows, 32)), 32 * (plain ? 3 : kernel * kernel),
+                  32 * K * sizeof(int32_t), stream, at<int32_t>(table), at<uint32_t>(taps), places, at<const Place>(to), rows, B, side, kernel,
+                  stride, padding, transposed != 0);
     }
     return launched(where);
   });

@@ -11,7 +11,7 @@ constexpr int COUNTERS = 1024, WRITERS = 288;  // threads: a warp counts a run; 
 struct Sizes {
   int rows, group, words;  // rows of a run, runs of a group
   int64_t runs, groups;
-  Sizes(int32_t N, int32_t K) : rows(N <= 131072 || K > 27 ? 128 : 512), group(32), words(int(ceil_div(K, 32))) {
+  Sizes(int32_t N, int32_t K) : rows(N <= 393216 || K > 27 ? 128 : 512), group(32), words(int(ceil_div(K, 32))) {
     runs = ceil_div(N, rows);
     while (4 * int64_t(group) * group < runs) group *= 2;
     groups = ceil_div(runs, group);
@@ -113,18 +113,21 @@ static __global__ void __launch_bounds__(WRITERS)
   }
   cp_async_wait();
   __syncthreads();
+  const uint32_t below = (1u << lane) - 1;
   for (int tap = warp; tap < K; tap += WRITERS / 32) {
-    int64_t at = starts[tap];
+    int32_t* to = pairs + starts[tap];
+    const int32_t* mine = part + lane * K + tap;
 #pragma unroll 4
     for (int r = lane; r < of_run; r += 32) {
-      const int32_t n = r < own_rows ? part[r * K + tap] : -1;
+      const int32_t n = r < own_rows ? *mine : -1;
       const uint32_t some = __ballot_sync(0xffffffffu, n >= 0);
       if (n >= 0) {
-        const int64_t to = at + __popc(some & ((1u << lane) - 1));
-        pairs[to] = int32_t(first + r);
-        pairs[int64_t(rows) * K + to] = n;
+        int32_t* const here = to + __popc(some & below);
+        here[0] = int32_t(first) + r;
+        here[int64_t(rows) * K] = n;
       }
-      at += __popc(some);
+      to += __popc(some);
+      mine += 32 * K;
     }
   }
 }

@@ -8,23 +8,33 @@ namespace sparse {
 struct Grid {
   uint32_t* rows;
   int B, side;
+  // The cells of one x and y.
+  struct Line {
+    const uint32_t* rows;
+    __device__ int at(int z) { return int(rows[z]); }
+  };
   __device__ int64_t cell(const Place& p) const { return ((int64_t(p.batch) * side + p.x) * side + p.y) * side + p.z; }
-  __device__ int find(const Place& p) const { return int(rows[cell(p)]); }
+  __device__ Line line(const Place& p) const { return {rows + cell({p.batch, p.x, p.y, 0})}; }
 };
 
-// What find knows of the run that it looked at last: a thread must keep to one x and y.
 struct Runs {
   Index index;
-  Word word;
-  int known;
-  __device__ int find(const Place& p) {
-    if (p.z / 32 != known) {
-      known = p.z / 32;
-      const Word* const run = index.find_run(p);
-      word = run ? *run : Word{0, 0};
+  struct Line {
+    Index index;
+    Place place;
+    Word word;
+    int known;  // the run that `word` is of
+    __device__ int at(int z) {
+      if (z / 32 != known) {
+        known = z / 32;
+        place.z = z;
+        const Word* const run = index.find_run(place);
+        word = run ? *run : Word{0, 0};
+      }
+      return word.bits >> (z & 31) & 1 ? int(index.rows[Index::rank(word, z)]) : -1;
     }
-    return word.bits >> (p.z & 31) & 1 ? int(index.rows[Index::rank(word, p.z)]) : -1;
-  }
+  };
+  __device__ Line line(const Place& p) const { return {index, p, {0, 0}, -1}; }
 };
 
 // faults: as k_spconv_table says, but for rows that repeat a place
@@ -151,7 +161,7 @@ struct TableLayout {
       if (N) number(index.cells, layout.cells, 1);
     }
     if (N) launch_next(place_rows, blocks, 256, 0, stream, index, from, N);
-    return fill(Runs{index, {0, 0}, -1});
+    return fill(Runs{index});
   }
 };
 }  // namespace sparse

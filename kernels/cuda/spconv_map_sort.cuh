@@ -22,7 +22,7 @@ struct alignas(8) Item {
 
 // Counts lie in pairs, the lower digit in the lower 16 bits: a block has at most MOST items.
 struct alignas(16) Shared {
-  uint32_t counts[WARPS][PAIRS];   // of each warp's items, then those of the warps before
+  uint32_t counts[WARPS][PAIRS + 4];  // of each warp's items, then those of the warps before; DIGITS stands for no item
   uint32_t halves[2][PAIRS];       // of half of the warps
   uint32_t blocks[BLOCKS][PAIRS];  // of each block of the cluster
   int starts[DIGITS], sums[WARPS];
@@ -67,7 +67,7 @@ static __device__ __noinline__ uint32_t key_of(const uint32_t* taps, int K, int 
 
 // Up to ROUNDS rows a thread. each: rows of a block; inverse: of it, 2^32 / each and a bit more
 template <int ROUNDS>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, ROUNDS <= 16 ? 2 : 1)
     make_plan(int32_t* order, uint32_t* masks, const uint32_t* taps, int32_t rows, int K, int parts, int64_t group, int each, uint32_t inverse) {
 #if __CUDA_ARCH__ >= 900
   extern __shared__ __align__(16) unsigned char memory[];
@@ -113,20 +113,24 @@ __global__ void __launch_bounds__(THREADS)
   for (int shift = 0; shift < bits; shift += BITS) {
     uint4* const all_counts = reinterpret_cast<uint4*>(s.counts);
 #pragma unroll
-    for (int i = 0; i < WARPS * PAIRS / 4 / THREADS; i++) all_counts[i * THREADS + t] = {0, 0, 0, 0};
+    for (int i = t; i < WARPS * (PAIRS + 4) / 4; i += THREADS) all_counts[i] = {0, 0, 0, 0};
     __syncthreads();
     uint16_t* const count = reinterpret_cast<uint16_t*>(s.counts[warp]);
+    const uint32_t below = (1u << lane) - 1;
 #pragma unroll
     for (int i = 0; i < ROUNDS; i++) {
       if (i >= rounds) break;
       const bool some = base + i * 32 < own;
-      if (some && shift) key[i] = s.items[base + i * 32].key, row[i] = s.items[base + i * 32].row;
+      if (shift) {
+        const Item item = s.items[base + i * 32];
+        key[i] = item.key;
+        row[i] = item.row;
+      }
       const int digit = some ? int(key[i] >> shift & (DIGITS - 1)) : DIGITS;
-      const uint32_t same = __match_any_sync(0xffffffffu, digit);
-      const uint32_t before = some ? count[digit] : 0, lower = __popc(same & ((1u << lane) - 1));
-      if (some) row[i] |= (before + lower) << ROW_BITS;
+      const uint32_t same = __match_any_sync(0xffffffffu, digit), before = count[digit], lower = __popc(same & below);
+      row[i] |= (before + lower) << ROW_BITS;
       __syncwarp();
-      if (some && lower == 0) count[digit] = uint16_t(before + __popc(same));
+      if (lower == 0) count[digit] = uint16_t(before + __popc(same));
       __syncwarp();
     }
     __syncthreads();
@@ -202,7 +206,7 @@ struct Launch {
     attributes[1].val.programmaticStreamSerializationAllowed = 1;
     config.gridDim = grid;
     config.blockDim = dim3(THREADS);
-    config.dynamicSmemBytes = bytes(items);
+    config.dynamicSmemBytes = bytes(int(ceil_div(items, THREADS) * THREADS));  // what lies past the last is read too, and not used
     config.stream = stream_of(stream);
     config.attrs = attributes;
     config.numAttrs = 2;
