@@ -186,7 +186,7 @@ int32_t run_forward(const char* where, const k_attention& p, cudaStream_t stream
     const Way way = way_of(p, false);
     if (way == Way::WINDOWS) {
       const int slots = ring_slots(false), blocks = this_card().processors;
-      const Shares shares(problem, blocks, 1, 0);
+      const Shares shares(problem, blocks, 1, WINDOW_FWD_COST);
       const auto run = [&](auto kernel, int workers) {
         return launch(where, kernel, blocks, window_fwd_threads(workers), window_fwd_shared(slots), stream, x.o, x.q, x.k, x.v, problem, shares,
                       slots);

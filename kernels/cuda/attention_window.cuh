@@ -15,6 +15,7 @@ constexpr int WINDOW_FWD_EACH = WINDOW_FWD_SLOT + 2 * int(sizeof(SlotEntry));
 constexpr int window_fwd_threads(int workers) { return (workers + WINDOW_FWD_LOADERS) * 32; }
 constexpr int window_fwd_shared(int slots) { return slots * WINDOW_FWD_EACH + WINDOW_BARRIERS; }
 constexpr int window_fwd_slots(int bytes) { return (bytes - WINDOW_BARRIERS) / WINDOW_FWD_EACH; }
+constexpr int WINDOW_FWD_COST = 16;  // for how many rows of queries and keys the time beside copies and products counts
 constexpr float WINDOW_RAISE = 8;  // a row's offset is raised where a score is this far above it, as a power of two
 
 // Which slots an item is made of: whole, or for each group of queries, those and then all keys.

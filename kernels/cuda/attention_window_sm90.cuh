@@ -11,7 +11,7 @@
 namespace attention {
 constexpr int WINDOW_ROWS = 96;  // the most rows of a sequence
 constexpr int UNIT_ROWS = 32, ENTRIES = 16, ITEM_LOADERS = 4, WINDOW_GROUPS = 3, WINDOW_THREADS = (WINDOW_GROUPS * 4 + ITEM_LOADERS) * 32;
-constexpr int ITEM_COST = 64;  // for how many rows of queries and keys the time beside copies and products counts
+constexpr int ITEM_COST = 32;  // for how many rows of queries and keys the time beside copies and products counts
 
 // An item as the warpgroups find it, in shared memory.
 struct ItemEntry {
