@@ -213,9 +213,14 @@ struct Launch {
   }
 };
 
+// Shared memory that no two blocks have on one multiprocessor: it keeps a few clusters with much to do apart.
+constexpr size_t ALONE = 120 * 1024;
+constexpr int FEW = 6, MUCH = 4 * THREADS;
+
 template <int ROUNDS>
 int most_blocks_of() {
-  cudaFuncSetAttribute(make_plan<ROUNDS>, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes(THREADS * ROUNDS)));
+  const size_t most = bytes(THREADS * ROUNDS);
+  cudaFuncSetAttribute(make_plan<ROUNDS>, cudaFuncAttributeMaxDynamicSharedMemorySize, int(most > ALONE ? most : ALONE));
   cudaFuncSetAttribute(make_plan<ROUNDS>, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
   for (int blocks = BLOCKS; blocks; blocks /= 2) {
     Launch launch(dim3(unsigned(blocks)), unsigned(blocks), THREADS * ROUNDS, 0);
@@ -249,6 +254,8 @@ inline bool launch(int32_t* order, uint32_t* masks, const uint32_t* taps, int32_
   const int each = items_of(most, blocks);
   const uint32_t inverse = uint32_t((uint64_t(1) << 32) / uint64_t(each) + 1);
   Launch launch(dim3(unsigned(blocks), unsigned(ceil_div(rows, group)), unsigned(parts)), unsigned(blocks), each, stream);
+  const int64_t sets = ceil_div(rows, group) * parts;
+  if (sets > 1 && sets <= FEW && each >= MUCH && launch.config.dynamicSmemBytes < ALONE) launch.config.dynamicSmemBytes = ALONE;
   const auto kernel = each <= 8 * THREADS ? make_plan<8> : each <= 16 * THREADS ? make_plan<16> : make_plan<MOST_ROUNDS>;
   cudaLaunchKernelEx(&launch.config, kernel, order, masks, taps, rows, K, parts, group, each, inverse);
   return true;
