@@ -1,7 +1,8 @@
 // The order of a table's rows by their taps, and its tile masks, in one launch on Hopper. A cluster of up to 16 blocks has a set (a part of the
 // taps and a group of rows) in its shared memory, and sorts it by 9 bits a pass, lowest first: a block ranks its items, tells every block of the
 // cluster how many of each digit it has, and writes them where they belong in whichever block. Two barriers of the cluster a pass, no global
-// memory but for the taps read and the results written. Bound by the instructions of 16 multiprocessors a set: about 60 an item and pass.
+// memory but for the taps read and the results written. Bound by the latency of some 100 instructions an item and pass: a multiprocessor issues
+// one a clock.
 #pragma once
 #include <cooperative_groups.h>
 
