@@ -14,10 +14,10 @@ import { makeSlots, ROW_BYTES, type Slots } from "./slots.ts";
 /** How long the first sum may take. */
 const TRIAL_MS = 10_000;
 /**
- * Over links that are at least this fast, in bytes a second, sums go together after half of them and after most. GPUs that compute at their power limit
+ * Over links that are at least this fast, in bytes a second, sums go together after half of them and just before the last. GPUs that compute at their power limit
  * lose 2 to 3 % of their clock while data goes over its links every few milliseconds, however little (kernels/README.md); in bursts it does not.
  */
-const FAST = 100e9, BURSTS = [1 / 2, 7 / 8];
+const FAST = 100e9, BURSTS = [1 / 2, 15 / 16];
 const NO_TIMING = 2, COPY_ANY = 4, F32 = DTYPE_BYTES.f32;
 /** Of kernels/include/elementwise.h. */
 const ADD = 0;
