@@ -9,6 +9,9 @@ const SYMBOLS = {
   cuDeviceGetName: { parameters: ["buffer", "i32", "i32"], result: "i32" },
   cuDeviceGetAttribute: { parameters: ["buffer", "i32", "i32"], result: "i32" },
   cuDeviceTotalMem_v2: { parameters: ["buffer", "i32"], result: "i32" },
+} as const satisfies Deno.ForeignLibraryInterface;
+/** Of drivers since CUDA 11.7. */
+const STREAM_SYMBOLS = {
   cuStreamWriteValue32_v2: { parameters: ["u64", "u64", "u32", "u32"], result: "i32" },
   cuStreamWaitValue32_v2: { parameters: ["u64", "u64", "u32", "u32"], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
@@ -31,7 +34,7 @@ export interface Driver {
   gpus: Gpu[];
 }
 
-const openDriver = () => openCudaLibrary(["libcuda.so.1"], SYMBOLS, { what: "the NVIDIA driver", purpose: "lists the GPUs" });
+const NAMES = ["libcuda.so.1"], WHAT = "the NVIDIA driver";
 
 function check(call: string, status: number): void {
   if (status !== 0) throw new Error(`Cannot run ${call}: the driver's status is ${status}, it must be 0`);
@@ -45,9 +48,9 @@ export interface StreamValues {
   wait(stream: bigint, address: bigint, value: number): void;
 }
 
-/** Opens the driver's calls on streams. Throws where there is no driver. */
+/** Opens the driver's calls on streams. Throws where there is no driver, or one older than they are. */
 export function openStreamValues(): StreamValues {
-  const cuda = openDriver();
+  const cuda = openCudaLibrary(NAMES, STREAM_SYMBOLS, { what: WHAT, purpose: "lets streams wait for each other" });
   return {
     write: (stream, address, value) => check("cuStreamWriteValue32", cuda.cuStreamWriteValue32_v2(stream, address, value, 0)),
     wait: (stream, address, value) => check("cuStreamWaitValue32", cuda.cuStreamWaitValue32_v2(stream, address, value, 0)),
@@ -56,7 +59,7 @@ export function openStreamValues(): StreamValues {
 
 /** Asks the driver (libcuda.so.1). Throws where there is none, or where it fails. */
 export function readDriver(): Driver {
-  const cuda = openDriver();
+  const cuda = openCudaLibrary(NAMES, SYMBOLS, { what: WHAT, purpose: "lists the GPUs" });
   const out = new Int32Array(1), size = new BigUint64Array(1), name = new Uint8Array(256);
   const ask = (call: string, status: number): number => {
     check(call, status);
