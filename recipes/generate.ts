@@ -356,6 +356,7 @@ export async function generate(pictures: string[], options: GenerateOptions): Pr
       }
     }
   }
+  for (const s of [stages.structure, stages.slat]) e.freeLeaves(s && [s.flow.params, s.decoder.params, s.condition.trained]);
   return result;
 }
 

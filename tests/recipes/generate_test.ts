@@ -24,6 +24,9 @@ function picture({ radius = 12, ground }: { radius?: number; ground?: [number, n
   return { width: side, height: side, channels: 4, data };
 }
 
+/** Bytes on the device that were left of the last pictures. */
+let kept = 0;
+
 /** A folder with a pipeline, one with Gaussians where `whole` says so, pictures by name, and a place for the output. */
 async function inFolder(
   { pictures, bias, whole = false, ...options }:
@@ -36,7 +39,9 @@ async function inFolder(
     if (whole) saveSlatStage(model, { ...tinySlatStage(model), structure: model });
     for (const [name, image] of Object.entries(pictures)) if (image) writePng(`${model}/${name}`, image);
     console.log = console.error = () => {};
+    const { used } = device().memory.use();
     const result = await generate(Object.keys(pictures).map((name) => `${model}/${name}`), { model, output: `${model}/out`, ...options });
+    kept = device().memory.use().used - used;
     await check(result, `${model}/out`);
   } finally {
     Object.assign(console, { log, error });
@@ -82,7 +87,8 @@ Deno.test("generate() with a whole pipeline writes Gaussians too, and colours th
 });
 
 Deno.test("generate() repeats itself, and writes the formats that are asked for alone", async () => {
-  const runs: Float32Array[] = [], options = { pictures: { "disc.png": picture() }, whole: true, slatSteps: 1, slatCfg: 0 };
+  const runs: Float32Array[] = [],
+    options = { pictures: { "disc.png": picture() }, whole: true, slatSteps: 1, slatCfg: 0 };
   for (let k = 0; k < 2; k++) {
     await inFolder({ ...options, formats: ["ply", "voxels"] }, ({ made: [shape] }, output) => {
       assert.deepEqual(namesIn(output), ["asset.ply", "voxels.ply"]);
@@ -90,6 +96,7 @@ Deno.test("generate() repeats itself, and writes the formats that are asked for 
     });
   }
   assert.deepEqual(runs[0], runs[1]);
+  assert.equal(kept, 0);
   await inFolder({ ...options, formats: ["ply"], seed: 1 }, ({ made: [shape] }) => assert.notDeepEqual(shape.splats!.colors, runs[0]));
 });
 
