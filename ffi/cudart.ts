@@ -56,8 +56,7 @@ type Status = Exclude<keyof typeof SYMBOLS, "cudaGetErrorString" | "cudaGetLastE
 
 /** cudaErrorMemoryAllocation. */
 export const CUDA_OUT_OF_MEMORY = 2;
-/** cudaErrorNotReady. */
-export const CUDA_NOT_READY = 600;
+const NOT_READY = 600, NO_TIMING = 2;
 
 /** A CUDA runtime call failed. */
 export class CudaError extends Error {
@@ -96,6 +95,30 @@ export function openCudart(): Cudart {
       return [name, run];
     }),
   ) as Cudart;
+}
+
+/** Makes an event that says what is done and not when. */
+export function createEvent(cuda: Cudart): bigint {
+  const out = new BigUint64Array(1);
+  cuda.cudaEventCreateWithFlags(out, NO_TIMING);
+  return out[0];
+}
+
+/** Whether the work that was queued before the event was recorded is done. */
+export function isDone(cuda: Cudart, event: bigint): boolean {
+  try {
+    cuda.cudaEventQuery(event);
+    return true;
+  } catch (error) {
+    if (error instanceof CudaError && error.status === NOT_READY) return false;
+    throw error;
+  }
+}
+
+/** What is queued on `later` from now on waits for what is queued on `earlier`; `event` carries that. */
+export function orderStreams(cuda: Cudart, event: bigint, earlier: bigint, later: bigint): void {
+  cuda.cudaEventRecord(event, earlier);
+  cuda.cudaStreamWaitEvent(later, event, 0);
 }
 
 /** Whether a CUDA runtime and at least one device can be used; `reason` says why not. */

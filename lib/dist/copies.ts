@@ -1,9 +1,8 @@
 /**
- * Collectives among the GPUs of one machine by their copy engines. NCCL's kernels hold multiprocessors for as long as data is on its way, and a kernel
- * beside them that has a block for each multiprocessor takes up to twice as long. Copies hold none; what is left to compute is a sum of rows that are
- * on the device already. Sums are those of the ranks' values in the order of ranks, to the bit.
+ * Collectives among the GPUs of one machine by their copy engines, which take no multiprocessor from the kernels beside them; what is left to compute is
+ * a sum of rows that are on the device already. Sums are those of the ranks' values in the order of ranks, to the bit.
  */
-import { CUDA_NOT_READY, CudaError, openCudart } from "../../ffi/cudart.ts";
+import { createEvent, isDone, openCudart, orderStreams } from "../../ffi/cudart.ts";
 import { device } from "../tensor/device.ts";
 import { DTYPE, DTYPE_BYTES } from "../tensor/dtype.ts";
 import { persist } from "../tensor/scope.ts";
@@ -14,11 +13,11 @@ import { makeSlots, ROW_BYTES, type Slots } from "./slots.ts";
 /** How long the first sum may take. */
 const TRIAL_MS = 10_000;
 /**
- * Over links that are at least this fast, in bytes a second, sums go together after half of them and just before the last. GPUs that compute at their power limit
- * lose 2 to 3 % of their clock while data goes over its links every few milliseconds, however little (kernels/README.md); in bursts it does not.
+ * Over links that are at least this fast, in bytes a second, sums go together after half of them and just before the last. GPUs that compute at their
+ * power limit lose 2 to 3 % of their clock while data goes over their links every few milliseconds, however little (kernels/README.md); in bursts not.
  */
 const FAST = 100e9, BURSTS = [1 / 2, 15 / 16];
-const NO_TIMING = 2, COPY_ANY = 4, F32 = DTYPE_BYTES.f32;
+const COPY_ANY = 4, F32 = DTYPE_BYTES.f32;
 /** Of kernels/include/elementwise.h. */
 const ADD = 0;
 
@@ -81,19 +80,9 @@ function tryOut(ours: OnDevice, { side, row }: Slots, world: number): number {
   const t = persist(() => tensor(Array.from({ length: n }, (_, i) => i), [n]));
   ours.allReduce(t);
   ours.join();
-  cuda.cudaEventCreateWithFlags(word, NO_TIMING);
-  const [event] = word, pause = new Int32Array(new SharedArrayBuffer(4));
+  const event = createEvent(cuda), pause = new Int32Array(new SharedArrayBuffer(4));
   cuda.cudaEventRecord(event, side);
-  const done = (): boolean => {
-    try {
-      cuda.cudaEventQuery(event);
-      return true;
-    } catch (error) {
-      if (error instanceof CudaError && error.status === CUDA_NOT_READY) return false;
-      throw error;
-    }
-  };
-  while (!done()) {
+  while (!isDone(cuda, event)) {
     if (Date.now() > until) throw new Error(`a sum over the ranks did not come within ${TRIAL_MS / 1000} s`);
     Atomics.wait(pause, 0, 0, 1);
   }
@@ -119,14 +108,8 @@ function tryOut(ours: OnDevice, { side, row }: Slots, world: number): number {
 }
 
 function collectivesOn(slots: Slots, { rank, world }: Ranks, sumOnHost: (t: Tensor) => void): OnDevice {
-  const cuda = openCudart(), word = new BigUint64Array(1), { row, side, turn } = slots, { kernels } = device();
-  cuda.cudaEventCreateWithFlags(word, NO_TIMING);
-  const [event] = word;
-  /** Work queued on `later` from now on waits for what is queued on `earlier`. */
-  const order = (earlier: bigint, later: bigint): void => {
-    cuda.cudaEventRecord(event, earlier);
-    cuda.cudaStreamWaitEvent(later, event, 0);
-  };
+  const cuda = openCudart(), event = createEvent(cuda), { row, side, turn } = slots, { kernels } = device();
+  const order = (earlier: bigint, later: bigint): void => orderStreams(cuda, event, earlier, later);
   const begin = (): void => order(stream(), side);
   const copy = (to: bigint, from: bigint, bytes: number): void =>
     void (to !== from && bytes && cuda.cudaMemcpyAsync(to, from, BigInt(bytes), COPY_ANY, side));

@@ -1,5 +1,5 @@
 /** Collectives among GPUs, of one machine or many, by NCCL. */
-import { openCudart } from "../../ffi/cudart.ts";
+import { createEvent, openCudart, orderStreams } from "../../ffi/cudart.ts";
 import { addressOf } from "../../ffi/host.ts";
 import { NCCL_OP, NCCL_TYPE, ncclVersion, openNccl, UNIQUE_ID_BYTES } from "../../ffi/nccl.ts";
 import { DTYPE } from "../tensor/dtype.ts";
@@ -8,7 +8,7 @@ import type { OnDevice } from "./communicator.ts";
 import type { Place } from "./place.ts";
 import type { Sockets } from "./sockets.ts";
 
-const NO_TIMING = 2, NON_BLOCKING = 1;
+const NON_BLOCKING = 1;
 
 /** NCCL on a stream of its own. Rank 0's id reaches the others through the sockets. */
 export function ncclCollectives({ rank, world }: Place, { kernels, handle }: Sockets): OnDevice {
@@ -18,14 +18,8 @@ export function ncclCollectives({ rank, world }: Place, { kernels, handle }: Soc
   nccl.ncclCommInitRank(out, world, id, rank);
   const comm = out[0];
   cuda.cudaStreamCreateWithFlags(out, NON_BLOCKING);
-  const side = out[0];
-  cuda.cudaEventCreateWithFlags(out, NO_TIMING);
-  const event = out[0];
-  /** Work queued on `later` from now on waits for what is queued on `earlier`. */
-  const order = (earlier: bigint, later: bigint): void => {
-    cuda.cudaEventRecord(event, earlier);
-    cuda.cudaStreamWaitEvent(later, event, 0);
-  };
+  const side = out[0], event = createEvent(cuda);
+  const order = (earlier: bigint, later: bigint): void => orderStreams(cuda, event, earlier, later);
   const queued = (call: () => void): void => {
     order(stream(), side);
     call();

@@ -1,5 +1,5 @@
 /** Memory brought to the host for a while: copied on streams of its own, beside the device's other work. */
-import type { Cudart } from "../../ffi/cudart.ts";
+import { createEvent, type Cudart } from "../../ffi/cudart.ts";
 
 /** Bytes that were brought to the host. */
 export interface Parked {
@@ -31,7 +31,7 @@ export interface Parking {
   trim(): void;
 }
 
-const NON_BLOCKING = 1, NO_TIMING = 2, COPY_ANY = 4;
+const NON_BLOCKING = 1, COPY_ANY = 4;
 
 /** On two streams, one for each direction. */
 export function cudaParking(space: ParkingSpace): Parking {
@@ -42,11 +42,7 @@ export function cudaParking(space: ParkingSpace): Parking {
   };
   const out = newStream(), back = newStream();
   const eventAfter = (work: bigint): bigint => {
-    let event = events.pop();
-    if (event === undefined) {
-      cuda.cudaEventCreateWithFlags(word, NO_TIMING);
-      event = word[0];
-    }
+    const event = events.pop() ?? createEvent(cuda);
     cuda.cudaEventRecord(event, work);
     return event;
   };

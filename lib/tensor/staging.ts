@@ -2,7 +2,7 @@
  * Copies between the host and a CUDA device that the host does not wait for, through pinned memory of its own. From other host memory CUDA copies more
  * than 64 KiB only when all earlier work is done, and the device then idles while the host queues what follows.
  */
-import { CudaError, type Cudart } from "../../ffi/cudart.ts";
+import { createEvent, type Cudart, isDone } from "../../ffi/cudart.ts";
 import { addressOf, type Libc } from "../../ffi/host.ts";
 
 /** What {@linkcode openStaging} needs of the device's memory. */
@@ -30,7 +30,7 @@ interface Block {
   event: bigint;
 }
 
-const COPY_ANY = 4, NO_TIMING = 2, NOT_READY = 600;
+const COPY_ANY = 4;
 /** Smaller uploads are copied at once by CUDA, larger ones are rare. */
 const LEAST = 64 * 2 ** 10, MOST = 64 * 2 ** 20;
 /** So many uploads of a size are under way at most. */
@@ -38,27 +38,14 @@ const DEPTH = 8;
 
 /** Opens it on a stream. */
 export function openStaging({ cuda, libc, stream, hostAlloc, hostFree }: StagingSpace): Staging {
-  const word = new BigUint64Array(1), uploads = new Map<number, Block[]>(), spare = new Map<number, Block[]>();
+  const uploads = new Map<number, Block[]>(), spare = new Map<number, Block[]>();
   const sizeClass = (bytes: number): number => 2 ** Math.ceil(Math.log2(Math.max(256, bytes)));
-  const make = (size: number): Block => {
-    cuda.cudaEventCreateWithFlags(word, NO_TIMING);
-    const event = word[0];
-    return { address: hostAlloc(size), event };
-  };
-  const isDone = ({ event }: Block): boolean => {
-    try {
-      cuda.cudaEventQuery(event);
-      return true;
-    } catch (error) {
-      if (error instanceof CudaError && error.status === NOT_READY) return false;
-      throw error;
-    }
-  };
+  const make = (size: number): Block => ({ address: hostAlloc(size), event: createEvent(cuda) });
   /** A block whose copy is done; the list is in the order of the copies. */
   const take = (size: number): Block => {
     const list = uploads.get(size) ?? [];
     uploads.set(size, list);
-    if (list.length < DEPTH && !(list.length && isDone(list[0]))) return make(size);
+    if (list.length < DEPTH && !(list.length && isDone(cuda, list[0].event))) return make(size);
     const block = list.shift()!;
     cuda.cudaEventSynchronize(block.event);
     return block;
