@@ -10,14 +10,14 @@ export class DryRun extends Error {
 
 /** What the run in `folder` would do from step `first` on. */
 export function dryRunReport(folder: string, first: number, { label, steps, tensors, log }: RunOptions): string {
-  const { name, memory } = device(), state = Object.values(tensors).reduce((sum, t) => sum + t.bytes, 0), saves = log.saveEvery || steps;
+  const { name, memory } = device(), state = Object.values(tensors).reduce((sum, t) => sum + t.bytes, 0);
   const written = log.keep * state,
     lines = {
       "device": `${name}, ${formatBytes(memory.use().used)} of ${formatBytes(memory.limit)} in use before the first step`,
       "steps": `${first} to ${steps}${first ? ", going on from a checkpoint that was read and checked" : ""}`,
-      "a checkpoint": `${formatBytes(state)}, every ${saves} steps; ${log.keep} are kept, ${formatBytes(written)}${
-        log.milestoneEvery ? `, and those of every ${log.milestoneEvery} steps` : ""
-      }`,
+      "a checkpoint": `${formatBytes(state)}; ${
+        log.saveEvery ? `a kill loses ${log.saveEvery} steps at most` : "written at the end alone"
+      }; ${log.keep} are kept, ${formatBytes(written)}${log.milestoneEvery ? `, and those of every ${log.milestoneEvery} steps` : ""}`,
       "output": folder,
     };
   return [

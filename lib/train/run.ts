@@ -24,7 +24,7 @@ export interface LogConfig {
   every: number;
   /** Steps between sample pictures; 0 for none. */
   sampleEvery: number;
-  /** Steps between checkpoints; 0 for the last one alone. */
+  /** The most steps that a kill loses: checkpoints are of its multiples and of the steps half-way between. 0 for the last one alone. */
   saveEvery: number;
   /** The newest checkpoints to keep. */
   keep: number;
@@ -114,8 +114,18 @@ interface RunState {
 
 /** So many losses in a row that are not finite are no single bad batch. */
 const MOST_NON_FINITE = 10;
+
 /** How often several processes ask whether a checkpoint is on the disk that they wait for. */
 const WRITING_POLL_MS = 50;
+
+/**
+ * Whether a checkpoint is begun after `done` steps, so that a kill loses `every` steps at most. It is written beside the training, so what counts is when
+ * it is on the disk: before the next one is begun, at the latest. From the one before it to the next are always `every` steps, and a checkpoint that takes
+ * less than half of them to write holds nothing up.
+ */
+function saveDue(done: number, every: number): boolean {
+  return every > 0 && (done % every === 0 || done % every === every >> 1);
+}
 
 function replaysOf(params: unknown, record: boolean | undefined, { able, say }: { able: boolean; say: (text: string) => void }): Replays {
   const { name, memory } = device();
@@ -221,9 +231,9 @@ export function openRun(folder: string, options: RunOptions): Run {
     histograms: (done) => histogramEvery > 0 && done % histogramEvery === 0 ? (found) => log.histograms(done, found) : undefined,
     sampleDue: (done) => sampleEvery > 0 && (done % sampleEvery === 0 || done === steps || done === 1),
     saveOrStop(done) {
-      const asked = ranks.exchange(Atomics.load(stop, 0) === 1).some((asked) => asked), wait = asked || done === steps;
+      const asked = ranks.exchange(Atomics.load(stop, 0) === 1).some((asked) => asked), wait = asked || done === steps || saveEvery === 1;
       saver?.check();
-      if (wait || (saveEvery > 0 && done % saveEvery === 0)) {
+      if (wait || saveDue(done, saveEvery)) {
         settle();
         untilWritten();
         const state = (): RunState => ({ recipe: options.state(), log: log.state(), nonFinite, skipped });

@@ -5,7 +5,7 @@ import { prepareDataset } from "../../lib/data/prepare.ts";
 import { checkpointPath, listCheckpoints, verifyCheckpoint } from "../../lib/train/checkpoint.ts";
 import { stateOf } from "./cut_runs.ts";
 
-/** Steps between checkpoints. */
+/** The most steps that a kill may lose. */
 export const INTERVAL = 2;
 
 /** What the kills did. */
