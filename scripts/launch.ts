@@ -74,7 +74,7 @@ async function runAll(command: string[], attempt: number, options: LaunchOptions
       } catch { /* it ended meanwhile */ }
     }
   };
-  const handlers = (["SIGINT", "SIGTERM"] as const).map((signal) => [signal, () => signalAll(signal)] as const);
+  const handlers = (["SIGINT", "SIGTERM", "SIGUSR1"] as const).map((signal) => [signal, () => signalAll(signal)] as const);
   for (const [signal, handler] of handlers) Deno.addSignalListener(signal, handler);
   let failure = 0, timer: ReturnType<typeof setTimeout> | undefined;
   await Promise.all(children.map(async (c) => {

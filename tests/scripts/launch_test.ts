@@ -43,16 +43,19 @@ Deno.test("a rank that fails ends all, and all start again as often as allowed",
   assert.equal(once.code, 9, once.text);
 });
 
-Deno.test("a signal to the launcher reaches all ranks", async () => {
-  const code = `Deno.addSignalListener("SIGTERM", () => Deno.exit(130)); Deno.writeTextFileSync("FOLDER/up" + Deno.env.get("RANK"), "");
-    await new Promise((done) => setTimeout(done, 60_000));`;
-  const { code: status, text } = await launched(code, ["--nproc", "2", "--max-restarts", "3"], async (pid) => {
-    await new Promise((done) => setTimeout(done, 1500));
-    Deno.kill(pid, "SIGTERM");
+for (const name of ["SIGTERM", "SIGUSR1"] as const) {
+  Deno.test(`${name} to the launcher reaches all ranks`, async () => {
+    const code = `Deno.addSignalListener("${name}", () => { console.log("heard " + Deno.env.get("RANK")); Deno.exit(130); });
+      await new Promise((done) => setTimeout(done, 60_000));`;
+    const { code: status, text } = await launched(code, ["--nproc", "2", "--max-restarts", "3"], async (pid) => {
+      await new Promise((done) => setTimeout(done, 1500));
+      Deno.kill(pid, name);
+    });
+    assert.equal(status, 130, text);
+    assert.match(text, /heard 0/);
+    assert.doesNotMatch(text, /starting again/);
   });
-  assert.equal(status, 130, text);
-  assert.doesNotMatch(text, /starting again/);
-});
+}
 
 Deno.test("launch on two machines numbers the ranks through", async () => {
   const say = `${SAY} console.log(Deno.env.get("MASTER_ADDR"), Deno.env.get("MASTER_PORT"));`;
