@@ -4,13 +4,13 @@ import { withFolder } from "../io/corrupt.ts";
 import { hasStrace, sweepCalls } from "./traced_save.ts";
 
 Deno.test({
-  name: "a save whose system calls fail one by one leaves the last good checkpoint, and says so (needs strace)",
+  name: "a save that fails or is killed at any of its system calls leaves the last good checkpoint, a failing one says so (needs strace)",
   ignore: !hasStrace(),
   fn() {
     withFolder((folder) => {
-      const { calls, faults, wrong } = sweepCalls(folder, ["error=EIO"]);
+      const { calls, faults, wrong } = sweepCalls(folder, ["error=EIO", "signal=KILL"]);
       assert.deepEqual(wrong, []);
-      assert.ok(faults === calls.length && calls.filter((name) => name === "rename").length === 2);
+      assert.ok(faults === 2 * calls.length && calls.filter((name) => name === "rename").length === 2);
       assert.ok(listCheckpoints(folder)[0] >= 2);
     });
   },
