@@ -2,77 +2,9 @@
 // that sum over rows. Bound by memory.
 #include "../include/fp8.h"
 
-#include "fp8.cuh"
+#include "fp8_gelu.cuh"
 
 namespace {
-constexpr int AHEAD = 4;  // rows that are on their way
-
-// Threads of a row, 16 columns each, and blocks that a multiprocessor holds; each takes rows in turns.
-constexpr int gelu_threads(int C) { return C <= 2048 ? 128 : C <= 4096 ? 256 : 512; }
-constexpr int gelu_resident(int threads) { return 512 / threads; }
-
-int64_t gelu_blocks(int64_t N, int C) { return std::min<int64_t>(N, 132 * gelu_resident(gelu_threads(C))); }
-
-// A block a row; the sums of its columns over the block's rows go to partial[block, :].
-template <class T, int THREADS>
-__global__ void __launch_bounds__(THREADS, gelu_resident(THREADS))
-    gelu_bwd(uint8_t* __restrict__ dz, float* __restrict__ dz_scale, uint8_t* __restrict__ g, float* __restrict__ g_scale,
-             float* __restrict__ partial, const T* __restrict__ dg, const T* __restrict__ z, const float* __restrict__ columns, int N, int C) {
-  constexpr int V = FP8_V, RUNS = 2, PACKS = V * sizeof(T) / 16, DEPTH = sizeof(T) == 2 ? AHEAD : 1;
-  extern __shared__ __align__(16) uint8_t shared[];
-  __shared__ float buffer[2][THREADS / 32][2];
-  Ring<THREADS, DEPTH, 2 * RUNS * PACKS> ring(shared);
-  float sums[RUNS][V] = {};
-  const auto ask = [&](int slot, int64_t n) {
-    ring.ask(slot, [&](int i) -> const void* {
-      const int c = (i / PACKS % RUNS * THREADS + threadIdx.x) * V + i % PACKS * (16 / int(sizeof(T)));
-      return n < N && c < C ? (i < RUNS * PACKS ? dg : z) + n * C + c : nullptr;
-    });
-  };
-#pragma unroll
-  for (int i = 0; i < DEPTH; i++) ask(i, blockIdx.x + int64_t(i) * gridDim.x);
-  bool second = false;
-  for (int64_t n = blockIdx.x; n < N; n += gridDim.x, second = !second) {
-    float d[RUNS][V], y[RUNS][V], largest[2] = {};
-    ring.wait();
-#pragma unroll
-    for (int p = 0; p < RUNS; p++) {
-      const int c = (p * THREADS + threadIdx.x) * V;
-      float by[V];
-#pragma unroll
-      for (int i = 0; i < V; i++) by[i] = 1;
-      if (columns && c < C) load_lanes(by, columns + c);
-#pragma unroll
-      for (int i = 0; i < V; i++) {
-        const FastGelu gelu(to_f32(ring.template read<T>((RUNS + p) * PACKS + i / (V / PACKS))[i % (V / PACKS)]));
-        d[p][i] = gelu.derivative() * to_f32(ring.template read<T>(p * PACKS + i / (V / PACKS))[i % (V / PACKS)]);
-        y[p][i] = gelu.value();
-        sums[p][i] += d[p][i];
-        d[p][i] *= by[i];
-        largest[0] = larger_size(largest[0], d[p][i]);
-        largest[1] = larger_size(largest[1], y[p][i]);
-      }
-    }
-    ask(ring.slot, n + int64_t(DEPTH) * gridDim.x);
-    ring.next();
-    group_largest<THREADS>(largest, buffer[second]);
-    const RowScale of_d(largest[0]), of_y(largest[1]);
-    if (threadIdx.x == 0) dz_scale[n] = of_d.scale, g_scale[n] = of_y.scale;
-#pragma unroll
-    for (int p = 0; p < RUNS; p++) {
-      const int c = (p * THREADS + threadIdx.x) * V;
-      if (c >= C) continue;
-      store_fp8(dz + n * C + c, d[p], of_d.inverse);
-      store_fp8(g + n * C + c, y[p], of_y.inverse);
-    }
-  }
-#pragma unroll
-  for (int p = 0; p < RUNS; p++) {
-    const int c = (p * THREADS + threadIdx.x) * V;
-    if (partial && c < C) store_lanes(partial + int64_t(blockIdx.x) * C + c, sums[p]);
-  }
-}
-
 constexpr int TILE = 128;
 
 // Four elements times powers of two up to 1, to nearest even: exact in f16 wherever the result is not 0.
@@ -187,7 +119,7 @@ int32_t k_fp8_gelu_bwd(uint64_t dz, uint64_t dz_scale, uint64_t g, uint64_t g_sc
     using T = decltype(type);
     int32_t status = K_OK;
     const auto run = [&](auto threads) {
-      constexpr int THREADS = threads, bytes = Ring<THREADS, sizeof(T) == 2 ? AHEAD : 1, 2 * 2 * FP8_V * sizeof(T) / 16>::BYTES;
+      constexpr int THREADS = threads, bytes = GeluRows<T, THREADS>::BYTES;
       const auto kernel = gelu_bwd<T, THREADS>;
       const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
       if (e != cudaSuccess) return fail(e, where, "%s", cudaGetErrorString(e));
