@@ -6,6 +6,7 @@
 
 namespace {
 constexpr int THREADS = 128, COLUMNS = 8, ROWS = 4, BACKWARD_ROWS = 2, RING_ROWS = 4;  // vectors of the same head in flight
+constexpr int USUAL_LANES = 8;  // of vectors of 64 elements: kernels of their own, where indices cost less
 constexpr float SMALLEST = 1e-12f;
 
 struct Gammas {
@@ -25,6 +26,14 @@ struct Place {
     const int g = slot / H;
     gamma = !live ? nullptr : g == 0 ? gammas.of[0] : g == 1 ? gammas.of[1] : gammas.of[2];
     if (gamma) gamma += int64_t(slot % H) * D + c;
+  }
+
+  // Gamma of the first `count` of a thread's elements; else 0. ALIGNED: count is COLUMNS or 0, and gammas may be read by 16 bytes.
+  template <bool ALIGNED>
+  __device__ void load(float (&to)[COLUMNS], int count) const {
+#pragma unroll
+    for (int i = 0; i < COLUMNS; i++) to[i] = !ALIGNED && gamma && i < count ? gamma[i] : 0;
+    if (ALIGNED && gamma) load_lanes(to, gamma);
   }
 };
 
@@ -52,19 +61,20 @@ struct Elements {
   __device__ void set(int i, float v) { pack[i / V].v[i % V] = from_f32<T>(v); }
 };
 
-template <class T, int V>
+// LANES: threads a vector, which then has LANES * COLUMNS elements; 0: as given.
+template <class T, int V, int LANES>
 __global__ void __launch_bounds__(THREADS)
-    head_rms_norm_fwd(T* __restrict__ y, const T* __restrict__ x, Gammas gammas, int N, int slots, int H, int D, int y_slots, int x_slots,
-                      int lanes, int tiles) {
+    head_rms_norm_fwd(T* __restrict__ y, const T* __restrict__ x, Gammas gammas, int N, int slots, int H, int given_D, int y_slots, int x_slots,
+                      int given_lanes, int tiles) {
+  const int D = LANES ? LANES * COLUMNS : given_D, lanes = LANES ? LANES : given_lanes;
   const Place at(gammas, slots, H, D, lanes, blockIdx.x % tiles);
   const int64_t first = int64_t(blockIdx.x / tiles) * ROWS;
-  const int count = at.live ? D - at.c : 0;
+  const int count = !at.live ? 0 : LANES ? COLUMNS : D - at.c;
   Elements<T, V> v[ROWS];
 #pragma unroll
   for (int j = 0; j < ROWS; j++) v[j].load(x + ((first + j) * x_slots + at.slot) * D + at.c, first + j < N ? count : 0);
   float gamma[COLUMNS];
-#pragma unroll
-  for (int i = 0; i < COLUMNS; i++) gamma[i] = at.gamma && i < count ? at.gamma[i] : 0;
+  at.load<LANES != 0>(gamma, count);
 #pragma unroll
   for (int j = 0; j < ROWS; j++) {
     float squares = 0;
@@ -82,17 +92,17 @@ __global__ void __launch_bounds__(THREADS)
 // Block s * tiles + t takes every S-th run of BACKWARD_ROWS rows, or, packed and in 16 bits, the s-th of S runs from a ring. It writes dx and,
 // where partial is not null,
 // partial[s, slot, :] = sum(dy * vhat) * sqrt(D).
-template <class T, int V>
+template <class T, int V, int LANES>
 __global__ void __launch_bounds__(THREADS)
     head_rms_norm_bwd(T* dx, float* __restrict__ partial, const T* dy, const T* __restrict__ x, Gammas gammas, int N, int slots, int H,
-                      int D, int dy_slots, int x_slots, int lanes, int tiles, int S) {
+                      int given_D, int dy_slots, int x_slots, int given_lanes, int tiles, int S) {
   next_may_start();
+  const int D = LANES ? LANES * COLUMNS : given_D, lanes = LANES ? LANES : given_lanes;
   const Place at(gammas, slots, H, D, lanes, blockIdx.x % tiles);
-  const int count = at.live ? D - at.c : 0, s = blockIdx.x / tiles;
+  const int count = !at.live ? 0 : LANES ? COLUMNS : D - at.c, s = blockIdx.x / tiles;
   float gamma[COLUMNS], sums[COLUMNS] = {};
-#pragma unroll
-  for (int i = 0; i < COLUMNS; i++) gamma[i] = at.gamma && i < count ? at.gamma[i] : 0;
-  const auto row = [&](int64_t n, const Elements<T, V>& v, Elements<T, V>& d) {
+  at.load<LANES != 0>(gamma, count);
+  const auto row = [&](T* to, const Elements<T, V>& v, Elements<T, V>& d) {  // to: where its gradient goes, or null
     float squares = 0, dot = 0;
 #pragma unroll
     for (int i = 0; i < COLUMNS; i++) {
@@ -107,28 +117,33 @@ __global__ void __launch_bounds__(THREADS)
       sums[i] += g * vhat;
       if (at.gamma) d.set(i, scale * (g * gamma[i] - vhat * dot));
     }
-    if (dx && n < N) d.store(dx + (n * dy_slots + at.slot) * D + at.c, count);
+    if (to) d.store(to, count);
   };
   if constexpr (sizeof(T) == 2 && V == COLUMNS) {
     alignas(16) __shared__ Elements<T, V> ring[RING_ROWS][2][THREADS];
-    const int64_t first = int64_t(N) * s / S, end = int64_t(N) * (s + 1) / S;
-    const auto load = [&](int64_t n) {
+    const int first = int(int64_t(N) * s / S), end = int(int64_t(N) * (s + 1) / S);
+    const int64_t x_row = int64_t(x_slots) * D, dy_row = int64_t(dy_slots) * D, place = at.live ? at.slot * D + at.c : 0;
+    const T *next_x = x + first * x_row + place, *next_dy = dy + first * dy_row + place;
+    const auto load = [&](int n) {
       if (n < end) {
         auto& to = ring[(n - first) % RING_ROWS];
-        ring_copy(&to[0][threadIdx.x], at.live ? x + (n * x_slots + at.slot) * D + at.c : x, at.gamma && count > 0);
-        ring_copy(&to[1][threadIdx.x], at.live ? dy + (n * dy_slots + at.slot) * D + at.c : dy, count > 0);
+        ring_copy(&to[0][threadIdx.x], next_x, at.gamma && count > 0);
+        ring_copy(&to[1][threadIdx.x], next_dy, count > 0);
       }
       ring_commit();
+      next_x += x_row, next_dy += dy_row;
     };
 #pragma unroll
     for (int k = 0; k < RING_ROWS - 1; k++) load(first + k);
-    for (int64_t n = first; n < end; n++) {
+    T* to = dx ? dx + first * dy_row + place : nullptr;
+    for (int n = first; n < end; n++) {
       load(n + RING_ROWS - 1);
       ring_wait<RING_ROWS - 1>();
       const auto& from = ring[(n - first) % RING_ROWS];
       const Elements<T, V> v = from[0][threadIdx.x];
       Elements<T, V> d = from[1][threadIdx.x];
-      row(n, v, d);
+      row(to, v, d);
+      if (to) to += dy_row;
     }
   } else {
     for (int64_t first = int64_t(s) * BACKWARD_ROWS; first < N; first += int64_t(S) * BACKWARD_ROWS) {
@@ -139,7 +154,9 @@ __global__ void __launch_bounds__(THREADS)
         d[j].load(dy + ((first + j) * dy_slots + at.slot) * D + at.c, first + j < N ? count : 0);
       }
 #pragma unroll
-      for (int j = 0; j < BACKWARD_ROWS; j++) row(first + j, v[j], d[j]);
+      for (int j = 0; j < BACKWARD_ROWS; j++) {
+        row(dx && first + j < N ? dx + ((first + j) * dy_slots + at.slot) * D + at.c : nullptr, v[j], d[j]);
+      }
     }
   }
   if (!partial || !at.gamma) return;
@@ -155,6 +172,12 @@ int64_t tiles_of(int64_t slots, int D) { return ceil_div(slots, THREADS / lanes_
 
 // Blocks a tile in the backward pass: 8 for each of 132 multiprocessors in all. Fixed, so that every GPU gives the same bits.
 int64_t backward_blocks(int64_t N, int64_t tiles) { return std::max<int64_t>(1, std::min(1056 / tiles, ceil_div(N, 2 * BACKWARD_ROWS))); }
+
+// Whether the kernels for vectors of 64 elements take them.
+template <class T>
+bool usual_vectors(int D, const Gammas& gammas) {
+  return sizeof(T) == 2 && D == USUAL_LANES * COLUMNS && aligned16(uint64_t(gammas.of[0]), uint64_t(gammas.of[1]), uint64_t(gammas.of[2]));
+}
 
 int32_t check(const char* where, int32_t N, int32_t G, int32_t H, int32_t D, int32_t groups, int32_t x_groups) {
   if (groups < G || x_groups < G) {
@@ -179,7 +202,8 @@ int32_t k_head_rms_norm_fwd(uint64_t y, uint64_t x, uint64_t gamma_0, uint64_t g
   return with_float_type(where, dtype, [&](auto t) {
     using T = decltype(t);
     constexpr int V = 16 / sizeof(T);
-    const auto kernel = D % V == 0 && aligned16(y, x) ? head_rms_norm_fwd<T, V> : head_rms_norm_fwd<T, 1>;
+    const bool packed = D % V == 0 && aligned16(y, x), usual = packed && usual_vectors<T>(D, gammas);
+    const auto kernel = usual ? head_rms_norm_fwd<T, V, sizeof(T) == 2 ? USUAL_LANES : 0> : packed ? head_rms_norm_fwd<T, V, 0> : head_rms_norm_fwd<T, 1, 0>;
     kernel<<<unsigned(ceil_div(N, ROWS) * tiles), THREADS, 0, stream_of(stream)>>>(
         at<T>(y), at<const T>(x), gammas, N, slots, H, D, y_groups * H, x_groups * H, lanes_of(D), tiles);
     return launched(where);
@@ -203,7 +227,8 @@ int32_t k_head_rms_norm_bwd(uint64_t dx, uint64_t dgamma_0, uint64_t dgamma_1, u
   const int32_t status = N == 0 ? K_OK : with_float_type(where, dtype, [&](auto t) {
     using T = decltype(t);
     constexpr int V = 16 / sizeof(T);
-    const auto kernel = D % V == 0 && aligned16(dx, dy, x) ? head_rms_norm_bwd<T, V> : head_rms_norm_bwd<T, 1>;
+    const bool packed = D % V == 0 && aligned16(dx, dy, x), usual = packed && usual_vectors<T>(D, gammas);
+    const auto kernel = usual ? head_rms_norm_bwd<T, V, sizeof(T) == 2 ? USUAL_LANES : 0> : packed ? head_rms_norm_bwd<T, V, 0> : head_rms_norm_bwd<T, 1, 0>;
     kernel<<<unsigned(S * tiles), THREADS, 0, stream_of(stream)>>>(at<T>(dx), sums ? at<float>(scratch) : nullptr, at<const T>(dy),
                                                                    at<const T>(x), gammas, N, slots, H, D, dy_groups * H, x_groups * H,
                                                                    lanes_of(D), tiles, S);
