@@ -64,14 +64,14 @@ int32_t k_norm_bwd(const k_norm* problem, uint64_t stream) {
       if (const int32_t status = backward(where, norm, gated, packed, int(S), stream)) return status;
     }
     const int count = backward_sums(gated);
-    if (p.dscale || p.dshift || p.dgate) {
-      const Sums<T> sums{
-          {at<T>(p.dscale), at<T>(p.dshift), gated ? at<T>(p.dgate) : nullptr}, {p.stride, p.stride, p.gate_stride}, p.adds != 0};
-      if (const int32_t status = launch_sum_partials(where, sums, p.workspace, samples.B, none ? 0 : S, p.C, count, stream)) return status;
-    }
-    if (!p.dw && !p.db && !p.dbias) return int32_t(K_OK);
+    const int64_t parts = none ? 0 : S;
+    const bool by_sample = p.dscale || p.dshift || p.dgate, in_all = p.dw || p.db || p.dbias;
+    const Sums<T> sums{
+        {at<T>(p.dscale), at<T>(p.dshift), gated ? at<T>(p.dgate) : nullptr}, {p.stride, p.stride, p.gate_stride}, p.adds != 0};
     float* const dbias = at<float>(p.dbias);
-    const Sums<float> sums{{at<float>(p.dw), at<float>(p.db), gated ? nullptr : dbias, gated ? dbias : nullptr}};
-    return launch_sum_partials(where, sums, p.workspace, 1, none ? 0 : blocks, p.C, count, stream);
+    const Sums<float> all{{at<float>(p.dw), at<float>(p.db), gated ? nullptr : dbias, gated ? dbias : nullptr}};
+    if (by_sample && in_all) return launch_sum_partials_twice(where, sums, all, p.workspace, samples.B, parts, p.C, count, stream);
+    if (by_sample) return launch_sum_partials(where, sums, p.workspace, samples.B, parts, p.C, count, stream);
+    return in_all ? launch_sum_partials(where, all, p.workspace, 1, samples.B * parts, p.C, count, stream) : int32_t(K_OK);
   });
 }

@@ -10,7 +10,7 @@ constexpr int COLUMNS = 8;  // of a thread in the backward pass: its packs lie s
 // Sums that a block has for each column.
 __host__ __device__ constexpr int backward_sums(bool gated) { return gated ? 4 : 3; }
 
-constexpr int PAIR = 2, PAIR_PIECE = 128 * 16;
+constexpr int PAIR = 2, PAIR_PIECE = 128 * 16, PAIR_FULL = 128 * COLUMNS;
 // Blocks that a multiprocessor holds, by their registers, and pairs of rows in the ring of each, which leave room for as many blocks.
 constexpr int pair_resident(bool gated) { return gated ? 3 : 4; }
 constexpr int pair_slots(bool gated) { return gated ? 4 : 3; }
@@ -30,8 +30,8 @@ __device__ inline float sum_of_four(const float (&v)[4]) {
   return sum;
 }
 
-// As norm_bwd; OTHER: there is dsum; BIAS: the last sums are wanted.
-template <class T, class W, bool GATED, bool OTHER, bool BIAS>
+// As norm_bwd; OTHER: there is dsum; BIAS: the last sums are wanted; FULL: C is PAIR_FULL.
+template <class T, class W, bool GATED, bool OTHER, bool BIAS, bool FULL>
 __global__ void __launch_bounds__(128, pair_resident(GATED)) norm_bwd_ring(Norm<T, W> at, int S) {
   constexpr int V = COLUMNS, R = PAIR, ARRAYS = pair_arrays(GATED, OTHER), SLOTS = pair_slots(GATED), K = backward_sums(GATED);
   static_assert(sizeof(T) == 2);
@@ -39,11 +39,11 @@ __global__ void __launch_bounds__(128, pair_resident(GATED)) norm_bwd_ring(Norm<
   extern __shared__ __align__(16) char shared[];
   alignas(16) __shared__ float buffers[2][4][2 * R];
   next_may_start();
-  const int C = at.C, b = blockIdx.x / S, s = blockIdx.x % S, c = threadIdx.x * V;
+  const int C = FULL ? PAIR_FULL : at.C, b = blockIdx.x / S, s = blockIdx.x % S, c = threadIdx.x * V;
   const int64_t start = at.samples.first(b);
   const int L = int(at.samples.first(b + 1) - start), pairs = (L + R - 1) / R;
   const int count = s < pairs ? (pairs - s + S - 1) / S : 0;  // pairs of this block, the k-th of which is pair s + k * S of the sample
-  const bool mine = c < C;
+  const bool mine = FULL || c < C;
   const float inverse = 1.f / C;
   const auto piece = [&](int k, int j, int array) {
     return shared + ((k % SLOTS * R + j) * ARRAYS + array) * PAIR_PIECE + threadIdx.x * 16;
@@ -141,24 +141,26 @@ __global__ void __launch_bounds__(128, pair_resident(GATED)) norm_bwd_ring(Norm<
   if (!at.partial || !mine) return;
   float* const to = at.partial + int64_t(blockIdx.x) * K * C + c;
 #pragma unroll
-  for (int k = 0; k < K; k++) {
-    if (k == K - 1) {
-      if constexpr (!BIAS) break;
+  for (int k = 0; k < (BIAS ? K : K - 1); k++) {
 #pragma unroll
-      for (int i = 0; i < V; i++) sums[k][i] *= GATED ? gate[GATED ? i : 0] : 1;
-    }
+    for (int i = 0; i < V; i++) sums[k][i] *= GATED && k == K - 1 ? gate[GATED ? i : 0] : 1;
     store_lanes(to + k * C, sums[k]);
   }
 }
 
 template <class T, class W, bool GATED, bool OTHER>
 int32_t launch_pairs(const char* where, const Norm<T, W>& norm, int S, uint64_t stream) {
-  const auto kernel = norm.bias ? norm_bwd_ring<T, W, GATED, OTHER, true> : norm_bwd_ring<T, W, GATED, OTHER, false>;
-  constexpr int bytes = pair_bytes(GATED, OTHER);
-  if (const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)) {
-    return fail(e, where, "%s", cudaGetErrorString(e));
-  }
-  kernel<<<unsigned(norm.samples.B * S), 128, bytes, stream_of(stream)>>>(norm, S);
-  return launched(where);
+  const auto run = [&](auto kernel) {
+    constexpr int bytes = pair_bytes(GATED, OTHER);
+    if (const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)) {
+      return fail(e, where, "%s", cudaGetErrorString(e));
+    }
+    kernel<<<unsigned(norm.samples.B * S), 128, bytes, stream_of(stream)>>>(norm, S);
+    return launched(where);
+  };
+  const auto choose = [&](auto bias) {
+    return norm.C == PAIR_FULL ? run(norm_bwd_ring<T, W, GATED, OTHER, bias, true>) : run(norm_bwd_ring<T, W, GATED, OTHER, bias, false>);
+  };
+  return norm.bias ? choose(std::true_type{}) : choose(std::false_type{});
 }
 }  // namespace

@@ -18,29 +18,52 @@ struct Sums {
 
 constexpr int SUM_COLUMNS = 32;
 
-// to[k][b, j] = sum over s of partial[b, s, k * width + j]; there are M columns. ROWS parts of the sum are made side by side.
+// to[k][b, j] = sum over s of partial[b, s, k * width + j]; there are M columns, of which m is one; nothing where b is not below B. ROWS threads x + 32 * y
+// make parts of the sum side by side. Every thread of the block must call it.
 template <class T, int ROWS>
-__global__ void __launch_bounds__(SUM_COLUMNS* ROWS) sum_partials(Sums<T> sums, const float* partial, int S, int width, int M) {
-  __shared__ float shared[ROWS][SUM_COLUMNS];
-  after_previous();
-  const int x = threadIdx.x % SUM_COLUMNS, y = threadIdx.x / SUM_COLUMNS, tiles = (M + SUM_COLUMNS - 1) / SUM_COLUMNS;
-  const int b = blockIdx.x / tiles, m = blockIdx.x % tiles * SUM_COLUMNS + x;
+__device__ inline void sum_column(const Sums<T>& sums, const float* partial, int64_t B, int S, int width, int M, int64_t b, int m, int x, int y,
+                                  float (*shared)[SUM_COLUMNS]) {
   const int k = m < width ? 0 : m < 2 * width ? 1 : m < 3 * width ? 2 : 3;
-  T* const to = m >= M ? nullptr : k == 0 ? sums.to[0] : k == 1 ? sums.to[1] : k == 2 ? sums.to[2] : sums.to[3];
+  T* const to = m >= M || b >= B ? nullptr : k == 0 ? sums.to[0] : k == 1 ? sums.to[1] : k == 2 ? sums.to[2] : sums.to[3];
   float sum = 0;
   if (to) {
 #pragma unroll 8
-    for (int s = y; s < S; s += ROWS) sum += partial[(int64_t(b) * S + s) * M + m];
+    for (int s = y; s < S; s += ROWS) sum += partial[(b * S + s) * M + m];
   }
   shared[y][x] = sum;
   __syncthreads();
   if (y || !to) return;
   for (int i = 1; i < ROWS; i++) sum += shared[i][x];
   const int64_t stride = k == 0 ? sums.stride[0] : k == 1 ? sums.stride[1] : k == 2 ? sums.stride[2] : sums.stride[3];
-  T& out = to[int64_t(b) * (stride ? stride : width) + m - k * width];
+  T& out = to[b * (stride ? stride : width) + m - k * width];
   const T rounded = from_f32<T>(sum);
   out = sums.adds ? from_f32<T>(to_f32(out) + to_f32(rounded)) : rounded;
 }
+
+template <class T, int ROWS>
+__global__ void __launch_bounds__(SUM_COLUMNS* ROWS) sum_partials(Sums<T> sums, const float* partial, int S, int width, int M) {
+  __shared__ float shared[ROWS][SUM_COLUMNS];
+  after_previous();
+  const int x = threadIdx.x % SUM_COLUMNS, tiles = (M + SUM_COLUMNS - 1) / SUM_COLUMNS, b = blockIdx.x / tiles;
+  sum_column<T, ROWS>(sums, partial, b + 1, S, width, M, b, blockIdx.x % tiles * SUM_COLUMNS + x, x, threadIdx.x / SUM_COLUMNS, shared);
+}
+
+// Both of sum_partials' launches for the same partial sums: first the samples', ROWS parts each, in `blocks` blocks, then those over all of them.
+template <class T, int ROWS, int ALL_ROWS>
+__global__ void __launch_bounds__(SUM_COLUMNS* ALL_ROWS)
+    sum_partials_twice(Sums<T> sums, Sums<float> all, const float* partial, int B, int S, int width, int M, int blocks) {
+  __shared__ float shared[ALL_ROWS][SUM_COLUMNS];
+  after_previous();
+  const int x = threadIdx.x % SUM_COLUMNS, y = threadIdx.x / SUM_COLUMNS, tiles = (M + SUM_COLUMNS - 1) / SUM_COLUMNS, block = blockIdx.x;
+  if (block < blocks) {
+    const int part = y / ROWS, tile = block * (ALL_ROWS / ROWS) + part;
+    sum_column<T, ROWS>(sums, partial, B, S, width, M, tile / tiles, tile % tiles * SUM_COLUMNS + x, x, y % ROWS, shared + part * ROWS);
+  } else {
+    sum_column<float, ALL_ROWS>(all, partial, 1, B * S, width, M, 0, (block - blocks) * SUM_COLUMNS + x, x, y, shared);
+  }
+}
+
+inline bool many_partials(int64_t S) { return S > 128; }  // which launch more threads a column
 
 // For `count` outputs of [B, width] each. With S = 0 they become 0. The kernel that makes the partial sums may call next_may_start().
 template <class T>
@@ -56,7 +79,26 @@ int32_t launch_sum_partials(const char* where, Sums<T> sums, uint64_t partial, i
                 int(M));
     return launched(where);
   };
-  return S > 128 ? launch(std::integral_constant<int, 32>{}) : launch(std::integral_constant<int, 8>{});
+  return many_partials(S) ? launch(std::integral_constant<int, 32>{}) : launch(std::integral_constant<int, 8>{});
+}
+
+// The same as launch_sum_partials for `sums`, and then for `all` with one sample of B * S.
+template <class T>
+int32_t launch_sum_partials_twice(const char* where, Sums<T> sums, Sums<float> all, uint64_t partial, int64_t B, int64_t S, int64_t width, int count,
+                                  uint64_t stream) {
+  const int64_t M = width * count, tiles = ceil_div(M, SUM_COLUMNS);
+  if (M > INT32_MAX || (B + 1) * tiles > INT32_MAX || B * S > INT32_MAX) {
+    return fail(K_BAD_ARGUMENT, where, "%lld sums are wanted, it must be fewer", static_cast<long long>(B * M));
+  }
+  const auto launch = [&](auto rows, auto all_rows) {
+    const int64_t blocks = ceil_div(B * tiles, all_rows / rows);
+    launch_next(sum_partials_twice<T, rows, all_rows>, dim3(unsigned(blocks + tiles)), SUM_COLUMNS * all_rows, 0, stream, sums, all,
+                at<const float>(partial), int(B), int(S), int(width), int(M), int(blocks));
+    return launched(where);
+  };
+  constexpr std::integral_constant<int, 8> few;
+  constexpr std::integral_constant<int, 32> many;
+  return many_partials(S) ? launch(many, many) : many_partials(B * S) ? launch(few, many) : launch(few, few);
 }
 
 // The sum over a part of a warp: `lanes` threads, a power of two. Every thread of the warp must call it.

@@ -47,6 +47,16 @@ const ops = {
   },
 };
 
+/** B, L, C, and the offsets of samples of their own lengths. */
+const SHAPES = [
+  [3, 5, 16],
+  [2, 77, 64],
+  [8, 300, 256],
+  [2, 70, 520],
+  [3, 0, 96, [0, 130, 130, 311]],
+  [3, 0, 1024, [0, 0, 40, 311]],
+] as const;
+
 /** Half of the distance from 1 to the next number of 24 bits. */
 const ROUNDING = 2 ** -24;
 
@@ -84,7 +94,7 @@ for (const [name, run] of Object.entries(ops)) {
       }
     }
   });
-  for (const [B, L, C, offsets] of [[3, 5, 16], [2, 77, 64], [8, 300, 256], [3, 0, 96, [0, 130, 130, 311]]] as const) {
+  for (const [B, L, C, offsets] of SHAPES) {
     checkDevices(`a bias before ${name}, for ${offsets ?? `${B} x ${L}`} rows of ${C}`, import.meta.url, {
       inputs: inputsOf(B, L, C, offsets as unknown as number[] | undefined),
       run: (t) => run(t, (h) => h),
