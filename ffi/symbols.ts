@@ -29,9 +29,7 @@ export const OPS = {
   k_fp8_gelu_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "u64"], result: "i32" },
   k_fp8_gelu_bwd_workspace: { parameters: ["buffer", "i32", "i32"], result: "i32" },
   k_fp8_transpose_fwd: { parameters: ["u64", "u64", "i32", "i32", "i32", "u64"], result: "i32" },
-  k_fp8_exponents_fwd: { parameters: ["u64", "u64", "u64", "u64", "i32", "i32", "u64"], result: "i32" },
-  k_fp8_transpose_rows_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "u64"], result: "i32" },
-  k_fp8_transpose_columns_fwd: { parameters: ["u64", "u64", "u64", "u64", "i32", "i32", "i32", "u64"], result: "i32" },
+  k_fp8_operands_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i32", "u64"], result: "i32" },
   k_gate_add_fwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i64", "i32", "u64"], result: "i32" },
   k_gate_add_bwd_workspace: { parameters: ["buffer", "i32", "i32", "i32"], result: "i32" },
   k_gate_add_bwd: { parameters: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64", "i32", "i32", "i32", "i64", "i32", "i32", "u64"], result: "i32" },
@@ -101,9 +99,7 @@ export interface OpsKernels {
   k_fp8_gelu_bwd(dz: bigint, dz_scale: bigint, g: bigint, g_scale: bigint, db: bigint, dg: bigint, z: bigint, columns: bigint, scratch: bigint, N: number, C: number, dtype: number, stream: bigint): void;
   k_fp8_gelu_bwd_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, C: number): void;
   k_fp8_transpose_fwd(y: bigint, x: bigint, N: number, C: number, P: number, stream: bigint): void;
-  k_fp8_exponents_fwd(cells: bigint, a: bigint, b: bigint, columns: bigint, N: number, M: number, stream: bigint): void;
-  k_fp8_transpose_rows_fwd(y: bigint, scale: bigint, x: bigint, a: bigint, b: bigint, cells: bigint, N: number, C: number, P: number, stream: bigint): void;
-  k_fp8_transpose_columns_fwd(y: bigint, x: bigint, columns: bigint, cells: bigint, N: number, C: number, P: number, stream: bigint): void;
+  k_fp8_operands_fwd(xt: bigint, dyt: bigint, wt: bigint, scale: bigint, cells: bigint, x: bigint, x_scale: bigint, dy: bigint, dy_scale: bigint, columns: bigint, w: bigint, M: number, N: number, K: number, P: number, stream: bigint): void;
   k_gate_add_fwd(y: bigint, x: bigint, h: bigint, gate: bigint, offsets: bigint, N: number, B: number, C: number, gate_stride: bigint, dtype: number, stream: bigint): void;
   k_gate_add_bwd_workspace(bytes: BigUint64Array<ArrayBuffer>, N: number, B: number, C: number): void;
   k_gate_add_bwd(dh: bigint, dgate: bigint, dbias: bigint, dy: bigint, h: bigint, gate: bigint, offsets: bigint, scratch: bigint, N: number, B: number, C: number, gate_stride: bigint, adds: number, dtype: number, stream: bigint): void;

@@ -68,28 +68,25 @@ int32_t k_fp8_transpose_fwd(uint64_t y, uint64_t x, int32_t N, int32_t C, int32_
   return transpose("k_fp8_transpose_fwd", y, x, N, C, P, [](uint8_t bits, int64_t, int64_t) { return bits; });
 }
 
-int32_t k_fp8_exponents_fwd(uint64_t cells, uint64_t a, uint64_t b, uint64_t columns, int32_t N, int32_t M, uint64_t) {
-  if (N < 1 || M < 1) return fail(K_BAD_ARGUMENT, "k_fp8_exponents_fwd", "N = %d and M = %d, they must be > 0", N, M);
+int32_t k_fp8_operands_fwd(uint64_t xt, uint64_t dyt, uint64_t wt, uint64_t scale, uint64_t, uint64_t x, uint64_t x_scale, uint64_t dy,
+                           uint64_t dy_scale, uint64_t columns, uint64_t w, int32_t M, int32_t N, int32_t K, int32_t P, uint64_t) {
+  const char* where = "k_fp8_operands_fwd";
+  if (M < 1) return fail(K_BAD_ARGUMENT, where, "M = %d, it must be > 0", M);
+  const float *a = at<float>(x_scale), *b = at<float>(dy_scale), *column = at<float>(columns);
   int most = -FP8_NAN, least = FP8_NAN;
-  for (int64_t n = 0; n < N; n++) most = std::max(most, fp8_exponent(at<float>(a)[n]) + fp8_exponent(at<float>(b)[n]));
-  for (int64_t m = 0; m < M; m++) least = std::min(least, fp8_exponent(at<float>(columns)[m]));
-  for (int i = 0; i < 32; i++) at<int32_t>(cells)[i] = most, at<int32_t>(cells)[32 + i] = least;
-  return K_OK;
-}
-
-int32_t k_fp8_transpose_rows_fwd(uint64_t y, uint64_t scale, uint64_t x, uint64_t a, uint64_t b, uint64_t cells, int32_t N, int32_t C, int32_t P,
-                                 uint64_t) {
-  const int most = *at<int32_t>(cells), least = at<int32_t>(cells)[32];
+  for (int64_t m = 0; m < M; m++) most = std::max(most, fp8_exponent(a[m]) + fp8_exponent(b[m]));
+  for (int64_t n = 0; n < N; n++) least = std::min(least, fp8_exponent(column[n]));
   const bool bad = most >= FP8_NAN / 2;
   *at<float>(scale) = fp8_power(bad || least >= FP8_NAN / 2 ? FP8_NAN : most - least);
-  return transpose("k_fp8_transpose_rows_fwd", y, x, N, C, P, [&](uint8_t bits, int64_t n, int64_t) {
-    return to_e4m3(from_e4m3(bits) * fp8_power(bad ? FP8_NAN : fp8_exponent(at<float>(a)[n]) + fp8_exponent(at<float>(b)[n]) - most));
-  });
-}
-
-int32_t k_fp8_transpose_columns_fwd(uint64_t y, uint64_t x, uint64_t columns, uint64_t cells, int32_t N, int32_t C, int32_t P, uint64_t) {
-  const int least = at<int32_t>(cells)[32];
-  return transpose("k_fp8_transpose_columns_fwd", y, x, N, C, P, [&](uint8_t bits, int64_t, int64_t c) {
-    return to_e4m3(from_e4m3(bits) * fp8_power(least - fp8_exponent(at<float>(columns)[c])));
-  });
+  if (const int32_t status = transpose(where, xt, x, M, K, P, [&](uint8_t bits, int64_t m, int64_t) {
+        return to_e4m3(from_e4m3(bits) * fp8_power(bad ? FP8_NAN : fp8_exponent(a[m]) + fp8_exponent(b[m]) - most));
+      })) {
+    return status;
+  }
+  if (const int32_t status = transpose(where, dyt, dy, M, N, P, [&](uint8_t bits, int64_t, int64_t n) {
+        return to_e4m3(from_e4m3(bits) * fp8_power(least - fp8_exponent(column[n])));
+      })) {
+    return status;
+  }
+  return w ? transpose(where, wt, w, N, K, N, [](uint8_t bits, int64_t, int64_t) { return bits; }) : int32_t(K_OK);
 }

@@ -34,15 +34,12 @@ K_API int32_t k_fp8_gelu_bwd_workspace(uint64_t* bytes, int32_t N, int32_t C);
 //   y: [C, P] u8 with P >= N, a multiple of 16    x: [N, C] u8
 K_API int32_t k_fp8_transpose_fwd(uint64_t y, uint64_t x, int32_t N, int32_t C, int32_t P, uint64_t stream);
 
-// Exponents of two for the next two functions: parts of the largest of a * b, and of the least of columns.
-//   cells: [64] i32    a, b: [N] f32    columns: [M] f32; all are powers of two, or NaN. N > 0.
-K_API int32_t k_fp8_exponents_fwd(uint64_t cells, uint64_t a, uint64_t b, uint64_t columns, int32_t N, int32_t M, uint64_t stream);
-
-// An operand of a product that sums over N rows of two matrices with scales a and b for each; S is the largest of a * b, `least` that of columns:
-//   y = (x * (a * b / S))ᵀ, rounded to nearest even, and 0 past its N-th column    scale = S / least, or NaN where any of a and b is
-//   y, x as above    scale: [1] f32
-K_API int32_t k_fp8_transpose_rows_fwd(uint64_t y, uint64_t scale, uint64_t x, uint64_t a, uint64_t b, uint64_t cells, int32_t N, int32_t C,
-                                       int32_t P, uint64_t stream);
-
-// The other operand, whose elements have `columns` in them:  y = (x * (least / columns))ᵀ, as above    columns: [C] f32
-K_API int32_t k_fp8_transpose_columns_fwd(uint64_t y, uint64_t x, uint64_t columns, uint64_t cells, int32_t N, int32_t C, int32_t P, uint64_t stream);
+// The operands of the products of a linear layer's gradients, dw = dyᵀ x, which sums over M rows that have scales, and dx = dy w. S is the largest of
+// x_scale * dy_scale, `least` that of columns, which are in dy's elements:
+//   xt = (x * (x_scale * dy_scale / S))ᵀ and dyt = (dy * (least / columns))ᵀ, rounded to nearest even, and 0 past their M-th column
+//   scale = S / least, or NaN where any of x_scale, dy_scale and columns is    wt = wᵀ
+//   xt: [K, P] u8, dyt: [N, P] u8 with P >= M, a multiple of 16    wt: [K, N] u8    scale: [1] f32    cells: [64] i32, scratch
+//   x: [M, K] u8    dy: [M, N] u8    w: [N, K] u8, or 0    x_scale, dy_scale: [M] f32, columns: [N] f32: powers of two, or NaN
+// M > 0, N and K are multiples of 16.
+K_API int32_t k_fp8_operands_fwd(uint64_t xt, uint64_t dyt, uint64_t wt, uint64_t scale, uint64_t cells, uint64_t x, uint64_t x_scale, uint64_t dy,
+                                 uint64_t dy_scale, uint64_t columns, uint64_t w, int32_t M, int32_t N, int32_t K, int32_t P, uint64_t stream);

@@ -12,7 +12,7 @@ import { withWorkspace } from "./workspace.ts";
 /** Codes of `kernels/include/fp8.h`. */
 const ACT = { none: 0, gelu: 1 } as const;
 
-/** Exponents that `k_fp8_exponents_fwd` writes. */
+/** Scratch of `k_fp8_operands_fwd`. */
 const CELLS = 64;
 
 /** The most channels of a row that is quantized. */
@@ -81,18 +81,30 @@ export function transposeQuantized(values: Tensor): Tensor {
   return y;
 }
 
+/** What the products of a linear layer's gradients read. */
+export interface Operands {
+  /** dyᵀ [N, P], the scales of w's rows taken out, and xᵀ [K, P], with those of both in its elements. */
+  dy: Tensor;
+  x: Tensor;
+  /** What their product is to be multiplied by, [1]. */
+  scale: Tensor;
+  /** wᵀ [K, N], where w was given. */
+  w: Tensor | null;
+}
+
 /**
- * The operands of dyᵀ x, which sums over rows that have scales: their transposes [., P], with the scales of both in the elements of x, and those of w's
- * rows, `columns`, which dy was multiplied by, out of dy's. The product is to be multiplied by `scale` [1].
+ * The operands of dyᵀ x, which sums over rows that have scales, and, from the values of w [N, K], of dy w. `columns` are the scales of w's rows, which
+ * dy was multiplied by.
  */
-export function summedOverRows(dy: Quantized, x: Quantized, columns: Tensor): { a: Tensor; b: Tensor; scale: Tensor } {
-  const [M, N] = dy.values.shape, K = x.values.shape[1], P = paddedRows(M), k = kernels();
-  const cells = empty([CELLS], "i32"), scale = empty([1]), a = empty([N, P], "u8"), b = empty([K, P], "u8");
-  k.k_fp8_exponents_fwd(cells.addr, x.scale.addr, dy.scale.addr, columns.addr, M, N, stream());
-  k.k_fp8_transpose_rows_fwd(b.addr, scale.addr, x.values.addr, x.scale.addr, dy.scale.addr, cells.addr, M, K, P, stream());
-  k.k_fp8_transpose_columns_fwd(a.addr, dy.values.addr, columns.addr, cells.addr, M, N, P, stream());
+export function gradientOperands(dy: Quantized, x: Quantized, columns: Tensor, w?: Tensor | null): Operands {
+  const [M, N] = dy.values.shape, K = x.values.shape[1], P = paddedRows(M), cells = empty([CELLS], "i32");
+  const to = { dy: empty([N, P], "u8"), x: empty([K, P], "u8"), scale: empty([1]), w: w ? empty([K, N], "u8") : null };
+  kernels().k_fp8_operands_fwd(
+    ...[to.x.addr, to.dy.addr, to.w?.addr ?? 0n, to.scale.addr, cells.addr, x.values.addr, x.scale.addr] as const,
+    ...[dy.values.addr, dy.scale.addr, columns.addr, w?.addr ?? 0n, M, N, K, P, stream()] as const,
+  );
   cells.free();
-  return { a, b, scale };
+  return to;
 }
 
 /** Whether rows of C channels can be in 8 bits: on the CPU, which emulates it in f32, or in 16 bits on CUDA. */

@@ -9,7 +9,17 @@ import { rebuildable, unmade } from "../tensor/storage.ts";
 import { isRecording, record, type SoFar } from "../tensor/tape.ts";
 import { empty, kernels, stream, type Tensor } from "../tensor/tensor.ts";
 import { takeColumnSums, wantColumnSums } from "./column_sums.ts";
-import { emptyQuantized, fp8Product, fp8Sum, freeQuantized, quantize, type Quantized, summedOverRows, transposeQuantized } from "./fp8.ts";
+import {
+  emptyQuantized,
+  fp8Product,
+  fp8Sum,
+  freeQuantized,
+  gradientOperands,
+  type Operands,
+  quantize,
+  type Quantized,
+  transposeQuantized,
+} from "./fp8.ts";
 import { PLAIN } from "./product.ts";
 import { withWorkspace } from "./workspace.ts";
 
@@ -59,21 +69,19 @@ export function rounded(x: Tensor, [N, C]: [N: number, C: number]): Quantized {
   return eight;
 }
 
-/** dx = dy w, sums kept to 14 bits: `dy` was multiplied by the scales of w's rows before it was rounded. */
-function inputGradient(dx: Tensor, dy: Quantized, w: Quantized, { M, N, K }: Extents): void {
-  const b = transposeQuantized(w.values);
-  fp8Product({ ...PLAIN, y: dx, M, N: K, K: N }, dy, { values: b, scale: null }, true);
-  b.free();
+/** dx = dy w, sums kept to 14 bits: `dy` was multiplied by the scales of w's rows before it was rounded. Frees wt [K, N], the transpose of w. */
+function inputGradient(dx: Tensor, dy: Quantized, wt: Tensor, { M, N, K }: Extents): void {
+  fp8Product({ ...PLAIN, y: dx, M, N: K, K: N }, dy, { values: wt, scale: null }, true);
+  wt.free();
 }
 
 /**
- * dw = dyᵀ x [N, K] in f32, added to the parameter's gradient where there is one (written over one that is outdated). `dy` as for
- * {@linkcode inputGradient}, `scales` being those of w's rows.
+ * dw = dyᵀ x [N, K] in f32, added to the parameter's gradient where there is one (written over one that is outdated). Frees the operands.
  */
-function weightGradient(w: Tensor, scales: Tensor, dy: Quantized, x: Quantized, { N, K }: Extents, soFar: SoFar): Tensor {
-  const { a, b, scale } = summedOverRows(dy, x, scales), there = soFar.write(w), dw = there?.grad ?? empty([N, K]);
-  fp8Sum({ ...PLAIN, y: dw, M: N, N: K, K: a.shape[1], adds: there?.outdated === false }, [a, b], scale);
-  for (const t of [a, b, scale]) t.free();
+function weightGradient(w: Tensor, { dy, x, scale }: Operands, { N, K }: Extents, soFar: SoFar): Tensor {
+  const there = soFar.write(w), dw = there?.grad ?? empty([N, K]);
+  fp8Sum({ ...PLAIN, y: dw, M: N, N: K, K: dy.shape[1], adds: there?.outdated === false }, [dy, x], scale);
+  for (const t of [dy, x, scale]) t.free();
   return dw;
 }
 
@@ -85,9 +93,10 @@ function gradients(
   extents: Extents,
   soFar: SoFar,
 ): [dx: Tensor | null, dw: Tensor | null] {
-  const dx = x.requiresGrad ? empty(x.shape, x.dtype) : null;
-  if (dx) inputGradient(dx, dy, w8, extents);
-  return [dx, w.requiresGrad ? weightGradient(w, w8.scale, dy, x8, extents, soFar) : null];
+  const operands = w.requiresGrad ? gradientOperands(dy, x8, w8.scale, x.requiresGrad ? w8.values : null) : null;
+  const dw = operands && weightGradient(w, operands, extents, soFar), dx = x.requiresGrad ? empty(x.shape, x.dtype) : null;
+  if (dx) inputGradient(dx, dy, operands?.w ?? transposeQuantized(w8.values), extents);
+  return [dx, dw];
 }
 
 /** The tensors of some, one after the other. */
@@ -141,10 +150,10 @@ export function fp8FeedForwardBackward(
   const { M, N, K } = up, u8 = eight.w1 ?? quantize(w1, [N, K]), d8 = eight.w2 ?? quantize(w2, [down.N, N]);
   const db1 = biasGradient(b1, soFar), [dy8, db2] = roundedGradient(dy, down, d8.scale, b2, soFar);
   const dg = empty(z.shape, z.dtype), dz8 = emptyQuantized(M, N), g8 = emptyQuantized(M, N);
-  inputGradient(dg, dy8, d8, down);
+  inputGradient(dg, dy8, transposeQuantized(d8.values), down);
   geluBackward([dz8, g8, db1], dg, z, u8.scale, up);
   dg.free();
-  const dw2 = w2.requiresGrad ? weightGradient(w2, d8.scale, dy8, g8, down, soFar) : null;
+  const dw2 = w2.requiresGrad ? weightGradient(w2, gradientOperands(dy8, g8, d8.scale), down, soFar) : null;
   freeQuantized(g8, dy8);
   const [dx, dw1] = gradients(x, w1, [dz8, eight.x, u8], up, soFar);
   return [dx, dw1, db1, dw2, db2];

@@ -107,9 +107,10 @@ const COSTS: Record<string, (args: Args) => KernelCost> = {
     return { what, bytes: bytes! + 2 * Number(a[9]) * Number(a[10]) };
   },
   k_fp8_transpose_fwd: (a) => rows(a[2], a[3], 5, 2),
-  k_fp8_transpose_rows_fwd: (a) => rows(a[6], a[7], 5, 2),
-  k_fp8_transpose_columns_fwd: (a) => rows(a[4], a[5], 5, 2),
-  k_fp8_exponents_fwd: (a) => ({ what: `${a[4]}`, bytes: 8 * Number(a[4]) }),
+  k_fp8_operands_fwd: (a) => {
+    const [M, N, K] = numbers(a, 11, 3), w = a[10] !== 0n;
+    return { what: `[${M}, ${N}] [${M}, ${K}]${w ? ` [${N}, ${K}]` : ""}`, bytes: 2 * (M * (N + K) + (w ? N * K : 0)) };
+  },
   k_gelu_layer_bwd: (a) => rows(a[6], a[7], a[8], a[1] ? 4 : 3),
   k_unary_fwd: (a) => passes(Number(a[2]), a[4], 2),
   k_unary_bwd: (a) => passes(Number(a[3]), a[5], 3),

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { full } from "../../lib/ops/cast.ts";
-import { dequantize, quantize, summedOverRows, transposeQuantized } from "../../lib/ops/fp8.ts";
+import { dequantize, gradientOperands, quantize, transposeQuantized } from "../../lib/ops/fp8.ts";
 import { step } from "../../lib/tensor/scope.ts";
 import { empty, type Tensor, tensor, tensorFromBytes } from "../../lib/tensor/tensor.ts";
 import { assertClose, random } from "../check.ts";
@@ -52,7 +52,7 @@ Deno.test("quantize() multiplies by columns and applies the GELU first", () => {
 
 Deno.test("quantize() sums columns on its way", () => {
   step(() => {
-    for (const [N, C] of [[1, 16], [37, 272], [3000, 48], [9, 2048]]) {
+    for (const [N, C] of [[1, 16], [37, 272], [3000, 48], [9, 2048], [300, 2576], [270, 4080], [140, 6160]]) {
       const x = random(1, N * C), sums = empty([C]), { values } = quantize(tensor(x, [N, C]), [N, C], { columns: full([C], 0.25), sums });
       const want = Array.from({ length: C }, (_, c) => Array.from({ length: N }, (_, n) => x[n * C + c]).reduce((a, v) => a + v, 0));
       assertClose("sums", sums.read(), want, { rtol: 1e-5, atol: 1e-4 });
@@ -98,20 +98,22 @@ function transposedBy(values: ArrayLike<number>, [N, C, P]: number[], by: (n: nu
   });
 }
 
-Deno.test("summedOverRows() puts the scales of rows into one operand and those of columns out of the other", () => {
+Deno.test("gradientOperands() puts the scales of rows into one operand and those of columns out of the other", () => {
   step(() => {
     for (const [M, N, K] of [[16, 16, 16], [5, 48, 32], [130, 272, 304], [300, 144, 16]]) {
       const x = quantize(tensor(random(1, M * K).map((v, i) => v * 4 ** (Math.floor(i / K) % 5)), [M, K]), [M, K]);
       const dy = quantize(tensor(random(2, M * N), [M, N]), [M, N]), columns = powers(N, (n) => -10 - n % 5);
       dy.scale.write(powers(M, (m) => -40 - m * 7 % 19));
       const both = dy.scale.read().map((v, m) => v * x.scale.read()[m]), most = Math.max(...both), least = Math.min(...columns);
-      const { a, b, scale } = summedOverRows(dy, x, tensor(columns, [N])), P = a.shape[1];
+      const w = quantize(tensor(random(3, N * K), [N, K]), [N, K]).values;
+      const { dy: a, x: b, w: wt, scale } = gradientOperands(dy, x, tensor(columns, [N]), w), P = a.shape[1];
       assert.equal(scale.item(), most / least);
       const plain = (t: Tensor): Float32Array => dequantize(t, null).read(), got = (t: Tensor): number[] => [...plain(t)].map((v) => v + 0);
       assert.deepEqual(got(a), transposedBy(plain(dy.values), [M, N, P], (_, n) => least / columns[n]));
       assert.deepEqual(got(b), transposedBy(plain(x.values), [M, K, P], (m) => both[m] / most));
+      assert.deepEqual(got(wt!), transposedBy(plain(w), [N, K, N], () => 1));
       dy.scale.write(dy.scale.read().map((v, m) => m === 2 ? NaN : v));
-      assert.ok(Number.isNaN(summedOverRows(dy, x, tensor(columns, [N])).scale.item()));
+      assert.ok(Number.isNaN(gradientOperands(dy, x, tensor(columns, [N])).scale.item()));
     }
   });
 });
