@@ -47,27 +47,39 @@ __global__ void __launch_bounds__(row_block(GROUP), 1024 / row_block(GROUP))
   }
 }
 
-// Threads of a row where columns are summed, 8 or 16 columns each, and blocks that a multiprocessor holds; each takes rows in turns.
-constexpr int sum_threads(int C) { return C <= 2048 ? 128 : C <= 4096 ? 256 : 512; }
-constexpr int sum_resident(int threads) { return 512 / threads; }
+// How rows are taken where their columns are summed: threads of a row, with RUNS runs of 8 columns each, rows that a block takes at a time, blocks that a
+// multiprocessor holds, and such groups of rows that are on their way in 16 bits. Each block takes groups in turns.
+template <int THREADS_, int RUNS_, int ROWS_, int RESIDENT_, int AHEAD>
+struct SumRows {
+  static constexpr int THREADS = THREADS_, RUNS = RUNS_, ROWS = ROWS_, RESIDENT = RESIDENT_;
+  template <class T>
+  using Rows = Ring<THREADS, sizeof(T) == 2 ? AHEAD : 1, ROWS * RUNS * FP8_V * sizeof(T) / 16>;
+};
 
-int64_t sum_blocks(int64_t N, int C) { return std::min<int64_t>(N, 132 * sum_resident(sum_threads(C))); }
-
-// Rows on their way: 64 KB of bf16 in the blocks of a multiprocessor.
-template <class T>
-constexpr int sum_depth(int runs) {
-  return sizeof(T) == 2 ? 8 / runs : 1;
+// Calls run(SumRows).
+template <class F>
+auto with_sum_rows(int C, F run) {
+  if (C <= 1024) return run(SumRows<64, 2, 1, 8, 6>{});
+  if (C <= 2048) return run(SumRows<128, 2, 2, 4, 3>{});
+  if (C <= 3072) return run(SumRows<128, 3, 2, 4, 2>{});
+  return C <= 4096 ? run(SumRows<256, 2, 1, 2, 4>{}) : run(SumRows<512, 2, 1, 1, 4>{});
 }
 
-// A block a row, RUNS runs of V columns a thread; the sums of the columns of x over the block's rows go to partial[block, :].
-template <class T, int THREADS, int RUNS>
-__global__ void __launch_bounds__(THREADS, sum_resident(THREADS))
+int64_t sum_blocks(int64_t N, int C) {
+  return std::min<int64_t>(N, with_sum_rows(C, [](auto rows) { return 132 * rows.RESIDENT; }));
+}
+
+// The sums of the columns of x over a block's rows go to partial[block, :].
+template <class T, class At>
+__global__ void __launch_bounds__(At::THREADS, At::RESIDENT)
     quantize_sums(uint8_t* __restrict__ y, float* __restrict__ scale, float* __restrict__ partial, const T* __restrict__ x,
                   const float* __restrict__ columns, int N, int C) {
-  constexpr int V = FP8_V, PACKS = V * sizeof(T) / 16, DEPTH = sum_depth<T>(RUNS);
+  constexpr int V = FP8_V, THREADS = At::THREADS, WARPS = THREADS / 32, RUNS = At::RUNS, ROWS = At::ROWS, PACKS = V * sizeof(T) / 16;
+  using Rows = typename At::template Rows<T>;
   extern __shared__ __align__(16) uint8_t shared[];
-  __shared__ float buffer[2][THREADS / 32][1];
-  Ring<THREADS, DEPTH, RUNS * PACKS> ring(shared);
+  __shared__ float buffer[2][ROWS][WARPS];
+  next_may_start();
+  Rows ring(shared);
   float sums[RUNS][V] = {}, by[RUNS][V];
 #pragma unroll
   for (int p = 0; p < RUNS; p++) {
@@ -76,37 +88,52 @@ __global__ void __launch_bounds__(THREADS, sum_resident(THREADS))
     for (int i = 0; i < V; i++) by[p][i] = 1;
     if (columns && c < C) load_lanes(by[p], columns + c);
   }
-  const auto ask = [&](int slot, int64_t n) {
+  const auto ask = [&](int slot, int64_t first) {
     ring.ask(slot, [&](int i) -> const void* {
-      const int c = (i / PACKS * THREADS + threadIdx.x) * V + i % PACKS * (16 / int(sizeof(T)));
+      const int c = (i / PACKS % RUNS * THREADS + threadIdx.x) * V + i % PACKS * (16 / int(sizeof(T)));
+      const int64_t n = first + i / (PACKS * RUNS);
       return n < N && c < C ? x + n * C + c : nullptr;
     });
   };
+  const int64_t step = int64_t(gridDim.x) * ROWS;
 #pragma unroll
-  for (int i = 0; i < DEPTH; i++) ask(i, blockIdx.x + int64_t(i) * gridDim.x);
+  for (int i = 0; i < Rows::DEPTH; i++) ask(i, blockIdx.x * ROWS + i * step);
   bool second = false;
-  for (int64_t n = blockIdx.x; n < N; n += gridDim.x, second = !second) {
-    float v[RUNS][V], largest[1] = {};
+  for (int64_t first = blockIdx.x * ROWS; first < N; first += step, second = !second) {
+    float v[ROWS][RUNS][V];
     ring.wait();
 #pragma unroll
-    for (int p = 0; p < RUNS; p++) {
+    for (int r = 0; r < ROWS; r++) {
+      float largest = 0;
 #pragma unroll
-      for (int i = 0; i < V; i++) {
-        v[p][i] = to_f32(ring.template read<T>(p * PACKS + i / (V / PACKS))[i % (V / PACKS)]);
-        sums[p][i] += v[p][i];
-        v[p][i] *= by[p][i];
-        largest[0] = larger_size(largest[0], v[p][i]);
+      for (int p = 0; p < RUNS; p++) {
+#pragma unroll
+        for (int i = 0; i < V; i++) {
+          float& e = v[r][p][i];
+          e = to_f32(ring.template read<T>((r * RUNS + p) * PACKS + i / (V / PACKS))[i % (V / PACKS)]);
+          sums[p][i] += e;
+          e *= by[p][i];
+          largest = larger_size(largest, e);
+        }
       }
+      largest = warp_largest(largest);
+      if (threadIdx.x % 32 == 0) buffer[second][r][threadIdx.x / 32] = largest;
     }
-    ask(ring.slot, n + int64_t(DEPTH) * gridDim.x);
+    ask(ring.slot, first + Rows::DEPTH * step);
     ring.next();
-    group_largest<THREADS>(largest, buffer[second]);
-    const RowScale at(largest[0]);
-    if (threadIdx.x == 0) scale[n] = at.scale;
+    __syncthreads();
 #pragma unroll
-    for (int p = 0; p < RUNS; p++) {
-      const int c = (p * THREADS + threadIdx.x) * V;
-      if (c < C) store_fp8(y + n * C + c, v[p], at.inverse);
+    for (int r = 0; r < ROWS; r++) {
+      const int64_t n = first + r;
+      if (n >= N) break;  // the whole block
+      const int warp = threadIdx.x % 32;
+      const RowScale at(warp_largest(warp < WARPS ? buffer[second][r][warp] : 0));
+      if (threadIdx.x == 0) scale[n] = at.scale;
+#pragma unroll
+      for (int p = 0; p < RUNS; p++) {
+        const int c = (p * THREADS + threadIdx.x) * V;
+        if (c < C) store_fp8(y + n * C + c, v[r][p], at.inverse);
+      }
     }
   }
 #pragma unroll
@@ -141,23 +168,16 @@ template <class T>
 int32_t run_with_sums(const char* where, uint64_t y, uint64_t scale, uint64_t sums, uint64_t x, uint64_t columns, uint64_t scratch, int N, int C,
                       uint64_t stream) {
   const int64_t blocks = sum_blocks(N, C);
-  const auto run = [&](auto threads, auto runs) {
-    constexpr int THREADS = threads, RUNS = runs, bytes = Ring<THREADS, sum_depth<T>(RUNS), RUNS * FP8_V * sizeof(T) / 16>::BYTES;
-    const auto kernel = quantize_sums<T, THREADS, RUNS>;
+  const int32_t status = blocks == 0 ? int32_t(K_OK) : with_sum_rows(C, [&](auto rows) {
+    using At = decltype(rows);
+    constexpr int bytes = At::template Rows<T>::BYTES;
+    const auto kernel = quantize_sums<T, At>;
     const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     if (e != cudaSuccess) return fail(e, where, "%s", cudaGetErrorString(e));
-    kernel<<<unsigned(blocks), THREADS, bytes, stream_of(stream)>>>(at<uint8_t>(y), at<float>(scale), at<float>(scratch), at<const T>(x),
-                                                                   at<const float>(columns), N, C);
+    kernel<<<unsigned(blocks), At::THREADS, bytes, stream_of(stream)>>>(at<uint8_t>(y), at<float>(scale), at<float>(scratch), at<const T>(x),
+                                                                       at<const float>(columns), N, C);
     return launched(where);
-  };
-  int32_t status = K_OK;
-  if (blocks) {
-    constexpr std::integral_constant<int, 1> one{};
-    constexpr std::integral_constant<int, 2> two{};
-    if (C <= 1024) status = run(std::integral_constant<int, 128>{}, one);
-    else if (C <= 2048) status = run(std::integral_constant<int, 128>{}, two);
-    else status = C <= 4096 ? run(std::integral_constant<int, 256>{}, two) : run(std::integral_constant<int, 512>{}, two);
-  }
+  });
   return status ? status : launch_sum_partials(where, Sums<float>{{at<float>(sums)}}, scratch, 1, blocks, C, 1, stream);
 }
 }  // namespace

@@ -32,9 +32,9 @@ struct FastGelu {
 };
 
 // Rows on their way from memory, DEPTH of them ahead: each thread copies what it reads itself, COUNT accesses of 16 bytes a row.
-template <int THREADS, int DEPTH, int COUNT>
+template <int THREADS, int DEPTH_, int COUNT>
 struct Ring {
-  static constexpr int BYTES = THREADS * DEPTH * COUNT * 16;
+  static constexpr int DEPTH = DEPTH_, BYTES = THREADS * DEPTH * COUNT * 16;
   uint8_t* mine;
   int slot = 0;
   __device__ explicit Ring(uint8_t* shared) : mine(shared + threadIdx.x * 16) {}
@@ -65,14 +65,14 @@ struct Ring {
 // 2^(least - exponent of a column).
 __device__ inline float column_factor(float column, int least) { return fp8_power(least - fp8_exponent(column)); }
 
-// The largest of COUNT values each over a group of GROUP threads: a warp, or the whole block, where calls take turns with two buffers.
+// The largest of a warp's sizes, or NaN: their bits are in the same order.
+__device__ inline float warp_largest(float v) { return __uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(v))); }
+
+// The largest of COUNT sizes each over a group of GROUP threads: a warp, or the whole block, where calls take turns with two buffers.
 template <int GROUP, int COUNT>
 __device__ inline void group_largest(float (&v)[COUNT], float (*buffer)[COUNT]) {
 #pragma unroll
-  for (int i = 0; i < COUNT; i++) {
-#pragma unroll
-    for (int o = 16; o; o >>= 1) v[i] = larger_size(v[i], __shfl_xor_sync(0xffffffffu, v[i], o));
-  }
+  for (int i = 0; i < COUNT; i++) v[i] = warp_largest(v[i]);
   if constexpr (GROUP > 32) {
     if (threadIdx.x % 32 == 0) {
 #pragma unroll

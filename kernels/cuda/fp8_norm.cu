@@ -1,7 +1,7 @@
-// Layer norms whose result is in 8-bit floats, on CUDA. Bound by memory: a row stays in registers from its load to its rounding; there are as many
-// groups of threads as rows, and others hide the time that one waits.
+// Layer norms whose result is in 8-bit floats, on CUDA. Bound by memory: a row stays in registers from its load to its rounding. Many rows of 513 to
+// 1024 elements of 16 bits come from rings; of others there are as many groups of threads as rows, and others hide the time that one waits.
 #include "fp8.cuh"
-#include "norm.cuh"
+#include "norm_fwd_ring.cuh"
 
 namespace {
 template <int GROUP>
@@ -90,6 +90,37 @@ __global__ void __launch_bounds__(row_block(GROUP), (RESIDUAL ? 768 : 1024) / ro
     store_fp8(values + start + c, out, by.inverse);
   }
 }
+
+// What becomes of a row of norm_fwd_ring: rounded as norm_quantize does.
+struct EightBitRow {
+  uint8_t* values;
+  float* scale;
+  static constexpr int slots(bool) { return 4; }
+  static constexpr int resident(bool residual) { return residual ? 12 : 16; }
+  template <class T, class W>
+  __device__ void operator()(const Norm<T, W>& at, float (&out)[RING_PACKS][8], int n, int lane, int C) const {
+    float largest = 0;
+#pragma unroll
+    for (int p = 0; p < RING_PACKS; p++) {
+      const int c = (p * 32 + lane) * 8;
+      Pack<T, 8> wide;
+#pragma unroll
+      for (int i = 0; i < 8; i++) {
+        wide.v[i] = from_f32<T>(out[p][i]);
+        out[p][i] = to_f32(wide.v[i]);
+        if (c < C) largest = larger_size(largest, out[p][i]);
+      }
+      if (at.y && c < C) *reinterpret_cast<Pack<T, 8>*>(at.y + int64_t(n) * C + c) = wide;
+    }
+    const RowScale by(warp_largest(largest));
+    if (lane == 0) scale[n] = by.scale;
+#pragma unroll
+    for (int p = 0; p < RING_PACKS; p++) {
+      const int c = (p * 32 + lane) * 8;
+      if (c < C) store_fp8(values + int64_t(n) * C + c, out[p], by.inverse);
+    }
+  }
+};
 }  // namespace
 
 int32_t k_fp8_norm_fwd(uint64_t values, uint64_t scale, const k_norm* problem, uint64_t stream) {
@@ -109,6 +140,13 @@ int32_t k_fp8_norm_fwd(uint64_t values, uint64_t scale, const k_norm* problem, u
       norm.eps = float(p.eps);
       if (!aligned16(p.x, p.h, p.sum, p.y, p.gate, w, s) || (values & 7) || (p.gate && p.gate_stride % FP8_V) || stride % FP8_V) {
         return unaligned(where);
+      }
+      if constexpr (sizeof(T) == 2) {
+        if (takes_ring<T, EightBitRow>(samples, norm.C, true, p.h != 0)) {
+          norm.x = at<const T>(p.x), norm.h = at<const T>(p.h), norm.gate = at<const T>(p.gate), norm.w = at<const W>(w), norm.s = at<const W>(s);
+          const EightBitRow finish{at<uint8_t>(values), at<float>(scale)};
+          return p.h ? launch_ring<T, W, true>(where, norm, finish, stream) : launch_ring<T, W, false>(where, norm, finish, stream);
+        }
       }
       return with_row_threads(norm.C, [&](auto group) {
         const auto kernel = p.h ? norm_quantize<T, W, group, true> : norm_quantize<T, W, group, false>;

@@ -133,8 +133,8 @@ template <class T, class W>
 int32_t forward(const char* where, const Norm<T, W>& norm, bool packed, uint64_t stream) {
   if (norm.samples.N == 0) return K_OK;
   if constexpr (sizeof(T) == 2) {
-    if (takes_ring<T>(norm.samples, norm.C, packed, norm.h != nullptr)) {
-      return norm.h ? launch_ring<T, W, true>(where, norm, stream) : launch_ring<T, W, false>(where, norm, stream);
+    if (takes_ring<T, WideRow>(norm.samples, norm.C, packed, norm.h != nullptr)) {
+      return norm.h ? launch_ring<T, W, true>(where, norm, WideRow{}, stream) : launch_ring<T, W, false>(where, norm, WideRow{}, stream);
     }
   }
   return with_layout<T>(where, norm.C, packed, [&](auto layout) {
