@@ -1,6 +1,6 @@
 // Attention on CUDA: which kernels a problem takes. f32 has plain ones; in 16 bits short sequences have blocks of their own
-// (attention_window.cuh), everything else goes in tiles of rows: by wgmma on Hopper, else by m16n8k16 products, which any card since sm_80
-// has.
+// (attention_window.cuh, the shortest forward attention_window_whole.cuh), everything else goes in tiles of rows: by wgmma on Hopper, else by
+// m16n8k16 products, which any card since sm_80 has.
 #include "../include/attention.h"
 
 #include <algorithm>
@@ -13,6 +13,7 @@
 #include "attention_window.cuh"
 #include "attention_window_bwd.cuh"
 #include "attention_window_bwd_sm90.cuh"
+#include "attention_window_whole.cuh"
 #include "../include/attention_check.hpp"
 
 namespace attention {
@@ -58,6 +59,14 @@ bool windows_fit(const k_attention& p, bool backward) {
   const int64_t mean = backward ? 128 : 192;
   if (!p.q_offsets) return p.L <= 128 && p.M <= 128;
   return p.q_total <= p.B * mean && p.k_total <= p.B * mean;
+}
+
+// Whether the forward pass within windows has whole sequences in shared memory: few rows, and strides of less than 2^31 bytes.
+bool whole_forward_fits(const k_attention& p) {
+  for (int64_t stride : {p.q_token, p.k_token, p.v_token, p.o_token, p.q_head, p.k_head, p.v_head, p.o_head}) {
+    if (stride <= -WINDOW_STRIDE || stride >= WINDOW_STRIDE) return false;
+  }
+  return p.L <= WHOLE_ROWS && p.M <= WHOLE_ROWS;
 }
 
 // Whether Hopper's backward pass within windows takes them: sequences of few rows that attend to themselves.
@@ -135,21 +144,6 @@ int32_t launch(const char* where, Kernel kernel, int64_t blocks, int threads, in
   return launched(where);
 }
 
-template <int N, bool M>
-struct Width {
-  static constexpr int DP = N;
-  static constexpr bool MAPPED = M;
-};
-// Calls run(Width<DP, MAPPED>{}) for the least DP that holds D, with row maps of those that are built for them.
-template <class F>
-int32_t with_width(const k_attention& p, F run) {
-  if (p.q_rows || p.k_rows) return p.D <= 64 ? run(Width<64, true>{}) : run(Width<128, true>{});
-  if (p.D <= 32) return run(Width<32, false>{});
-  if (p.D <= 64) return run(Width<64, false>{});
-  if (p.D <= 96) return run(Width<96, false>{});
-  return run(Width<128, false>{});
-}
-
 template <class T>
 struct Operands {
   Operand<const T> q, k, v, out, d_o;
@@ -169,6 +163,34 @@ Operands<T> operands_of(const k_attention& p) {
           {at<T>(p.dv), {p.dv_batch, p.dv_token, p.dv_head}}};
 }
 
+// The forward pass within sequences of at most WHOLE_ROWS rows: blocks head by head, sequence after sequence.
+template <class T>
+int32_t run_whole(const char* where, const Operands<T>& x, const Problem& problem, cudaStream_t stream) {
+  const auto kernel = forward_whole<T>;
+  const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
+  if (e != cudaSuccess) return fail(e, where, "%s", cudaGetErrorString(e));
+  const int64_t deep = ceil_div(problem.B, 65535);
+  const dim3 grid(unsigned(problem.H), unsigned(ceil_div(problem.B, deep)), unsigned(deep));
+  const Lines o(x.o, problem.q), q(x.q, problem.q), k(x.k, problem.k), v(x.v, problem.k);
+  kernel<<<grid, WHOLE_WARPS * 32, WHOLE_SHARED, stream>>>(o, q, k, v, problem);
+  return launched(where);
+}
+
+template <int N, bool M>
+struct Width {
+  static constexpr int DP = N;
+  static constexpr bool MAPPED = M;
+};
+// Calls run(Width<DP, MAPPED>{}) for the least DP that holds D, with row maps of those that are built for them.
+template <class F>
+int32_t with_width(const k_attention& p, F run) {
+  if (p.q_rows || p.k_rows) return p.D <= 64 ? run(Width<64, true>{}) : run(Width<128, true>{});
+  if (p.D <= 32) return run(Width<32, false>{});
+  if (p.D <= 64) return run(Width<64, false>{});
+  if (p.D <= 96) return run(Width<96, false>{});
+  return run(Width<128, false>{});
+}
+
 template <class T>
 int32_t run_forward(const char* where, const k_attention& p, cudaStream_t stream) {
   const Problem problem = problem_of(p);
@@ -184,6 +206,7 @@ int32_t run_forward(const char* where, const k_attention& p, cudaStream_t stream
     return p.D <= 64 ? run(forward_f32<64>, f32_shared<64>(2)) : run(forward_f32<128>, f32_shared<128>(2));
   } else {
     const Way way = way_of(p, false);
+    if (way == Way::WINDOWS && whole_forward_fits(p)) return run_whole<T>(where, x, problem, stream);
     if (way == Way::WINDOWS) {
       const int slots = ring_slots(false), blocks = this_card().processors;
       const Shares shares(problem, blocks, 1, WINDOW_FWD_COST);

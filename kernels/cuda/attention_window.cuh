@@ -4,7 +4,8 @@
 // keys. Blocks have equal shares of all rows, which they find themselves: one launch, no list, no counter.
 //
 // Bound by memory: q, k, v and o once. 15,192 voxels in shifted windows of 2 to 95 rows, 12 heads of 64, packed, in bf16: 93 MB, 22 us at an
-// H200's 4.3 TB/s; 3.5 GFLOP, 4.9 in tiles. Measured: 46 us, of which 4 are a launch's; loading and writing alone 42, computing alone 38.
+// H200's 4.3 TB/s; 3.5 GFLOP, 4.9 in tiles. Measured: 43 us, of which 3 are a launch's (46 beside a cache that is yet to be written; loading and
+// writing alone 42, computing alone 38). Sequences of at most 96 rows go to attention_window_whole.cuh.
 #pragma once
 #include "attention_fwd.cuh"
 #include "attention_window_ring.cuh"
