@@ -73,8 +73,9 @@ export function multiHeadSelfAttention(
   const C = x.shape.at(-1)!;
   const qkv = reshape(applyLinear(p.to_qkv, x, { fp8 }), [...x.shape.slice(0, -1), 3, H, C / H]);
   const gammas = p.q_rms_norm && p.k_rms_norm && [p.q_rms_norm.gamma, p.k_rms_norm.gamma] satisfies [Tensor, Tensor];
-  const dense = (): Tensor => gammas ? normedSelfAttention(qkv, gammas) : selfAttention(qkv);
-  return applyLinear(p.to_out, reshape(voxels ? sparseSelfAttention(qkv, voxels, pattern, gammas) : dense(), x.shape), { fp8 });
+  const kept = !!fp8; // fp8 is for speed: it keeps what it can, and makes no other norm again
+  const dense = (): Tensor => gammas ? normedSelfAttention(qkv, gammas, { kept }) : selfAttention(qkv);
+  return applyLinear(p.to_out, reshape(voxels ? sparseSelfAttention(qkv, voxels, pattern, gammas, { kept }) : dense(), x.shape), { fp8 });
 }
 
 /** Parameters of {@linkcode multiHeadCrossAttention}. */

@@ -19,11 +19,17 @@ const GRADIENTS: Operands = {
   v: { input: 0, slot: 2, slots: 3 },
 };
 
+/** Options of {@linkcode normedSelfAttention}. */
+export interface NormedAttentionOptions extends SelfAttentionOptions {
+  /** Whether the normed queries and keys are kept for the backward pass, where no plan gives them up, instead of made again. */
+  kept?: boolean;
+}
+
 /**
  * `selfAttention(headRmsNorm(qkv, gammas))`: qkv [B, L, 3, H, D] (or [N, 3, H, D] with sequences), gammas of queries and keys [H, D] f32, give
  * [B, L, H, D]. Values are not copied, and the norm's gradient is made where attention's lies.
  */
-export function normedSelfAttention(qkv: Tensor, gammas: [q: Tensor, k: Tensor], options: SelfAttentionOptions = {}): Tensor {
+export function normedSelfAttention(qkv: Tensor, gammas: [q: Tensor, k: Tensor], options: NormedAttentionOptions = {}): Tensor {
   const lead = qkv.shape.slice(0, -3), [parts, H, D] = qkv.shape.slice(-3), axes = options.sequences ? 1 : 2;
   if (lead.length !== axes || parts !== 3) {
     const want = options.sequences ? "[N, 3, H, D]" : "[B, L, 3, H, D]";
@@ -38,7 +44,7 @@ export function normedSelfAttention(qkv: Tensor, gammas: [q: Tensor, k: Tensor],
     qk.free();
     return out;
   }
-  rebuildable(qk, { kind: "norm", from: inputs, fill: fillNormed });
+  rebuildable(qk, { kind: options.kept ? "head norm" : "norm", from: inputs, fill: fillNormed });
   return record("normedSelfAttention", out, inputs, [...inputs, qk, out, lse, ...maps], (dy, soFar) => {
     const dqkv = empty(qkv.shape, qkv.dtype);
     backward(dy, [dqkv], GRADIENTS);

@@ -1,7 +1,7 @@
 /** Attention among the voxels of each sample: all of them, by windows of space, or by windows along a space-filling curve. */
 import { crossAttention, selfAttention, type Sequences } from "../ops/attention.ts";
 import { reshape, slice } from "../ops/movement.ts";
-import { normedSelfAttention } from "../ops/normed_attention.ts";
+import { type NormedAttentionOptions, normedSelfAttention } from "../ops/normed_attention.ts";
 import { headRmsNorm } from "../ops/rms_norm.ts";
 import { gatherRows, type RowIndex, rowIndex } from "../ops/rows.ts";
 import { argsort, type Curve, curveKeys, segments, windowKeys } from "../ops/sparse_order.ts";
@@ -29,10 +29,16 @@ export interface SequenceWindows {
 export type AttentionPattern = "full" | SpaceWindows | SequenceWindows;
 
 /** Packed projections qkv [N, 3, H, D] give [N, H, D]; queries and keys pass a multi-head RMS norm first where there are gammas [H, D]. */
-export function sparseSelfAttention(qkv: Tensor, voxels: Voxels, pattern: AttentionPattern, gammas?: [q: Tensor, k: Tensor]): Tensor {
+export function sparseSelfAttention(
+  qkv: Tensor,
+  voxels: Voxels,
+  pattern: AttentionPattern,
+  gammas?: [q: Tensor, k: Tensor],
+  { kept }: Pick<NormedAttentionOptions, "kept"> = {},
+): Tensor {
   if (pattern === "full" || !("curve" in pattern)) {
     const sequences = pattern === "full" ? samplesOf(voxels) : windowsOf(voxels, pattern);
-    return gammas ? normedSelfAttention(qkv, gammas, { sequences }) : selfAttention(qkv, { sequences });
+    return gammas ? normedSelfAttention(qkv, gammas, { sequences, kept }) : selfAttention(qkv, { sequences });
   }
   if (gammas) qkv = headRmsNorm(qkv, gammas);
   const [N, , H, D] = qkv.shape, C = H * D, { sorted, windows, sequences, keySequences } = curveMaps(voxels, pattern);

@@ -10,7 +10,7 @@ import { type DType, DTYPE_BYTES } from "./dtype.ts";
 import type { Parked } from "./parking.ts";
 
 /** What a tensor is, where it comes to giving it up. */
-export type Kind = "norm" | "activation" | "residual" | "movement" | "linear" | "convolution" | "attention" | "fp8";
+export type Kind = "norm" | "head norm" | "activation" | "residual" | "movement" | "linear" | "convolution" | "attention" | "fp8";
 
 /** How a tensor is made again. */
 export interface Recipe {
@@ -28,10 +28,13 @@ export type Choice = "keep" | "drop" | "offload";
 export type Choose = (t: Tensor, recipe: Recipe, block?: number) => Choice;
 
 /**
- * Norms and activations are made again, in a pass over memory that is kept anyway; nothing else is. Every plan makes them again, so that gradients
- * are the same under all: cuBLASLt's GELU rounds once where the one that is made again rounds twice.
+ * Norms and activations are made again, in a pass over memory that is kept anyway; nothing else is, nor norms of heads that an op was told to keep. Every
+ * plan makes activations again, so that gradients are the same under all: cuBLASLt's GELU rounds once where the one that is made again rounds twice.
  */
 export const chooseFree: Choose = (_, { kind }) => kind === "norm" || kind === "activation" ? "drop" : "keep";
+
+/** For a pass that takes as little as it may: norms of heads are made again too. */
+export const chooseLeast: Choose = (t, recipe) => recipe.kind === "head norm" ? "drop" : chooseFree(t, recipe);
 
 let choose = chooseFree, block: number | undefined;
 

@@ -2,7 +2,7 @@
 import { device } from "./device.ts";
 import { DTYPE, isFloat } from "./dtype.ts";
 import { tidy } from "./scope.ts";
-import { chooseFree, rebuildable, type Recipe, withChoice } from "./storage.ts";
+import { chooseLeast, rebuildable, type Recipe, withChoice } from "./storage.ts";
 import { empty, expectShape, kernels, stream, type Tensor } from "./tensor.ts";
 
 /**
@@ -368,7 +368,7 @@ export function checkpoint(fn: (...inputs: Tensor[]) => Tensor, inputs: Tensor[]
       const before = recording, first = count;
       recording = true;
       try {
-        const again = withChoice(chooseFree, () => fn(...leaves));
+        const again = withChoice(chooseLeast, () => fn(...leaves));
         if (again.requiresGrad) runTape(again, dy, first);
       } finally {
         recording = before;

@@ -19,6 +19,7 @@ for (const [name, make] of Object.entries({ ...MODELS, ...FP8_MODELS })) {
     model.run(sizes, (pass) => {
       const ladder = surveyPass(pass);
       assert.ok(ladder.classes.length >= 6 && ladder.peaks.length === ladder.classes.length + 1);
+      assert.equal(ladder.classes.some((c) => c.kind === "head norm"), name in FP8_MODELS);
       assert.equal(ladder.levels, ladder.classes.reduce((n, c) => n + c.blocks, 0));
       let before = Infinity;
       for (let level = 0; level <= ladder.levels; level += 3) {

@@ -59,6 +59,10 @@ for (const sequences of [false, true]) {
     });
     const got = outcome(sequences ? ragged : run);
     assert.deepEqual(got, want);
+    const kept = outcome(({ qkv, gq, gk, offsets }) => {
+      return normedSelfAttention(qkv, [gq, gk], { kept: true, sequences: sequences ? { offsets, longest: 7 } : undefined });
+    });
+    assert.deepEqual(kept, want);
     for (const choice of ["keep", "drop"] as const) {
       assert.deepEqual(outcome((t) => withChoice(() => choice, () => (sequences ? ragged : run)(t))), want);
     }
