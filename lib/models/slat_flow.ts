@@ -3,6 +3,7 @@ import { cast } from "../ops/cast.ts";
 import { add, silu } from "../ops/elementwise.ts";
 import { layerNorm } from "../ops/layer_norm.ts";
 import { layerNormModulate } from "../ops/modulate.ts";
+import { roundOnce } from "../ops/fp8_layer.ts";
 import { concat, split } from "../ops/movement.ts";
 import { headsOf } from "../nn/attention.ts";
 import {
@@ -197,6 +198,7 @@ export function slatFlow(
       const mod = p.adaLN_modulation ? cast(applyLinear(p.adaLN_modulation[1], silu(time)), dtype) : silu(cast(time, dtype));
       return [mod, cast(cond, dtype)];
     });
+    if (fp8) roundOnce(context); // it is every block's
     const finer: Voxels[] = [], seen: Tensor[] = [];
     let { voxels } = x, h = tidy(() => cast(applyLinear(p.input_layer, x.features), dtype));
     down.forEach(({ resample }, i) => {

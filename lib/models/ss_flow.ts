@@ -2,6 +2,7 @@
 import { add, silu } from "../ops/elementwise.ts";
 import { cast } from "../ops/cast.ts";
 import { absolutePositionEmbedding } from "../ops/embed.ts";
+import { roundOnce } from "../ops/fp8_layer.ts";
 import { layerNorm } from "../ops/layer_norm.ts";
 import { patchify, permute, reshape, unpatchify } from "../ops/movement.ts";
 import { headsOf } from "../nn/attention.ts";
@@ -113,6 +114,7 @@ export function ssFlow({ args, dtype, fp8, params: p }: SsFlow, x: Tensor, t: Te
     return [cast(embedded, dtype), mod];
   });
   const context = cast(cond, dtype);
+  if (fp8) roundOnce(context); // it is every block's
   h = runBlocks(
     p.blocks,
     [h, mod, context],

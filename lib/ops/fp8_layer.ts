@@ -10,6 +10,7 @@ import { isRecording, record, type SoFar } from "../tensor/tape.ts";
 import { empty, kernels, stream, type Tensor } from "../tensor/tensor.ts";
 import { takeColumnSums, wantColumnSums } from "./column_sums.ts";
 import {
+  canQuantizeRows,
   emptyQuantized,
   fp8Product,
   fp8Sum,
@@ -58,6 +59,12 @@ export function inEightBits(shape: readonly number[], dtype: Tensor["dtype"], { 
 function keptInEightBits({ values }: Quantized, from: (Tensor | null | undefined)[], again: (to: Quantized) => void): void {
   if (!isRecording()) return;
   rebuildable(values, { kind: "fp8", from, fill: (values) => again({ values, scale: empty([values.shape[0]]) }) });
+}
+
+/** Rounds x [..., C] once for all layers in fp8 that are to read it: what they read lives as long as x's scope, or as ops keep it. */
+export function roundOnce(x: Tensor): void {
+  const C = x.shape.at(-1)!, N = x.size / C;
+  if (canQuantizeRows(x.dtype, N, C)) made.set(x, quantize(x, [N, C]));
 }
 
 /** x [N, C] in 8 bits: as it was made, or rounded here. */

@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { observe } from "../../ffi/observer.ts";
+import { roundOnce } from "../../lib/ops/fp8_layer.ts";
 import { feedForward } from "../../lib/ops/feed_forward.ts";
 import { canQuantize } from "../../lib/ops/fp8.ts";
 import { add, mul } from "../../lib/ops/elementwise.ts";
@@ -233,3 +235,23 @@ for (const [M, N, K] of LAYERS) {
     });
   }
 }
+
+Deno.test("roundOnce() rounds what several layers in fp8 read once, with the same results and gradients to the bit", () => {
+  const [x, w, dy] = [M * K, N * K, M * N].map((size, i) => random(i + 1, size)), dtype = device().name === "cpu" ? "f32" : "bf16";
+  const found = [false, true].map((once) =>
+    step(() => {
+      const [a, b] = [w, w.map((v) => -v)].map((data) => tensor(data, [N, K], { dtype, requiresGrad: true }));
+      const input = tensor(x, [M, K], { dtype, requiresGrad: true });
+      let quantized = 0;
+      const before = observe((name, _, call) => (quantized += Number(name === "k_fp8_quantize_fwd"), call()));
+      if (once) roundOnce(input);
+      const y = add(tidy(() => linear(input, a, null, { fp8: true })), tidy(() => linear(input, b, null, { fp8: true })));
+      observe(before);
+      const values = y.read();
+      backward(y, tensor(dy, [M, N], { dtype }));
+      return { quantized, values: [values, ...[input, a, b].map((t) => t.grad!.read())] };
+    })
+  );
+  assert.deepEqual(found[1].values, found[0].values);
+  assert.deepEqual(found.map((f) => f.quantized), [4, 3]);
+});
