@@ -28,6 +28,8 @@ export interface Recording<O> {
   outputs: O;
   /** Floating-point operations of its products, convolutions and attention. */
   flops: number;
+  /** Of the memory that it keeps. */
+  bytes: number;
   /** Queues it. */
   replay(): void;
   free(): void;
@@ -222,6 +224,7 @@ export function recorded<O extends Record<string, Tensor>>(pass: () => O, log: P
     return {
       outputs,
       flops,
+      bytes: total,
       replay: () => calls.run(),
       free() {
         calls.free();

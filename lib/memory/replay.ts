@@ -39,7 +39,7 @@ export interface Replays {
 }
 
 /** The part of the device's memory that recordings may keep where nobody asked for them: what else a run does must fit beside them. */
-export const KEPT_BY_RECORDINGS = 1 / 8;
+export const KEPT_BY_RECORDINGS = 1 / 4;
 
 /** Recordings that were not used for so many runs are given up. */
 const IDLE = 64;
@@ -59,11 +59,11 @@ const valueOf = (input: Tensor | (() => Tensor)): Tensor => input instanceof Ten
 
 /**
  * Replays of passes that add to the gradients of `params`. Where `enabled` says no every pass runs as it is, as it must where several processes share
- * gradients while it runs; also while a profile looks on, and passes whose recordings would keep more than `most` bytes.
+ * gradients while it runs; also while a profile looks on, and passes with whose recordings all would keep more than `most` bytes.
  */
 export function openReplays(
   params: unknown,
-  { enabled, most, say = () => {} }: { enabled: boolean; most?: number; say?: (text: string) => void },
+  { enabled, most = Infinity, say = () => {} }: { enabled: boolean; most?: number; say?: (text: string) => void },
 ): Replays {
   const trained = leaves<Tensor>(params).map(([, t]) => t).filter((t) => t.accumulates), known = new Map<string, Known>();
   let runs = 0, count = 0;
@@ -90,7 +90,8 @@ export function openReplays(
     const before = trained.filter((t) => t.outdated);
     try {
       device().memory.trim(); // what is kept for later passes has no later passes
-      entry.recording = recorded(() => step(pass), entry.log!, most);
+      const kept = [...known.values()].reduce((sum, { recording }) => sum + (recording?.bytes ?? 0), 0);
+      entry.recording = recorded(() => step(pass), entry.log!, most - kept);
       entry.begun = before.filter((t) => !t.outdated);
       sayOnce("a step's passes run from a recording from now on");
     } catch (error) {

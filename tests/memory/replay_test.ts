@@ -4,6 +4,7 @@ import { plannedMemory } from "../../lib/memory/elastic.ts";
 import { openReplays, type Replays } from "../../lib/memory/replay.ts";
 import { ssFlow, ssFlowSpec } from "../../lib/models/ss_flow.ts";
 import { initialize } from "../../lib/nn/parameters.ts";
+import { full } from "../../lib/ops/cast.ts";
 import { add, mul } from "../../lib/ops/elementwise.ts";
 import { mse, mseRows } from "../../lib/ops/loss.ts";
 import { createOptimizer, OPTIMIZER_DEFAULTS } from "../../lib/optim/optimizer.ts";
@@ -128,6 +129,21 @@ Deno.test("a pass whose recording would keep more memory than it may runs as it 
     assert.deepEqual(squares(replays, w), WANT);
     assert.equal(replays.count, 0);
     assert.match(said[0], /it would keep \d+ bytes of memory, it may keep 100 bytes$/);
+    replays.free();
+  }));
+
+Deno.test("what recordings may keep is for all of them together", () =>
+  step(() => {
+    const said: string[] = [], replays = openReplays({}, { enabled: true, most: 1500, say: (text) => said.push(text) });
+    const run = (key: string, i: number): number => {
+      return replays.run({ key, inputs: () => ({ x: full([256], i) }), pass: ({ x }) => ({ y: mul(x, 2) }) }).y()[0];
+    };
+    for (const key of ["first", "second"]) assert.deepEqual([1, 2, 3, 4].map((i) => run(key, i)), [2, 4, 6, 8]);
+    assert.equal(replays.count, 2);
+    assert.match(said[1], /it would keep 1024 bytes of memory, it may keep 476 bytes$/);
+    replays.free();
+    assert.deepEqual([1, 2, 3].map((i) => run("third", i)), [2, 4, 6]);
+    assert.equal(replays.count, 3); // what was given back may be kept again
     replays.free();
   }));
 
