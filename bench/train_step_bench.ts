@@ -1,18 +1,21 @@
 /**
  * Times whole training steps (forward, backward, clipping, AdamW, mean of parameters) of the half-billion-parameter flow models on CUDA, beside
  * plain PyTorch models of the same shape, and profiles them; steps within budgets are put
- * beside them, as memory_bench and varying_bench found them. Writes bench/results/train_step.json, and a table of every kernel for each model.
+ * beside them, as memory_bench and varying_bench found them. Passes of SS-Flow run from a recording, as the recipe's do where it keeps little memory.
+ * Writes bench/results/train_step.json, and a table of every kernel for each model. ONLY is a part of the name of the models to run, as "SS-Flow fp8":
+ * without PyTorch's.
  *
  *   deno task bench bench/train_step_bench.ts
  */
 import { writeFileAtomic } from "../lib/io/atomic.ts";
+import { KEPT_BY_RECORDINGS, openReplays } from "../lib/memory/replay.ts";
 import { tuneProducts, useChoices } from "../lib/memory/tune.ts";
 import { device } from "../lib/tensor/device.ts";
 import { profileTable, startProfile } from "../lib/tensor/profile.ts";
 import { slatFlowWork, ssFlowWork, type Work } from "./flow_models.ts";
 import { benchmark, fastest, measured, type PeerTime, type Row, rowsOf, timePeers } from "./harness.ts";
 
-const WARM_UP = 2, RUNS = 8, PROFILED = 2;
+const WARM_UP = 4, RUNS = 8, PROFILED = 2;
 /** Dense 16-bit operations a second of an H100 or H200 by its data sheet. */
 const PEAK = 989e12, GIB = 2 ** 30;
 
@@ -24,30 +27,39 @@ function peerOf(name: string): string {
   return name.replace(/ fp8(-all)? /, " bf16 ");
 }
 
-function measure(make: () => Work, peers: PeerTime[]): Row[] {
-  const work = make(), { memory } = device(), host: number[] = [];
-  const run = (): void => {
-    const began = performance.now();
-    work.pass().free();
-    host.push(performance.now() - began);
-    work.optimizer.stepLater();
-  };
+/** `fixed`: whether all steps have the same kernels, so that they can be recorded. */
+function measure(make: () => Work, peers: PeerTime[], fixed: boolean): Row[] {
+  const work = make(), { memory } = device(), most = KEPT_BY_RECORDINGS * memory.limit, host: number[] = [];
   /** Milliseconds of a step among others, as in a training: what one found is read when the next one's passes are queued. */
   const timeSteps = (): number => {
+    const replays = openReplays(work.optimizer.params, { enabled: fixed, most, say: console.error });
+    const run = (): void => {
+      const began = performance.now();
+      replays.run({ key: "pass", inputs: () => ({}), pass: () => ({ loss: work.pass() }) });
+      host.push(performance.now() - began);
+      work.optimizer.stepLater();
+    };
     for (let i = 0; i < WARM_UP; i++) run();
     memory.synchronize();
     memory.resetPeak();
+    host.length = 0;
     const began = performance.now();
     for (let i = 0; i < RUNS; i++) run();
     memory.synchronize();
-    return (performance.now() - began) / RUNS;
+    const ms = (performance.now() - began) / RUNS;
+    peak = memory.use().peak / GIB;
+    replays.free();
+    return ms;
   };
+  let peak = 0;
   const untuned = timeSteps(), choices = tuneProducts(() => work.pass().free())!;
   useChoices(choices);
   const ms = timeSteps();
-  const peak = memory.use().peak / GIB;
   const stop = startProfile();
-  for (let i = 0; i < PROFILED; i++) run();
+  for (let i = 0; i < PROFILED; i++) {
+    work.pass().free();
+    work.optimizer.stepLater();
+  }
   const table = profileTable(stop(), PROFILED), file = `${work.name.toLowerCase().replace(/[^a-z0-9]+/g, "_")}.txt`;
   const folder = new URL("results/train_step/", import.meta.url).pathname;
   Deno.mkdirSync(folder, { recursive: true });
@@ -80,11 +92,16 @@ function measure(make: () => Work, peers: PeerTime[]): Row[] {
 }
 
 benchmark("train_step", (save) => {
-  const peers = timePeers("ss_flow"), rows: Row[] = [];
+  const only = Deno.env.get("ONLY"), peers = only ? [] : timePeers("ss_flow"), rows: Row[] = [];
   type Fp8 = boolean | "all";
-  for (const make of [(fp8: Fp8) => ssFlowWork({ batch: 8, fp8 }), (fp8: Fp8) => slatFlowWork({ batch: 4, fp8 })]) {
-    for (const fp8 of [false, true, "all"] as const) {
-      rows.push(...measure(() => make(fp8), peers));
+  const models: [name: string, make: (fp8: Fp8) => Work, fixed: boolean][] = [
+    ["SS-Flow", (fp8) => ssFlowWork({ batch: 8, fp8 }), true],
+    ["SLat-Flow", (fp8) => slatFlowWork({ batch: 4, fp8 }), false],
+  ];
+  for (const [name, make, fixed] of models) {
+    for (const [precision, fp8] of [["bf16", false], ["fp8", true], ["fp8-all", "all"]] as const) {
+      if (!`${name} ${precision}`.includes(only ?? "")) continue;
+      rows.push(...measure(() => make(fp8), peers, fixed));
       save(rows);
     }
   }
