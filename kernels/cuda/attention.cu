@@ -72,7 +72,8 @@ bool whole_forward_fits(const k_attention& p) {
 // Whether Hopper's backward pass within windows takes them: sequences of few rows that attend to themselves.
 bool whole_fit(const k_attention& p) {
   const bool same = p.q_offsets == p.k_offsets && p.q_rows == p.k_rows && p.q_total == p.k_total && p.L == p.M;
-  return this_card().capability == 90 && !(p.flags & K_ATTENTION_SM80) && same && p.L <= WINDOW_ROWS;
+  return this_card().capability == 90 && !(p.flags & K_ATTENTION_SM80) && same && p.L <= WINDOW_ROWS &&
+         p.B * p.H <= INT32_MAX;
 }
 
 Way way_of(const k_attention& p, bool backward) {
@@ -260,10 +261,10 @@ int32_t run_backward(const char* where, const k_attention& p, cudaStream_t strea
   } else {
     const Way way = way_of(p, true);
     if (way == Way::WINDOWS && whole_fit(p)) {
-      const auto ring = BackwardRing::fit(this_card().shared);
-      const Inputs<T, 5> in{{x.q, x.k, x.v, x.d_o, x.out}};
-      return launch(where, backward_window_sm90<T>, this_card().processors, WINDOW_THREADS, ring.bytes(), stream, x.dq, x.dk, x.dv, in, problem,
-                    Shares(problem, this_card().processors, 1, ITEM_COST), ring);
+      const auto kernel = backward_window_sm90<T>;
+      const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
+      if (e != cudaSuccess) return fail(e, where, "%s", cudaGetErrorString(e));
+      return launch(where, kernel, p.B * p.H, WHOLE_BWD_THREADS, WHOLE_BWD_SHARED, stream, x.dq, x.dk, x.dv, x.d_o, x.q, x.k, x.v, problem);
     }
     if (way == Way::WINDOWS) {
       const int slots = ring_slots(true), blocks = this_card().processors;
