@@ -51,6 +51,16 @@ export function gradientsOf(wrt: Record<string, Tensor>, run: () => Tensor): Rec
   });
 }
 
+/** Throws where arrays by name are not equal to the bit, with the first difference: a whole diff of so many numbers would take minutes. */
+export function expectSameBits(got: Record<string, Float32Array>, want: Record<string, Float32Array>, what: string): void {
+  const names = Object.keys(want);
+  if (Object.keys(got).join() !== names.join()) throw new Error(`${what}: there are ${Object.keys(got)}, there must be ${names}`);
+  for (const name of names) {
+    const a = got[name], b = want[name], at = a.findIndex((v, i) => !Object.is(v, b[i]));
+    if (a.length !== b.length || at >= 0) throw new Error(`${what}: ${name} [${at}] is ${a[at]}, it must be ${b[at]}`);
+  }
+}
+
 /**
  * Compares the gradient of each of `wrt` with central differences (of fourth order) of the output of `run` along two random directions of signs:
  * along one of them the derivative is about as large as the gradient's norm, so an error anywhere in the gradient shows.

@@ -3,7 +3,6 @@ import { DTYPE } from "../tensor/dtype.ts";
 import { rebuildable } from "../tensor/storage.ts";
 import { isRecording, record } from "../tensor/tape.ts";
 import { empty, kernels, stream, type Tensor } from "../tensor/tensor.ts";
-import { unaryForward } from "./elementwise.ts";
 import { takeColumnSums, wantColumnSums } from "./column_sums.ts";
 import { canQuantize } from "./fp8.ts";
 import { fp8FeedForward, fp8FeedForwardBackward, parts, rounded } from "./fp8_layer.ts";
@@ -29,12 +28,7 @@ export function feedForward(
   const z = empty([...lead, N], x.dtype), y = empty([...lead, P], x.dtype);
   const up = (z: Tensor): Product => ({ ...PLAIN, y: z, a: x, b: w1, bias: b1, M, N, K, transposeB: true });
   const down = (y: Tensor, g: Tensor): Product => ({ ...PLAIN, y, a: g, b: w2, bias: b2, M, N: P, K: N, transposeB: true });
-  const activated = (): Tensor => {
-    const g = empty(z.shape, z.dtype);
-    unaryForward("gelu", g, z);
-    return g;
-  };
-  /** Both from x, where z was not there. */
+  /** Both from x. */
   const forward = (z: Tensor, y?: Tensor): void => {
     const g = empty(z.shape, z.dtype); // made in the same way for z alone, for the same bits
     linearGelu(g, z, up(z));
@@ -64,11 +58,11 @@ export function feedForward(
     return [dx, dw1, db1, dw2, db2];
   }, {
     kind: "linear",
-    from: [z, w2, b2],
+    from: inputs,
     fill(y) {
-      const g = activated();
-      product(down(y, g));
-      g.free();
+      const again = empty(z.shape, z.dtype); // not from z: cuBLASLt's GELU rounds once, gelu(z) would be rounded twice
+      forward(again, y);
+      again.free();
     },
   });
   if (b2.requiresGrad) wantColumnSums(y);
