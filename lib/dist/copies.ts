@@ -16,7 +16,7 @@ const TRIAL_MS = 10_000;
  * Over links that are at least this fast, in bytes a second, sums go together after half of them and just before the last. GPUs that compute at their
  * power limit lose 2 to 3 % of their clock while data goes over their links every few milliseconds, however little (kernels/README.md); in bursts not.
  */
-const FAST = 100e9, BURSTS = [1 / 2, 15 / 16];
+const FAST = 100e9, BURSTS = [1 / 2, 7 / 8];
 const COPY_ANY = 4, F32 = DTYPE_BYTES.f32;
 /** Of kernels/include/elementwise.h. */
 const ADD = 0;
