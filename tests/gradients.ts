@@ -57,7 +57,8 @@ export function expectSameBits(got: Record<string, Float32Array>, want: Record<s
   if (Object.keys(got).join() !== names.join()) throw new Error(`${what}: there are ${Object.keys(got)}, there must be ${names}`);
   for (const name of names) {
     const a = got[name], b = want[name], at = a.findIndex((v, i) => !Object.is(v, b[i]));
-    if (a.length !== b.length || at >= 0) throw new Error(`${what}: ${name} [${at}] is ${a[at]}, it must be ${b[at]}`);
+    if (a.length !== b.length) throw new Error(`${what}: ${name} has ${a.length} values, there must be ${b.length}`);
+    if (at >= 0) throw new Error(`${what}: ${name} [${at}] is ${a[at]}, it must be ${b[at]}`);
   }
 }
 

@@ -13,7 +13,7 @@ import { makeSlots, ROW_BYTES, type Slots } from "./slots.ts";
 /** How long the first sum may take. */
 const TRIAL_MS = 10_000;
 /**
- * Over links that are at least this fast, in bytes a second, sums go together after half of them and just before the last. GPUs that compute at their
+ * Over links that are at least this fast, in bytes a second, sums go together: after half of them, after seven eighths, and at the end. GPUs that compute at their
  * power limit lose 2 to 3 % of their clock while data goes over their links every few milliseconds, however little (kernels/README.md); in bursts not.
  */
 const FAST = 100e9, BURSTS = [1 / 2, 7 / 8];
