@@ -11,8 +11,8 @@ import { joinSockets, type Sockets } from "./sockets.ts";
 
 /**
  * The processes of a job. Collectives on tensors are queued behind the device's work so far, beside what follows: {@linkcode Communicator.join} makes
- * the device's later work wait for them. All ranks must call the same ones in the same order. A rank that ended or stays away for the timeout makes
- * the next {@linkcode Communicator.exchange} throw on all others with its number.
+ * the device's later work wait for them, and other collectives too, which may take what they made after it alone. All ranks must call the same ones in the
+ * same order. A rank that ended or stays away for the timeout makes the next {@linkcode Communicator.exchange} throw on all others with its number.
  */
 export interface Communicator {
   readonly rank: number;

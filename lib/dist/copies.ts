@@ -13,10 +13,10 @@ import { makeSlots, ROW_BYTES, type Slots } from "./slots.ts";
 /** How long the first sum may take. */
 const TRIAL_MS = 10_000;
 /**
- * Over links that are at least this fast, in bytes a second, sums go together: after half of them, after seven eighths, and at the end. GPUs that compute at their
+ * Over links that are at least this fast, in bytes a second, sums go together: after seven eighths of them, shortly before the end, and at the end. GPUs that compute at their
  * power limit lose 2 to 3 % of their clock while data goes over their links every few milliseconds, however little (kernels/README.md); in bursts not.
  */
-const FAST = 100e9, BURSTS = [1 / 2, 7 / 8];
+const FAST = 100e9, BURSTS = [7 / 8, 14 / 15];
 const COPY_ANY = 4, F32 = DTYPE_BYTES.f32;
 /** Of kernels/include/elementwise.h. */
 const ADD = 0;
@@ -75,13 +75,13 @@ export function copyCollectives(
 }
 
 /** Throws where a sum over all ranks is wrong or does not come. Gives the bytes a second that a rank sends of large ones, and gets. */
-function tryOut(ours: OnDevice, { side, row }: Slots, world: number): number {
+function tryOut(ours: OnDevice, { side, uses, row }: Slots, world: number): number {
   const cuda = openCudart(), word = new BigUint64Array(1), until = Date.now() + TRIAL_MS, n = 1000;
   const t = persist(() => tensor(Array.from({ length: n }, (_, i) => i), [n]));
   ours.allReduce(t);
   ours.join();
   const event = createEvent(cuda), pause = new Int32Array(new SharedArrayBuffer(4));
-  cuda.cudaEventRecord(event, side);
+  cuda.cudaEventRecord(event, uses);
   while (!isDone(cuda, event)) {
     if (Date.now() > until) throw new Error(`a sum over the ranks did not come within ${TRIAL_MS / 1000} s`);
     Atomics.wait(pause, 0, 0, 1);
@@ -98,7 +98,7 @@ function tryOut(ours: OnDevice, { side, row }: Slots, world: number): number {
   for (let i = 0; i < 2; i++) { // the second time all is warm
     cuda.cudaEventRecord(begin, side);
     ours.allReduce(large);
-    cuda.cudaEventRecord(end, side);
+    cuda.cudaEventRecord(end, uses);
   }
   cuda.cudaEventSynchronize(end);
   cuda.cudaEventElapsedTime(elapsed, begin, end);
@@ -108,13 +108,14 @@ function tryOut(ours: OnDevice, { side, row }: Slots, world: number): number {
 }
 
 function collectivesOn(slots: Slots, { rank, world }: Ranks, sumOnHost: (t: Tensor) => void): OnDevice {
-  const cuda = openCudart(), event = createEvent(cuda), { row, side, turn } = slots, { kernels } = device();
+  const cuda = openCudart(), event = createEvent(cuda), { row, side, uses, turn } = slots, { kernels } = device();
   const order = (earlier: bigint, later: bigint): void => orderStreams(cuda, event, earlier, later);
   const begin = (): void => order(stream(), side);
+  const join = (): void => order(uses, stream());
   const copy = (to: bigint, from: bigint, bytes: number): void =>
-    void (to !== from && bytes && cuda.cudaMemcpyAsync(to, from, BigInt(bytes), COPY_ANY, side));
+    void (to !== from && bytes && cuda.cudaMemcpyAsync(to, from, BigInt(bytes), COPY_ANY, uses));
   const add = (y: bigint, a: bigint, b: bigint, n: number): void =>
-    kernels.k_binary_fwd(y, a, b, 1n, 1n, 1n, BigInt(n), 0n, 0n, 0n, 1n, 0n, 0n, 0n, 1n, ADD, DTYPE.f32, side);
+    kernels.k_binary_fwd(y, a, b, 1n, 1n, 1n, BigInt(n), 0n, 0n, 0n, 1n, 0n, 0n, 0n, 1n, ADD, DTYPE.f32, uses);
   const at = (address: bigint, offset: number): bigint => address + BigInt(offset);
   /** Calls `part` with where each part of at most `most` begins, and its size. */
   const cut = (size: number, most: number, part: (offset: number, size: number) => void): void => {
@@ -135,40 +136,42 @@ function collectivesOn(slots: Slots, { rank, world }: Ranks, sumOnHost: (t: Tens
     by: "the GPUs' copy engines",
     allReduce(t) {
       if (t.dtype !== "f32") {
-        order(side, stream());
+        join();
         return sumOnHost(t);
       }
       begin();
       cut(t.bytes, world * row, (offset, bytes) => {
         const each = Math.ceil(bytes / world / ROW_BYTES) * ROW_BYTES, base = at(t.addr, offset);
         const part = (r: number) => ({ from: at(base, r * each), bytes: Math.max(0, Math.min(each, bytes - r * each)) }), mine = part(rank);
-        sumRows(mine.from, mine.from, turn(part), mine.bytes);
-        turn(() => mine).forEach((from, r) => r !== rank && copy(part(r).from, from, part(r).bytes));
+        turn(part, (rows) => sumRows(mine.from, mine.from, rows, mine.bytes));
+        order(uses, side);
+        turn(() => mine, (rows) => rows.forEach((from, r) => r !== rank && copy(part(r).from, from, part(r).bytes)));
       });
     },
     reduceScatter(y, x) {
       begin();
       cut(y.bytes, row, (offset, bytes) => {
         const part = (r: number) => ({ from: at(x.addr, r * y.bytes + offset), bytes });
-        sumRows(at(y.addr, offset), part(rank).from, turn(part), bytes);
+        turn(part, (rows) => sumRows(at(y.addr, offset), part(rank).from, rows, bytes));
       });
     },
     allGather(y, x) {
       begin();
+      order(side, uses);
       copy(at(y.addr, rank * x.bytes), x.addr, x.bytes);
       cut(x.bytes, row, (offset, bytes) => {
-        const rows = turn(() => ({ from: at(x.addr, offset), bytes }));
-        rows.forEach((from, r) => r !== rank && copy(at(y.addr, r * x.bytes + offset), from, bytes));
+        const mine = { from: at(x.addr, offset), bytes };
+        turn(() => mine, (rows) => rows.forEach((from, r) => r !== rank && copy(at(y.addr, r * x.bytes + offset), from, bytes)));
       });
     },
     broadcast(t) {
       begin();
       cut(t.bytes, row, (offset, bytes) => {
-        const place = at(t.addr, offset), rows = turn(() => ({ from: place, bytes: rank === 0 ? bytes : 0 }));
-        if (rank !== 0) copy(place, rows[0], bytes);
+        const place = at(t.addr, offset);
+        turn(() => ({ from: place, bytes: rank === 0 ? bytes : 0 }), ([from]) => rank !== 0 && copy(place, from, bytes));
       });
     },
-    join: () => order(side, stream()),
+    join,
     close(meet) {
       slots.leave();
       meet(); // none gives its memory back while another has it open

@@ -1,26 +1,29 @@
 /** Device memory of several processes of one machine that each of them copies into, by copy engines, and tells the others' streams so. */
 import { openStreamValues } from "../../ffi/cuda_driver.ts";
-import { IPC_HANDLE_BYTES, openCudart } from "../../ffi/cudart.ts";
+import { createEvent, IPC_HANDLE_BYTES, openCudart, orderStreams } from "../../ffi/cudart.ts";
 
 /** What rows are multiples of, in bytes: kernels then read whole packs. */
 export const ROW_BYTES = 256;
+/** Turns whose rows are there at a time: one that is used, one that is there, one on its way. */
+const TURNS = 3;
 const NON_BLOCKING = 1, COPY_ANY = 4, ENABLE_PEER_ACCESS = 1;
 
 /** A rank's memory for rows from all others, and theirs for its own. */
 export interface Slots {
   /** Bytes of a row. */
   readonly row: number;
-  /** The stream of all copies; the others' work is never behind it. */
+  /** The stream of all copies to others, and the one of what is done with what they sent. The device's other work is never behind them. */
   readonly side: bigint;
+  readonly uses: bigint;
   /** What opens this rank's memory in another process. */
   handle(): Uint8Array<ArrayBuffer>;
   /** Opens the others', given the handles of all ranks. */
   open(handles: Uint8Array<ArrayBuffer>[]): void;
   /**
-   * Queues a turn, which all ranks take: copies `send(r)`, at most a row, to each other rank r and waits for what they send. Where that lies until this
-   * rank's next turn is returned, by rank.
+   * Queues a turn, which all ranks take: on `side` the copies of `send(r)`, at most a row, to each other rank r; on `uses`, when what they send is there,
+   * what `use` queues, which is given where that lies, by rank. The next turn's copies go on beside that: who sends what it makes orders `side` behind it.
    */
-  turn(send: (rank: number) => { from: bigint; bytes: number }): bigint[];
+  turn(send: (rank: number) => { from: bigint; bytes: number }, use: (rows: bigint[]) => void): void;
   /** Waits for nothing any more: what was to come will not. */
   abandon(): void;
   /** Waits for the turns, and closes the others' memory. */
@@ -30,30 +33,33 @@ export interface Slots {
 }
 
 /**
- * Makes this rank's slots, of rows of `turnBytes` over the number of ranks: for each of two turns a row from each other rank, then a number of each rank,
- * the last turn that its row is there of. A rank gets past a turn when all others have begun it, so they have read what they got in the turn before, and
- * the next turn may write over that: two are enough.
+ * Makes this rank's slots, of rows of `turnBytes` over the number of ranks: for each of three turns a row from each other rank, then a number of each
+ * rank, the last turn that its row is there of. A rank writes that once it has used what came two turns before. So where it is written, what was sent two
+ * turns before may be written over in the next turn: three are enough, and links do not wait for a number that is on its way.
  */
 export function makeSlots(rank: number, world: number, turnBytes: number): Slots {
   const cuda = openCudart(), values = openStreamValues(), word = new BigUint64Array(1), others = world - 1;
   const row = Math.floor(turnBytes / world / ROW_BYTES) * ROW_BYTES,
-    numbers = 2 * others * row,
+    numbers = TURNS * others * row,
     bytes = numbers + Math.ceil(4 * world / ROW_BYTES) * ROW_BYTES;
   const bases: bigint[] = Array(world).fill(0n), least = new Int32Array(1), most = new Int32Array(1);
   const peers = Array.from({ length: others }, (_, i) => (rank + 1 + i) % world); // each rank begins with another
   cuda.cudaDeviceGetStreamPriorityRange(least, most);
-  cuda.cudaStreamCreateWithPriority(word, NON_BLOCKING, most[0]);
-  const [side] = word;
+  const [side, uses] = [0, 0].map(() => {
+    cuda.cudaStreamCreateWithPriority(word, NON_BLOCKING, most[0]);
+    return word[0];
+  });
+  const event = createEvent(cuda), used = [createEvent(cuda), createEvent(cuda)]; // of even turns, and of odd ones
   cuda.cudaMalloc(word, BigInt(bytes));
   bases[rank] = word[0];
   cuda.cudaMemsetAsync(bases[rank], 0, BigInt(bytes), side);
   cuda.cudaStreamSynchronize(side);
-  let turns = 0;
+  let turns = 0, slot = 0;
   /** Where rank `to` has the row of rank `from` in this turn, and the number of its last turn. */
-  const place = (to: number, from: number): bigint => bases[to] + BigInt((turns % 2 * others + (from < to ? from : from - 1)) * row);
+  const place = (to: number, from: number): bigint => bases[to] + BigInt((slot * others + (from < to ? from : from - 1)) * row);
   const number = (to: number, from: number): bigint => bases[to] + BigInt(numbers + 4 * from);
   return {
-    ...{ row, side },
+    ...{ row, side, uses },
     handle() {
       const handle = new Uint8Array(IPC_HANDLE_BYTES);
       cuda.cudaIpcGetMemHandle(handle, bases[rank]);
@@ -65,15 +71,20 @@ export function makeSlots(rank: number, world: number, turnBytes: number): Slots
         bases[r] = word[0];
       }
     },
-    turn(send) {
+    turn(send, use) {
+      for (const r of peers) values.wait(side, number(rank, r), turns);
       turns = (turns + 1) >>> 0;
+      slot = (slot + 1) % TURNS;
       for (const r of peers) {
         const { from, bytes } = send(r);
         if (bytes) cuda.cudaMemcpyAsync(place(r, rank), from, BigInt(bytes), COPY_ANY, side);
       }
+      cuda.cudaStreamWaitEvent(side, used[turns % 2], 0);
       for (const r of peers) values.write(side, number(r, rank), turns);
-      for (const r of peers) values.wait(side, number(rank, r), turns);
-      return bases.map((_, r) => r === rank ? 0n : place(rank, r));
+      orderStreams(cuda, event, side, uses);
+      for (const r of peers) values.wait(uses, number(rank, r), turns);
+      use(bases.map((_, r) => r === rank ? 0n : place(rank, r)));
+      cuda.cudaEventRecord(used[turns % 2], uses);
     },
     abandon() {
       cuda.cudaStreamCreateWithFlags(word, NON_BLOCKING);
@@ -83,12 +94,13 @@ export function makeSlots(rank: number, world: number, turnBytes: number): Slots
       cuda.cudaStreamDestroy(escape);
     },
     leave() {
-      cuda.cudaStreamSynchronize(side);
+      for (const queue of [side, uses]) cuda.cudaStreamSynchronize(queue);
       for (const r of peers) if (bases[r]) cuda.cudaIpcCloseMemHandle(bases[r]);
     },
     free() {
       cuda.cudaFree(bases[rank]);
-      cuda.cudaStreamDestroy(side);
+      for (const queue of [side, uses]) cuda.cudaStreamDestroy(queue);
+      for (const e of [event, ...used]) cuda.cudaEventDestroy(e);
     },
   };
 }

@@ -16,8 +16,8 @@ Deno.test({
       const read = (at) => { const to = new Float32Array(2); device().memory.download(to, at); return [...to]; };
       for (let i = 0; i < 40; i++) {
         const to = [0, 1, 2].map((r) => tensor([100 * i + 10 * rank + r, 7], [2]));
-        const rows = slots.turn((r) => ({ from: to[r].addr, bytes: r === 2 && i % 2 ? 0 : 8 }));
-        rows.forEach((at, r) => r !== rank && !(rank === 2 && i % 2) && out.push(JSON.stringify(read(at)) === JSON.stringify([100 * i + 10 * r + rank, 7])));
+        const send = (r) => ({ from: to[r].addr, bytes: r === 2 && i % 2 ? 0 : 8 });
+        slots.turn(send, (rows) => rows.forEach((at, r) => r !== rank && !(rank === 2 && i % 2) && out.push(JSON.stringify(read(at)) === JSON.stringify([100 * i + 10 * r + rank, 7]))));
       }
       slots.leave();
       ranks.exchange(null);
