@@ -1,7 +1,7 @@
 /**
  * Starts a recipe in several processes of this machine, one a GPU, under torchrun's variables. One that ends with an error ends all; they start again
- * from the newest checkpoint up to `--max-restarts` times. On several machines it is started on each, with the number of machines, that of this one,
- * and the address and port of the first.
+ * from the newest checkpoint up to `--max-restarts` times. Where the launcher itself is killed, trainings stop after their step, with a checkpoint. On
+ * several machines it is started on each, with the number of machines, that of this one, and the address and port of the first.
  *
  *   deno task launch -- --nproc 2 [--max-restarts 3] recipes/ss_flow.ts --data DATASET ...
  *   deno task launch -- --nproc 8 --nodes 2 --node-rank 0 --address node0 --port 29500 recipes/ss_flow.ts ...
@@ -59,6 +59,7 @@ async function runAll(command: string[], attempt: number, options: LaunchOptions
         MASTER_PORT: `${port}`,
         TORCHELASTIC_RUN_ID: `${address}:${port}`,
         TORCHELASTIC_RESTART_COUNT: `${attempt}`,
+        ESPALIER_LAUNCHER: `${Deno.pid}`,
       },
       stdin: "null",
       stdout: shown ? "inherit" : "piped",

@@ -2,7 +2,11 @@ import assert from "node:assert/strict";
 const ROOT = new URL("../../", import.meta.url).pathname;
 
 /** Launches `code` as a recipe; what the launcher did. */
-async function launched(code: string, args: string[], kill?: (pid: number) => Promise<void>): Promise<{ code: number; text: string }> {
+async function launched(
+  code: string,
+  args: string[],
+  kill?: (pid: number, folder: string) => Promise<void>,
+): Promise<{ code: number; text: string }> {
   const folder = Deno.makeTempDirSync();
   try {
     Deno.writeTextFileSync(`${folder}/recipe.ts`, code.replaceAll("FOLDER", folder));
@@ -13,7 +17,7 @@ async function launched(code: string, args: string[], kill?: (pid: number) => Pr
       stdout: "piped",
       stderr: "piped",
     }).spawn();
-    await kill?.(child.pid);
+    await kill?.(child.pid, folder);
     const { code: status, stdout, stderr } = await child.output(), decoder = new TextDecoder();
     return { code: status, text: decoder.decode(stdout) + decoder.decode(stderr) };
   } finally {
@@ -56,6 +60,26 @@ for (const name of ["SIGTERM", "SIGUSR1"] as const) {
     assert.doesNotMatch(text, /starting again/);
   });
 }
+
+Deno.test("trainings stop where the launcher is killed", async () => {
+  const code = `const stop = new Int32Array(new SharedArrayBuffer(4)), rank = Deno.env.get("RANK");
+    const listener = new Worker("file://${ROOT}lib/train/stop_worker.ts", { type: "module" });
+    listener.postMessage(stop);
+    const until = async (there) => { while (!there()) await new Promise((done) => setTimeout(done, 50)); };
+    const files = () => [...Deno.readDirSync("FOLDER")].map(({ name }) => name);
+    Deno.writeTextFileSync("FOLDER/began" + rank, "");
+    await until(() => Atomics.load(stop, 0));
+    if (rank === "1") Deno.writeTextFileSync("FOLDER/ended", "");
+    else await until(() => files().includes("ended"));
+    if (rank === "0") console.log("both stopped");
+    listener.terminate();`;
+  const { text } = await launched(code, ["--nproc", "2"], async (pid, folder) => {
+    while ([...Deno.readDirSync(folder)].length < 3) await new Promise((done) => setTimeout(done, 50));
+    Deno.kill(pid, "SIGKILL");
+  });
+  assert.match(text, /the launcher is gone, stopping after this step/);
+  assert.match(text, /both stopped/);
+});
 
 Deno.test("launch on two machines numbers the ranks through", async () => {
   const say = `${SAY} console.log(Deno.env.get("MASTER_ADDR"), Deno.env.get("MASTER_PORT"));`;
