@@ -13,8 +13,9 @@ import { makeSlots, ROW_BYTES, type Slots } from "./slots.ts";
 /** How long the first sum may take. */
 const TRIAL_MS = 10_000;
 /**
- * Over links that are at least this fast, in bytes a second, sums go together: after seven eighths of them, shortly before the end, and at the end. GPUs that compute at their
- * power limit lose 2 to 3 % of their clock while data goes over their links every few milliseconds, however little (kernels/README.md); in bursts not.
+ * Over links that are at least this fast, in bytes a second, sums go together: after seven eighths of them, shortly before the end, and at the end. GPUs
+ * that compute at their power limit lose 2 to 3 % of their clock while data goes over their links every few milliseconds, however little
+ * (kernels/README.md); in bursts not.
  */
 const FAST = 100e9, BURSTS = [7 / 8, 14 / 15];
 const COPY_ANY = 4, F32 = DTYPE_BYTES.f32;
@@ -75,7 +76,7 @@ export function copyCollectives(
 }
 
 /** Throws where a sum over all ranks is wrong or does not come. Gives the bytes a second that a rank sends of large ones, and gets. */
-function tryOut(ours: OnDevice, { side, uses, row }: Slots, world: number): number {
+function tryOut(ours: OnDevice, { sends, uses, row }: Slots, world: number): number {
   const cuda = openCudart(), word = new BigUint64Array(1), until = Date.now() + TRIAL_MS, n = 1000;
   const t = persist(() => tensor(Array.from({ length: n }, (_, i) => i), [n]));
   ours.allReduce(t);
@@ -96,7 +97,7 @@ function tryOut(ours: OnDevice, { side, uses, row }: Slots, world: number): numb
     return word[0];
   });
   for (let i = 0; i < 2; i++) { // the second time all is warm
-    cuda.cudaEventRecord(begin, side);
+    cuda.cudaEventRecord(begin, sends);
     ours.allReduce(large);
     cuda.cudaEventRecord(end, uses);
   }
@@ -108,9 +109,9 @@ function tryOut(ours: OnDevice, { side, uses, row }: Slots, world: number): numb
 }
 
 function collectivesOn(slots: Slots, { rank, world }: Ranks, sumOnHost: (t: Tensor) => void): OnDevice {
-  const cuda = openCudart(), event = createEvent(cuda), { row, side, uses, turn } = slots, { kernels } = device();
+  const cuda = openCudart(), event = createEvent(cuda), { row, sends, uses, turn } = slots, { kernels } = device();
   const order = (earlier: bigint, later: bigint): void => orderStreams(cuda, event, earlier, later);
-  const begin = (): void => order(stream(), side);
+  const begin = (): void => order(stream(), sends);
   const join = (): void => order(uses, stream());
   const copy = (to: bigint, from: bigint, bytes: number): void =>
     void (to !== from && bytes && cuda.cudaMemcpyAsync(to, from, BigInt(bytes), COPY_ANY, uses));
@@ -144,7 +145,7 @@ function collectivesOn(slots: Slots, { rank, world }: Ranks, sumOnHost: (t: Tens
         const each = Math.ceil(bytes / world / ROW_BYTES) * ROW_BYTES, base = at(t.addr, offset);
         const part = (r: number) => ({ from: at(base, r * each), bytes: Math.max(0, Math.min(each, bytes - r * each)) }), mine = part(rank);
         turn(part, (rows) => sumRows(mine.from, mine.from, rows, mine.bytes));
-        order(uses, side);
+        order(uses, sends);
         turn(() => mine, (rows) => rows.forEach((from, r) => r !== rank && copy(part(r).from, from, part(r).bytes)));
       });
     },
@@ -157,7 +158,7 @@ function collectivesOn(slots: Slots, { rank, world }: Ranks, sumOnHost: (t: Tens
     },
     allGather(y, x) {
       begin();
-      order(side, uses);
+      order(sends, uses);
       copy(at(y.addr, rank * x.bytes), x.addr, x.bytes);
       cut(x.bytes, row, (offset, bytes) => {
         const mine = { from: at(x.addr, offset), bytes };

@@ -12,16 +12,17 @@ const NON_BLOCKING = 1, COPY_ANY = 4, ENABLE_PEER_ACCESS = 1;
 export interface Slots {
   /** Bytes of a row. */
   readonly row: number;
-  /** The stream of all copies to others, and the one of what is done with what they sent. The device's other work is never behind them. */
-  readonly side: bigint;
+  /** The stream of the copies to others. Nothing else is behind it. */
+  readonly sends: bigint;
+  /** The stream of what is done with what others sent. */
   readonly uses: bigint;
   /** What opens this rank's memory in another process. */
   handle(): Uint8Array<ArrayBuffer>;
   /** Opens the others', given the handles of all ranks. */
   open(handles: Uint8Array<ArrayBuffer>[]): void;
   /**
-   * Queues a turn, which all ranks take: on `side` the copies of `send(r)`, at most a row, to each other rank r; on `uses`, when what they send is there,
-   * what `use` queues, which is given where that lies, by rank. The next turn's copies go on beside that: who sends what it makes orders `side` behind it.
+   * Queues a turn, which all ranks take: on `sends` the copies of `send(r)`, at most a row, to each other rank r; on `uses`, when what they send is there,
+   * what `use` queues, which is given where that lies, by rank. The next turn's copies go on beside that: who sends what it makes orders `sends` behind it.
    */
   turn(send: (rank: number) => { from: bigint; bytes: number }, use: (rows: bigint[]) => void): void;
   /** Waits for nothing any more: what was to come will not. */
@@ -45,21 +46,21 @@ export function makeSlots(rank: number, world: number, turnBytes: number): Slots
   const bases: bigint[] = Array(world).fill(0n), least = new Int32Array(1), most = new Int32Array(1);
   const peers = Array.from({ length: others }, (_, i) => (rank + 1 + i) % world); // each rank begins with another
   cuda.cudaDeviceGetStreamPriorityRange(least, most);
-  const [side, uses] = [0, 0].map(() => {
+  const [sends, uses] = [0, 0].map(() => {
     cuda.cudaStreamCreateWithPriority(word, NON_BLOCKING, most[0]);
     return word[0];
   });
   const event = createEvent(cuda), used = [createEvent(cuda), createEvent(cuda)]; // of even turns, and of odd ones
   cuda.cudaMalloc(word, BigInt(bytes));
   bases[rank] = word[0];
-  cuda.cudaMemsetAsync(bases[rank], 0, BigInt(bytes), side);
-  cuda.cudaStreamSynchronize(side);
+  cuda.cudaMemsetAsync(bases[rank], 0, BigInt(bytes), sends);
+  cuda.cudaStreamSynchronize(sends);
   let turns = 0, slot = 0;
   /** Where rank `to` has the row of rank `from` in this turn, and the number of its last turn. */
   const place = (to: number, from: number): bigint => bases[to] + BigInt((slot * others + (from < to ? from : from - 1)) * row);
   const number = (to: number, from: number): bigint => bases[to] + BigInt(numbers + 4 * from);
   return {
-    ...{ row, side, uses },
+    ...{ row, sends, uses },
     handle() {
       const handle = new Uint8Array(IPC_HANDLE_BYTES);
       cuda.cudaIpcGetMemHandle(handle, bases[rank]);
@@ -72,16 +73,16 @@ export function makeSlots(rank: number, world: number, turnBytes: number): Slots
       }
     },
     turn(send, use) {
-      for (const r of peers) values.wait(side, number(rank, r), turns);
+      for (const r of peers) values.wait(sends, number(rank, r), turns);
       turns = (turns + 1) >>> 0;
       slot = (slot + 1) % TURNS;
       for (const r of peers) {
         const { from, bytes } = send(r);
-        if (bytes) cuda.cudaMemcpyAsync(place(r, rank), from, BigInt(bytes), COPY_ANY, side);
+        if (bytes) cuda.cudaMemcpyAsync(place(r, rank), from, BigInt(bytes), COPY_ANY, sends);
       }
-      cuda.cudaStreamWaitEvent(side, used[turns % 2], 0);
-      for (const r of peers) values.write(side, number(r, rank), turns);
-      orderStreams(cuda, event, side, uses);
+      cuda.cudaStreamWaitEvent(sends, used[turns % 2], 0);
+      for (const r of peers) values.write(sends, number(r, rank), turns);
+      orderStreams(cuda, event, sends, uses);
       for (const r of peers) values.wait(uses, number(rank, r), turns);
       use(bases.map((_, r) => r === rank ? 0n : place(rank, r)));
       cuda.cudaEventRecord(used[turns % 2], uses);
@@ -94,12 +95,12 @@ export function makeSlots(rank: number, world: number, turnBytes: number): Slots
       cuda.cudaStreamDestroy(escape);
     },
     leave() {
-      for (const queue of [side, uses]) cuda.cudaStreamSynchronize(queue);
+      for (const queue of [sends, uses]) cuda.cudaStreamSynchronize(queue);
       for (const r of peers) if (bases[r]) cuda.cudaIpcCloseMemHandle(bases[r]);
     },
     free() {
       cuda.cudaFree(bases[rank]);
-      for (const queue of [side, uses]) cuda.cudaStreamDestroy(queue);
+      for (const queue of [sends, uses]) cuda.cudaStreamDestroy(queue);
       for (const e of [event, ...used]) cuda.cudaEventDestroy(e);
     },
   };

@@ -65,16 +65,17 @@ Deno.test("trainings stop where the launcher is killed", async () => {
   const code = `const stop = new Int32Array(new SharedArrayBuffer(4)), rank = Deno.env.get("RANK");
     const listener = new Worker("file://${ROOT}lib/train/stop_worker.ts", { type: "module" });
     listener.postMessage(stop);
-    const until = async (there) => { while (!there()) await new Promise((done) => setTimeout(done, 50)); };
     const files = () => [...Deno.readDirSync("FOLDER")].map(({ name }) => name);
+    const until = async (there) => { while (!there()) await new Promise((done) => setTimeout(done, 50)); };
+    setTimeout(() => Deno.exit(1), 30_000);
     Deno.writeTextFileSync("FOLDER/began" + rank, "");
     await until(() => Atomics.load(stop, 0));
     if (rank === "1") Deno.writeTextFileSync("FOLDER/ended", "");
     else await until(() => files().includes("ended"));
     if (rank === "0") console.log("both stopped");
-    listener.terminate();`;
+    Deno.exit(0);`;
   const { text } = await launched(code, ["--nproc", "2"], async (pid, folder) => {
-    while ([...Deno.readDirSync(folder)].length < 3) await new Promise((done) => setTimeout(done, 50));
+    for (let i = 0; i < 200 && [...Deno.readDirSync(folder)].length < 3; i++) await new Promise((done) => setTimeout(done, 50));
     Deno.kill(pid, "SIGKILL");
   });
   assert.match(text, /the launcher is gone, stopping after this step/);
