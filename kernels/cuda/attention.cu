@@ -20,7 +20,7 @@ namespace attention {
 enum class Way { F32, WINDOWS, TILES, HOPPER };
 
 struct Card {
-  int capability, shared, processors;  // 10 major + minor; the most bytes of shared memory that a block can have; multiprocessors
+  int capability, shared, processors, cache;  // 10 major + minor; bytes of shared memory that a block can have; multiprocessors; bytes of L2
 };
 Card this_card() {
   static const std::vector<Card> cards = [] {
@@ -28,12 +28,13 @@ Card this_card() {
     std::vector<Card> all;
     if (cudaGetDeviceCount(&count) != cudaSuccess) count = 0;
     for (int i = 0; i < count; i++) {
-      int major = 0, minor = 0, shared = 0, processors = 0;
+      int major = 0, minor = 0, shared = 0, processors = 0, cache = 0;
       cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, i);
       cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, i);
       cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, i);
       cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, i);
-      all.push_back({major * 10 + minor, shared, processors});
+      cudaDeviceGetAttribute(&cache, cudaDevAttrL2CacheSize, i);
+      all.push_back({major * 10 + minor, shared, processors, cache});
     }
     return all;
   }();
@@ -61,12 +62,14 @@ bool windows_fit(const k_attention& p, bool backward) {
   return p.q_total <= p.B * mean && p.k_total <= p.B * mean;
 }
 
-// Whether the forward pass within windows has whole sequences in shared memory: few rows, and strides of less than 2^31 bytes.
+// Whether the forward pass within windows has whole sequences in shared memory: few rows, which lie less than 2^31 times 16 bytes apart.
 bool whole_forward_fits(const k_attention& p) {
-  for (int64_t stride : {p.q_token, p.k_token, p.v_token, p.o_token, p.q_head, p.k_head, p.v_head, p.o_head}) {
-    if (stride <= -WINDOW_STRIDE || stride >= WINDOW_STRIDE) return false;
-  }
-  return p.L <= WHOLE_ROWS && p.M <= WHOLE_ROWS;
+  const auto near = [&](int64_t token, int64_t head, int64_t rows) {
+    return double(rows) * std::abs(double(token)) + double(p.H) * std::abs(double(head)) < 8.0 * INT32_MAX;
+  };
+  const int64_t q_rows = p.q_offsets ? p.q_total : p.L, k_rows = p.q_offsets ? p.k_total : p.M;
+  return p.L <= WHOLE_ROWS && p.M <= WHOLE_ROWS && near(p.q_token, p.q_head, q_rows) && near(p.o_token, p.o_head, q_rows) &&
+         near(p.k_token, p.k_head, k_rows) && near(p.v_token, p.v_head, k_rows);
 }
 
 // Whether Hopper's backward pass within windows takes them: sequences of few rows that attend to themselves.
@@ -164,16 +167,17 @@ Operands<T> operands_of(const k_attention& p) {
           {at<T>(p.dv), {p.dv_batch, p.dv_token, p.dv_head}}};
 }
 
-// The forward pass within sequences of at most WHOLE_ROWS rows: blocks head by head, sequence after sequence.
+// The forward pass within sequences of at most WHOLE_ROWS rows: blocks head by head, sequence after sequence. `keep`: o fits in L2, and should stay
+// there for what reads it next.
 template <class T>
-int32_t run_whole(const char* where, const Operands<T>& x, const Problem& problem, cudaStream_t stream) {
-  const auto kernel = forward_whole<T>;
+int32_t run_whole(const char* where, const Operands<T>& x, const Problem& problem, bool wgmma, bool keep, cudaStream_t stream) {
+  const auto kernel = wgmma ? forward_whole<T, true> : forward_whole<T, false>;
   const cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
   if (e != cudaSuccess) return fail(e, where, "%s", cudaGetErrorString(e));
   const int64_t deep = ceil_div(problem.B, 65535);
   const dim3 grid(unsigned(problem.H), unsigned(ceil_div(problem.B, deep)), unsigned(deep));
   const Lines o(x.o, problem.q), q(x.q, problem.q), k(x.k, problem.k), v(x.v, problem.k);
-  kernel<<<grid, WHOLE_WARPS * 32, WHOLE_SHARED, stream>>>(o, q, k, v, problem);
+  kernel<<<grid, WHOLE_WARPS * 32, 0, stream>>>(o, q, k, v, problem, keep);
   return launched(where);
 }
 
@@ -207,7 +211,11 @@ int32_t run_forward(const char* where, const k_attention& p, cudaStream_t stream
     return p.D <= 64 ? run(forward_f32<64>, f32_shared<64>(2)) : run(forward_f32<128>, f32_shared<128>(2));
   } else {
     const Way way = way_of(p, false);
-    if (way == Way::WINDOWS && whole_forward_fits(p)) return run_whole<T>(where, x, problem, stream);
+    if (way == Way::WINDOWS && whole_forward_fits(p)) {
+      const bool wgmma = this_card().capability == 90 && !(p.flags & K_ATTENTION_SM80);
+      const bool keep = row_count(problem.q, p.B) * p.H * p.D * 2 <= this_card().cache / 2;
+      return run_whole<T>(where, x, problem, wgmma, keep, stream);
+    }
     if (way == Way::WINDOWS) {
       const int slots = ring_slots(false), blocks = this_card().processors;
       const Shares shares(problem, blocks, 1, WINDOW_FWD_COST);
