@@ -33,15 +33,23 @@ export function measured(values: Parameters<typeof row>[0]): Row {
   return made;
 }
 
-const WARM_UP = 3, RUNS = 20, SPACER = { bytes: 2 ** 28, times: 8 };
+const WARM_UP = 3, RUNS = 20, SPACER = { bytes: 2 ** 28, times: 8 }, REST = 300;
+
+/** Leaves the device alone for that many milliseconds. */
+function rest(ms: number): void {
+  openCudart().cudaStreamSynchronize(stream());
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+}
 
 /**
  * Median milliseconds on the device of `run`, each time on what `prepare` made. Zeros are written before, `spacers` times 256 MiB (60 µs each on an
  * H200): the host gets ahead of the device meanwhile, so that launches cost nothing, and the cache holds nothing of the inputs. Then they are read, so
  * that it holds nothing either that is yet to be written to memory: `run` would pay for that. Many short launches need more spacers than a few long ones.
+ * The device rests first, for its clock not to be what the case before has left: a card that has just worked at its limit of power runs slower.
  */
 export function time<T>(prepare: () => T, run: (made: T) => void, runs = RUNS, spacers = SPACER.times): number {
   const cuda = openCudart(), events = [new BigUint64Array(1), new BigUint64Array(1)], elapsed = new Float32Array(1), all: number[] = [];
+  rest(REST);
   for (const e of events) cuda.cudaEventCreate(e);
   const [start, end] = events.map((e) => e[0]);
   for (let i = -WARM_UP; i < runs; i++) {

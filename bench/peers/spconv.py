@@ -9,6 +9,7 @@ minutes, and keeps what it found in a cache of its own: FLEX_GEMM_AUTOTUNE_CACHE
 import json
 import statistics
 import sys
+import time
 
 try:
     import torch
@@ -52,8 +53,10 @@ def shells(sides):
 
 
 def median_ms(run, runs=RUNS, spacers=SPACERS):
-    """Of the device alone: the zeros give the host time to get ahead, and leave nothing of the inputs in the cache."""
+    """Of the device alone: the zeros give the host time to get ahead, and leave nothing of the inputs in the cache. The card rests first."""
     times = []
+    torch.cuda.synchronize()
+    time.sleep(0.3)
     for i in range(WARM_UP + runs):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         for _ in range(spacers):

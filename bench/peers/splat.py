@@ -8,6 +8,7 @@ import json
 import math
 import statistics
 import sys
+import time
 
 import gsplat
 import torch
@@ -20,8 +21,10 @@ rows = []
 
 
 def median_ms(prepare, run):
-    """Of the device: the zeros give the host time to get ahead, and leave nothing of the inputs in the cache."""
+    """Of the device: the zeros give the host time to get ahead, and leave nothing of the inputs in the cache. The card rests first."""
     times = []
+    torch.cuda.synchronize()
+    time.sleep(0.3)
     for i in range(WARM_UP + RUNS):
         made = prepare()
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))

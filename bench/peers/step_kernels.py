@@ -5,6 +5,7 @@
 import json
 import statistics
 import sys
+import time
 
 import torch
 from torch.nn import functional as F
@@ -18,8 +19,10 @@ rows = []
 
 
 def median_ms(prepare, run):
-    """Of the device alone: the zeros give the host time to get ahead, and leave nothing of the inputs in the cache."""
+    """Of the device alone: the zeros give the host time to get ahead, and leave nothing of the inputs in the cache. The card rests first."""
     times = []
+    torch.cuda.synchronize()
+    time.sleep(0.3)
     for i in range(WARM_UP + RUNS):
         made = prepare()
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
