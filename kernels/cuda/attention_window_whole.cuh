@@ -2,7 +2,7 @@
 // 96 rows, all rows of their queries, keys and values in shared memory.
 //
 // Bound by memory: q, k, v and o once. 15,192 voxels in shifted windows of 2 to 95 rows, 12 heads of 64, packed, in bf16: 93 MB, 22 us at an
-// H200's 4.3 TB/s; 3.5 GFLOP, 5.6 in tiles. Measured: 28.4 us, of which 3 are a launch's; loading and writing alone 24.4. What sets its pace is how
+// H200's 4.3 TB/s; 3.5 GFLOP, 5.7 in tiles. Measured: 28.6 us, of which 3 are a launch's; loading and writing alone 24.4. What sets its pace is how
 // long a block stays: it waits for its offsets, its rows' numbers, their queries and keys, and computes 64 queries at a time, twice at most.
 #pragma once
 #include "attention_window_whole_sm90.cuh"
