@@ -42,6 +42,7 @@ def median_ms(run):
 
 
 def differs(run, times=4):
+    """Whether runs on the same inputs differ in a bit."""
     first = run()
     return any(not torch.equal(a, b) for _ in range(times) for a, b in zip(first, run()))
 

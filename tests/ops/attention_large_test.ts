@@ -11,7 +11,7 @@ import { step } from "../../lib/tensor/scope.ts";
 import { backward } from "../../lib/tensor/tape.ts";
 import { type Tensor, tensor } from "../../lib/tensor/tensor.ts";
 import { assertNear, type DeviceCase, random, runCase } from "../check.ts";
-import { denseSpans, offsets, permutation, reference, rowMap, values, withFields } from "./attention_reference.ts";
+import { denseSpans, offsets, permutation, reference, rowMap, SMALL, SMALL_ROWS, values, withFields } from "./attention_reference.ts";
 
 const ON_CUDA = hasCuda() && device().name === "cuda", ON_LARGE = ON_CUDA && readDriver().gpus[0].memory > 40e9;
 const DTYPES: readonly FloatDType[] = ON_CUDA ? ["f16", "bf16"] : ["f32"], DTYPE = ON_CUDA ? "bf16" : "f32";
@@ -86,7 +86,6 @@ for (const dtype of ["f16", "bf16"] as const) {
 }
 
 const WINDOWS = Array.from({ length: 60 }, (_, i) => 48 + i * 29 % 76), VOXELS = WINDOWS.reduce((a, b) => a + b, 0);
-const SMALL = Array.from({ length: 97 }, (_, i) => i * 31 % 97), SMALL_VOXELS = 96 * 97 / 2; // what has blocks of its own
 
 /** The sequences of `lengths` through a row map. */
 function mapped(lengths: number[], rows: ArrayLike<number>): SelfAttentionOptions {
@@ -104,7 +103,7 @@ for (const D of [64, 128]) {
   const several: Record<string, [shape: number[], options: () => SelfAttentionOptions]> = {
     dense: [[2, 700, 3, 3, D], () => ({})],
     windowed: [[VOXELS, 3, 3, D], () => mapped(WINDOWS, permutation(VOXELS))],
-    "in small windows": [[SMALL_VOXELS, 3, 3, D], () => mapped(SMALL, permutation(SMALL_VOXELS))],
+    "in small windows": [[SMALL_ROWS, 3, 3, D], () => mapped(SMALL, permutation(SMALL_ROWS))],
   };
   for (const [kind, [shape, options]] of Object.entries(several)) {
     const runs = ON_CUDA ? 250 : 3;
@@ -142,7 +141,7 @@ function cases(D: number): DeviceCase[] {
       run: ({ qkv, rows, at }) => selfAttention(qkv, { sequences: { offsets: at, longest: 123, rows } }),
     },
     {
-      inputs: { qkv: values(5, [SMALL_VOXELS, 3, 2, D], 2), rows: rowMap(permutation(SMALL_VOXELS)), at: offsets(SMALL) },
+      inputs: { qkv: values(5, [SMALL_ROWS, 3, 2, D], 2), rows: rowMap(permutation(SMALL_ROWS)), at: offsets(SMALL) },
       run: ({ qkv, rows, at }) => selfAttention(qkv, { sequences: { offsets: at, longest: 96, rows } }),
     },
   ];

@@ -116,3 +116,6 @@ export function withFields<T>(fields: Partial<Record<keyof KAttention | "struct_
     Object.assign(k, { k_attention_workspace, k_attention_fwd, k_attention_bwd });
   }
 }
+
+/** Lengths of windows, each of those that have blocks of their own on a GPU once, in a mixed order; and how many rows that is. */
+export const SMALL = Array.from({ length: 97 }, (_, i) => i * 31 % 97), SMALL_ROWS = 96 * 97 / 2;

@@ -6,7 +6,19 @@ import { backward } from "../../lib/tensor/tape.ts";
 import { type Tensor, tensor, zeros } from "../../lib/tensor/tensor.ts";
 import { checkDevices, checkOp, type Input, random } from "../check.ts";
 import { runProgram } from "../program.ts";
-import { type Lengths, offsets, permutation, reference, rowMap, sequenceSpans, unpack, values, withFields } from "./attention_reference.ts";
+import {
+  type Lengths,
+  offsets,
+  permutation,
+  reference,
+  rowMap,
+  sequenceSpans,
+  SMALL,
+  SMALL_ROWS,
+  unpack,
+  values,
+  withFields,
+} from "./attention_reference.ts";
 
 const total = ({ lengths }: Lengths): number => lengths.reduce((a, b) => a + b, 0);
 const longest = ({ lengths }: Lengths): number => Math.max(0, ...lengths);
@@ -225,11 +237,11 @@ for (const D of [32, 64, 128]) {
   const rows = permutation(lengths.reduce((a, b) => a + b, 0));
   checkDevices(`selfAttention() of windows of width ${D}`, import.meta.url, selfCase({ lengths, rows }, 3, D, 2));
 }
-const EACH = Array.from({ length: 97 }, (_, i) => i * 31 % 97), ROWS = 96 * 97 / 2, OTHERS = [...EACH.slice(40), ...EACH.slice(0, 40)];
+const OTHERS = [...SMALL.slice(40), ...SMALL.slice(0, 40)];
 for (const D of [8, 40, 64]) {
-  const of = { lengths: EACH, rows: permutation(ROWS) }, to = { lengths: OTHERS, rows: permutation(ROWS) };
+  const of = { lengths: SMALL, rows: permutation(SMALL_ROWS) }, to = { ...of, lengths: OTHERS };
   checkDevices(`selfAttention() of windows of 0 to 96 rows and width ${D}`, import.meta.url, selfCase(of, 7, D, 2));
-  checkDevices(`selfAttention() of sequences of 0 to 96 rows and width ${D}`, import.meta.url, selfCase({ lengths: EACH }, 7, D, 2));
+  checkDevices(`selfAttention() of sequences of 0 to 96 rows and width ${D}`, import.meta.url, selfCase({ lengths: SMALL }, 7, D, 2));
   checkDevices(`crossAttention() of windows of 0 to 96 rows to others and width ${D}`, import.meta.url, crossCase(of, to, 7, D, 2));
 }
 for (const L of [1, 33, 80, 96]) {
@@ -238,14 +250,12 @@ for (const L of [1, 33, 80, 96]) {
     run: ({ qkv }) => selfAttention(qkv),
   });
 }
-checkDevices("crossAttention() of a batch of sequences of 90 rows to 35", import.meta.url, {
-  inputs: { q: values(2, [5, 90, 7, 64], 2), kv: values(3, [5, 35, 2, 7, 64], 2) },
-  run: ({ q, kv }) => crossAttention(q, kv),
-});
-checkDevices("crossAttention() of a batch of sequences of 17 rows to 81", import.meta.url, {
-  inputs: { q: values(2, [5, 17, 7, 64], 2), kv: values(3, [5, 81, 2, 7, 64], 2) },
-  run: ({ q, kv }) => crossAttention(q, kv),
-});
+for (const [L, M] of [[90, 35], [17, 81]]) {
+  checkDevices(`crossAttention() of a batch of sequences of ${L} rows to ${M}`, import.meta.url, {
+    inputs: { q: values(2, [5, L, 7, 64], 2), kv: values(3, [5, M, 2, 7, 64], 2) },
+    run: ({ q, kv }) => crossAttention(q, kv),
+  });
+}
 checkDevices("selfAttention() of windows of very different sizes", import.meta.url, {
   ...selfCase({ lengths: [...RAGGED, 512, 300], rows: permutation(RAGGED.reduce((a, b) => a + b, 812)) }, 2, 64, 2),
 });
